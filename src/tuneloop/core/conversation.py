@@ -1,0 +1,167 @@
+"""The one data shape: an Example is a conversation with its origin; every stage reads or writes Examples.
+
+Knows nothing of files, tokens or models. `to_json` and `from_json` are the shape of every JSONL that tuneloop writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, cast, get_args
+
+from tuneloop.core import digest
+from tuneloop.core.errors import DataError
+
+Role = Literal["system", "user", "assistant", "tool", "text"]
+"""`text` is prose outside any chat: pre-training documents and the probes that a base model completes."""
+ROLES: tuple[str, ...] = get_args(Role)
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant makes. `arguments` is the parsed JSON value, or the text where it is no JSON."""
+
+    name: str
+    arguments: Any
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `train` is its loss weight; None means the default: 1 for assistant turns, 0 for all others."""
+
+    role: Role
+    content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    train: float | None = None
+
+    @property
+    def weight(self) -> float:
+        return self.train if self.train is not None else float(self.role == "assistant")
+
+    def to_json(self) -> JsonObject:
+        """The OpenAI shape, plus `reasoning_content` and `train` where they are set."""
+        out: JsonObject = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            out["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            out["tool_calls"] = [
+                {
+                    **({"id": call.id} if call.id is not None else {}),
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
+        if self.train is not None:
+            out["train"] = self.train
+        return out
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Message:
+        if value["role"] not in ROLES:
+            raise DataError(f"unknown role {value['role']!r}; known: {', '.join(ROLES)}")
+        return cls(
+            role=value["role"],
+            content=value["content"],
+            reasoning=value.get("reasoning_content"),
+            tool_calls=tuple(
+                ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
+                for call in value.get("tool_calls", ())
+            ),
+            tool_call_id=value.get("tool_call_id"),
+            train=value.get("train"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an Example comes from: rows count from 0 within their source; parents are ids of Examples."""
+
+    source: str
+    row: int
+    parents: tuple[str, ...] = ()
+
+    def to_json(self) -> JsonObject:
+        return {"source": self.source, "row": self.row, **({"parents": list(self.parents)} if self.parents else {})}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation. `tools` are JSON schemas exactly as given; `meta` carries labels and other columns."""
+
+    messages: tuple[Message, ...]
+    origin: Origin
+    tools: tuple[JsonObject, ...] = ()
+    meta: JsonObject = field(default_factory=dict[str, Any])
+
+    @cached_property
+    def id(self) -> str:
+        """Digest of what is trained on: messages and tools, neither origin nor meta."""
+        return digest.short(digest.of_value([[m.to_json() for m in self.messages], list(self.tools)]), 16)
+
+    def to_json(self) -> JsonObject:
+        out: JsonObject = {"id": self.id, "messages": [message.to_json() for message in self.messages]}
+        if self.tools:
+            out["tools"] = list(self.tools)
+        return {**out, "meta": self.meta, "origin": self.origin.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Example:
+        origin = value["origin"]
+        return cls(
+            messages=tuple(Message.from_json(message) for message in value["messages"]),
+            origin=Origin(origin["source"], origin["row"], tuple(origin.get("parents", ()))),
+            tools=tuple(value.get("tools", ())),
+            meta=dict(value.get("meta", {})),
+        )
+
+    def with_messages(self, messages: tuple[Message, ...]) -> Example:
+        """The same Example with other messages (and so another id)."""
+        return replace(self, messages=messages)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """All messages before the last supervised one: what the model sees when it is asked for the answer."""
+        return self.messages[: self._answer_index()]
+
+    @property
+    def answer(self) -> Message:
+        """The last supervised message. Raises DataError when there is none."""
+        return self.messages[self._answer_index()]
+
+    def _answer_index(self) -> int:
+        for index in reversed(range(len(self.messages))):
+            if self.messages[index].weight > 0:
+                return index
+        raise DataError(f"example {self.id} ({self.origin.source}, row {self.origin.row}) has no supervised message")
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A row that left the data, with the step that decided, a reason a person understands, and the evidence.
+
+    `example` is an Example, or the raw row where it never became one.
+    """
+
+    example: Example | JsonObject
+    step: str
+    reason: str
+    origin: Origin
+    evidence: JsonObject = field(default_factory=dict[str, Any])
+
+    def to_json(self) -> JsonObject:
+        example = self.example.to_json() if isinstance(self.example, Example) else cast(JsonObject, self.example)
+        return {
+            "example": example,
+            "step": self.step,
+            "reason": self.reason,
+            "origin": self.origin.to_json(),
+            "evidence": self.evidence,
+        }

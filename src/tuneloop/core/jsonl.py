@@ -1,0 +1,96 @@
+"""JSON and JSON Lines files: strict reading with file:line in every error, atomic writing.
+
+orjson reads (fast, strict); what it cannot (integers beyond 64 bits) falls back to the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from tuneloop.core.errors import DataError
+
+
+def parse(text: str | bytes) -> Any:
+    """One JSON value. Raises ValueError on anything that is not exactly one value."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
+
+
+def dump(value: Any) -> bytes:
+    """One JSON value in one line, UTF-8, keys in their given order."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # integers beyond 64 bits, lone surrogates
+        return json.dumps(value, ensure_ascii=True).encode()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects of a JSONL file written by tuneloop. Raises DataError with file:line at the first corrupt one."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = parse(line)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
+            if not isinstance(value, dict):
+                raise DataError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
+            yield value
+
+
+def read(path: Path) -> Any:
+    """A whole JSON file. Raises DataError naming the file when it is corrupt."""
+    try:
+        return parse(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` that takes its place, whole and synced, when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> int:
+    """Writes a JSONL file atomically; returns the number of lines."""
+    count = 0
+    with replacing(path) as file:
+        for value in values:
+            file.write(dump(value) + b"\n")
+            count += 1
+    return count
+
+
+def write(path: Path, value: Any) -> None:
+    """Writes an indented JSON file atomically."""
+    with replacing(path, "w") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with replacing(path, "w") as file:
+        file.write(text)

@@ -1,0 +1,118 @@
+"""Families of plug-ins: a folder is a family, a file is a plug-in, the file's name is its name.
+
+A plug-in is one class whose fields are its options. Listing a family imports nothing; outside packages join through
+entry points of the group `tuneloop.<family>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+class Branch(BaseModel):
+    """A branch of the recipe: frozen, unknown keys forbidden; the string under each field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class Plugin(Branch):
+    """Base of the families' interfaces. A leaf adds its options as fields and implements the interface's method."""
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' (did you mean …?)' or ''."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class Family(Generic[P]):
+    """A folder of plug-ins that implement `interface`; as a pydantic annotation, the choice of one of them.
+
+    In a recipe a choice is written `name` or `{name: {option: value}}`, and is dumped in the second form.
+    """
+
+    def __init__(self, name: str, package: str, interface: type[P]) -> None:
+        self.name, self.package, self.interface = name, package, interface
+        self._loaded: dict[str, type[P]] = {}
+
+    def names(self) -> list[str]:
+        """All names, those of installed packages included, without importing any plug-in."""
+        folder = importlib.import_module(self.package).__path__
+        own = [module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
+        return sorted({*own, *(point.name for point in self._outside())})
+
+    def load(self, name: str) -> type[P]:
+        """The plug-in's class. Raises KeyError with a suggestion when there is none of that name."""
+        if name not in self._loaded:
+            outside = [point for point in self._outside() if point.name == name]
+            if outside:
+                self._loaded[name] = cast("type[P]", outside[0].load())
+            elif name in self.names():
+                self._loaded[name] = self._class_of(importlib.import_module(f"{self.package}.{name}"))
+            else:
+                known = self.names()
+                raise KeyError(f"unknown {self.name} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+        return self._loaded[name]
+
+    def name_of(self, plugin: P) -> str:
+        """The name under which a plug-in was loaded."""
+        return next(name for name, loaded in self._loaded.items() if loaded is type(plugin))
+
+    def make(self, choice: object) -> P:
+        """A plug-in from `name`, `{name: options}` or an instance. Raises ValidationError with the options' places."""
+        if isinstance(choice, self.interface):
+            for name in [] if type(choice) in self._loaded.values() else self.names():
+                self.load(name)
+            return choice
+        if isinstance(choice, str):
+            choice = {choice: {}}
+        if not isinstance(choice, dict) or len(cast("dict[Any, Any]", choice)) != 1:
+            raise PydanticCustomError(
+                "choice", "write one name or one {{name: {{options}}}} of: {names}", {"names": ", ".join(self.names())}
+            )
+        ((name, options),) = cast("dict[str, Any]", choice).items()
+        try:
+            chosen = self.load(str(name))
+        except KeyError as error:
+            raise PydanticCustomError("choice", "{message}", {"message": error.args[0]}) from None
+        return chosen.model_validate(options if options is not None else {})
+
+    def _outside(self) -> list[Any]:
+        return list(entry_points(group=f"tuneloop.{self.name}"))
+
+    def _class_of(self, module: Any) -> type[P]:
+        classes = [
+            value
+            for _, value in inspect.getmembers(module, inspect.isclass)
+            if issubclass(value, self.interface) and value.__module__ == module.__name__ and not inspect.isabstract(value)
+        ]
+        assert len(classes) == 1, f"{module.__name__} must define exactly one plug-in, found {classes}"
+        return classes[0]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        dump: Callable[[P], dict[str, Any]] = lambda plugin: {self.name_of(plugin): plugin.model_dump(mode="json")}
+        return core_schema.no_info_plain_validator_function(
+            self.make, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        choices: list[JsonSchemaValue] = [{"enum": self.names()}]
+        for name in self.names():
+            options = self.load(name).model_json_schema()
+            choices.append(
+                {"type": "object", "properties": {name: options}, "required": [name], "additionalProperties": False}
+            )
+        return {"anyOf": choices}

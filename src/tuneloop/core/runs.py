@@ -1,0 +1,188 @@
+"""The run folder: the interface between stages, readable by people and programs.
+
+Status is stated in run.json, never guessed; DONE is written last; one process at a time holds a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tuneloop import __version__
+from tuneloop.core import digest, jsonl, recipe
+from tuneloop.core.errors import RunError, TuneloopError
+from tuneloop.core.plugins import Branch
+
+RECORDED = ("torch", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy")
+
+
+class Run:
+    """A run folder. As a context manager it holds the folder's lock and states how the work ended."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path, self.record = path, record
+        self._lock: IO[str] | None = None
+
+    # -- making and finding -------------------------------------------------------------------------------------------
+    @classmethod
+    def create(cls, root: Path, stage: str, name: str, key: str, inputs: Mapping[str, Any], config: Branch) -> Run:
+        """A new folder `<root>/<time>-<stage>-<name>-<key>`; `inputs` are paths and digests, `config` the recipe."""
+        stem = f"{datetime.now():%Y%m%d-%H%M}-{stage}-{_slug(name)}-{digest.short(key, 4)}"
+        path = _new_folder(root, stem)
+        (path / "out").mkdir()
+        jsonl.write_text(path / "recipe.yaml", recipe.dump(config))
+        run = cls(path, {
+            "version": 1, "stage": stage, "name": name, "status": "created", "key": key, "created": _now(),
+            "versions": versions(), "inputs": dict(inputs), "outputs": {}, "error": None,
+        })  # fmt: skip
+        run._write()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run. Raises RunError when there is none at `path`."""
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path}: not a run folder (no run.json). `tuneloop runs` lists the runs.")
+        record = jsonl.read(path / "run.json")
+        if not isinstance(record, dict) or "stage" not in record:
+            raise RunError(f"{path}/run.json: not the record of a run")
+        return cls(path, record)
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+    @property
+    def out(self) -> Path:
+        return self.path / "out"
+
+    @property
+    def stage(self) -> str:
+        return self.record["stage"]
+
+    @property
+    def status(self) -> str:
+        """created, running, interrupted, failed or done."""
+        return self.record["status"]
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "DONE").exists()
+
+    # -- holding ------------------------------------------------------------------------------------------------------
+    def __enter__(self) -> Run:
+        self._lock = _lock(self.path)
+        self.record.update(status="running", started=_now(), error=None, versions=versions(), pid=os.getpid())
+        self._write()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            files = sorted(path for path in self.out.rglob("*") if path.is_file() and "checkpoints" not in path.parts)
+            self.record["outputs"] = {str(path.relative_to(self.out)): digest.of_file(path) for path in files}
+            self.record.update(status="done", finished=_now())
+            self._write()
+            jsonl.write_text(self.path / "DONE", _now() + "\n")
+        else:
+            stopped = isinstance(error, KeyboardInterrupt)
+            message = str(error) if isinstance(error, TuneloopError) else "".join(traceback.format_exception(error))
+            self.record.update(
+                status="interrupted" if stopped else "failed", finished=_now(), error="^C" if stopped else message
+            )
+            try:
+                self._write()
+            except OSError:  # a full disk must not hide the error that it caused
+                pass
+        assert self._lock is not None
+        self._lock.close()
+        self._lock = None
+
+    def _write(self) -> None:
+        jsonl.write(self.path / "run.json", self.record)
+
+
+def run_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """What makes a run the same run: its stage, its branch of the recipe, the digests of its inputs, our version."""
+    return digest.of_value({"stage": stage, "config": config, "inputs": inputs, "tuneloop": __version__})
+
+
+def all_runs(root: Path) -> Iterator[Run]:
+    """All runs below `root`, oldest first."""
+    for path in sorted(root.glob("*/run.json")):
+        yield Run.open(path.parent)
+
+
+def find(root: Path, key: str, *, done: bool) -> Run | None:
+    """The newest run of that key that is finished, or (done=False) that can be resumed."""
+    matching = [run for run in all_runs(root) if run.record.get("key") == key and run.done == done]
+    return matching[-1] if matching else None
+
+
+def resolve(root: Path, name: str) -> Run:
+    """A run by path, by folder name or by an unambiguous part of the name, below `root`; `latest` is the newest."""
+    if (Path(name) / "run.json").is_file():
+        return Run.open(Path(name))
+    known = [run.path for run in all_runs(root)]
+    matching = known[-1:] if name == "latest" else [path for path in known if name in path.name]
+    exact = [path for path in matching if path.name == name]
+    if len(exact or matching) == 1:
+        return Run.open((exact or matching)[0])
+    if not matching:
+        raise RunError(f"no run '{name}' in {root}/. `tuneloop runs` lists the runs.")
+    raise RunError(f"'{name}' fits {len(matching)} runs in {root}/: {', '.join(path.name for path in matching[:6])}")
+
+
+def remove(run: Run) -> None:
+    """Deletes a run folder that no process holds."""
+    with _lock(run.path):
+        shutil.rmtree(run.path)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, without importing the packages."""
+    found = {"tuneloop": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in RECORDED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _lock(path: Path) -> IO[str]:
+    handle = (path / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise RunError(f"{path}: another process is using this run; wait for it or stop it") from error
+    return handle
+
+
+def _new_folder(root: Path, stem: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1000):
+        path = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise RunError(f"{root}/{stem}: a thousand runs of that name exist; `tuneloop runs clean` removes old ones")
+
+
+def _slug(name: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in name).split())[:40] or "run"
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds")
