@@ -1,0 +1,48 @@
+"""Data formats, one file each: how a raw record of a file becomes the messages of an Example."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuneloop.core.conversation import JsonObject, Message
+from tuneloop.core.plugins import Family, Plugin
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a format makes of a record. `notes` say what it decided on the way; the card counts them."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[JsonObject, ...] = ()
+    meta: JsonObject = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
+
+
+class RowError(Exception):
+    """A record that cannot become an Example. It is caught where the row is read and becomes a Drop with the reason."""
+
+    def __init__(self, reason: str, **evidence: Any) -> None:
+        super().__init__(reason)
+        self.reason, self.evidence = reason, evidence
+
+
+class Format(Plugin, ABC):
+    """One shape of raw records."""
+
+    @abstractmethod
+    def parse(self, record: JsonObject) -> Parts:
+        """The conversation that a record holds; columns that it does not read become meta. Raises RowError."""
+
+    @abstractmethod
+    def likeness(self, record: JsonObject) -> float:
+        """From 0 (another format) to 1 (surely this one), by the record's shape alone; never raises."""
+
+    def recognise(self, records: Sequence[JsonObject]) -> float:
+        """The mean likeness of some records: how sure `format: auto` may be."""
+        return sum(self.likeness(record) for record in records) / max(1, len(records))
+
+
+FORMATS: Family[Format] = Family("formats", __name__, Format)

@@ -1,0 +1,62 @@
+"""Format `auto`: finds the format by the shape of the rows, says what it found, and asks when it is not sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuneloop.core.conversation import JsonObject
+from tuneloop.core.errors import DataError
+from tuneloop.data.formats import FORMATS, Format, Parts, RowError
+from tuneloop.data.turns import dump_text
+
+LOOKED_AT = 200  # rows, spread over the file: a file sorted by kind would fool the first ones
+SURE = 0.75
+MARGIN = 0.2
+WEAK = 0.3
+
+
+class Auto(Format):
+    """Recognises messages, sharegpt, alpaca, prompt_response and text by the columns of up to 200 rows.
+
+    Two formats about equally likely, or none likely enough, is an error that says how to choose.
+    """
+
+    def choose(self, records: Sequence[JsonObject], source: str) -> tuple[str, float]:
+        """The name of the format and how sure it is (0 to 1). Raises DataError when it is not sure."""
+        sample = records[:: max(1, len(records) // LOOKED_AT)][:LOOKED_AT]
+        found = sorted(
+            ((FORMATS.make(name).recognise(sample), name) for name in FORMATS.names() if name != "auto"), reverse=True
+        )
+        (first, name), (second, other) = found[:2]
+        if first >= SURE and first - second >= MARGIN:
+            return name, first
+        columns = list(dict.fromkeys(str(key) for record in sample for key in record)) or ["column"]
+        if second >= WEAK and first - second < MARGIN:
+            what, advice = (
+                f"could be {name} ({first:.2f}) or {other} ({second:.2f})",
+                f"`format: {name}` or `format: {other}`, ",
+            )
+        elif first >= WEAK:
+            what, advice = f"looks like {name}, but not surely ({first:.2f})", f"`format: {name}`, "
+        else:
+            what, advice = "has a format that is not known", ""
+        raise DataError(
+            f"{source} {what}. Its columns: {', '.join(columns)}. Say in the recipe how to read it: {advice}`format: "
+            f"table` with `columns: {{prompt: <column>, response: <column>}}`, or a `template:` such as "
+            f'{{prompt: "{{{{ {columns[0]} }}}}", response: "{{{{ {columns[-1]} }}}}"}}. First row: {_short(sample[0])}'
+        )
+
+    def parse(self, record: JsonObject) -> Parts:
+        try:
+            name, _ = self.choose([record], "the row")
+        except DataError as error:
+            raise RowError(str(error)) from error
+        return FORMATS.make(name).parse(record)
+
+    def likeness(self, record: JsonObject) -> float:
+        return max(FORMATS.make(name).likeness(record) for name in FORMATS.names() if name != "auto")
+
+
+def _short(record: JsonObject) -> str:
+    text = dump_text(record)
+    return text if len(text) <= 200 else f"{text[:200]}…"

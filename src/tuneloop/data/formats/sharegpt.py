@@ -1,0 +1,56 @@
+"""Format `sharegpt`: a list of {from, value} turns, and the variants of it that are found in the wild."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuneloop.core.conversation import JsonObject
+from tuneloop.data.formats import Format, Parts, RowError
+from tuneloop.data.turns import Turns, from_json_text, read_tools, read_turns, reject_media, rest
+
+COLUMNS = ("conversations", "conversation", "messages")
+
+
+class Sharegpt(Format):
+    """Conversations as `conversations: [{from, value}, …]` with `system` and `tools` beside them.
+
+    Reads human/user, gpt/assistant/chatgpt/bing, function_call, observation/tool, system; an answer's text and its
+    calls, written as turns of their own, become one message. Also ms-swift's `conversation: [{human, assistant}, …]`.
+    """
+
+    def parse(self, record: JsonObject) -> Parts:
+        reject_media(record)
+        column = next((name for name in COLUMNS if record.get(name) is not None), "conversations")
+        conversation = from_json_text(record.get(column), "the conversation")
+        turns = _read_pairs(conversation) if _pairs(conversation) else read_turns(conversation, "from", "value")
+        turns.system(record.get("system"))
+        turns.scale(record.get("weight"))
+        meta = rest(record, column, "system", "tools", "weight")
+        return Parts(tuple(turns.messages), read_tools(record.get("tools")), meta, tuple(turns.notes))
+
+    def likeness(self, record: JsonObject) -> float:
+        for column, sure in zip(COLUMNS, (1.0, 0.9, 0.9), strict=True):
+            turns = record.get(column)
+            if isinstance(turns, str) and turns.lstrip().startswith("[") and '"from"' in turns:
+                return sure
+            if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+                if "from" in turns[0] and "value" in turns[0]:
+                    return sure
+                if _pairs(turns):
+                    return 0.9
+        return 0.0
+
+
+def _pairs(turns: Any) -> bool:
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return isinstance(first, dict) and {"human", "assistant"} <= first.keys()
+
+
+def _read_pairs(pairs: list[Any]) -> Turns:
+    turns = Turns()
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, dict) or not {"human", "assistant"} <= pair.keys():
+            raise RowError(f"round {number} has no 'human' and 'assistant'", round=pair)
+        turns.add("user", {}, pair["human"])
+        turns.add("assistant", pair, pair["assistant"])
+    return turns

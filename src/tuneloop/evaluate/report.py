@@ -1,0 +1,163 @@
+"""The result of an evaluation and its pages: report.md here, report.html by `page`. Knows nothing of how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuneloop.core import jsonl
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`value` is report.json, `samples` are the lines of samples.jsonl."""
+
+    value: Json
+    samples: Sequence[Json]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the pages show beside the numbers; everything may be missing."""
+
+    title: str = "Evaluation"
+    curves: Sequence[Json] = ()
+    """Rows of the training run's metrics.jsonl: step, loss, learning_rate, and val_loss where it was measured."""
+    card: Json = field(default_factory=dict)
+    """card.json of the data."""
+    recipe: str = ""
+    """The resolved recipe, as YAML."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
+    """Where the run lies."""
+    commands: Sequence[str] = ()
+    """What to type next."""
+
+
+def write_pages(folder: Path, report: Report, context: Context) -> None:
+    """Writes report.md and report.html into a folder."""
+    from tuneloop.evaluate.page import to_html
+
+    jsonl.write_text(folder / "report.md", to_markdown(report, context))
+    jsonl.write_text(folder / "report.html", to_html(report, context))
+
+
+def read(folder: Path) -> Report:
+    """The report of a finished evaluation, from its folder."""
+    return Report(jsonl.read(folder / "report.json"), list(jsonl.read_lines(folder / "samples.jsonl")))
+
+
+# -- numbers in words -------------------------------------------------------------------------------------------------
+def number(value: float | None, signed: bool = False) -> str:
+    """Three decimals below 10, three digits above, a dash for nothing; a true minus sign."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    text = f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:.3g}"
+    if signed and value > 0 and float(text) != 0:
+        text = "+" + text
+    return text.replace("-", "−") if float(text) != 0 else text.removeprefix("-")
+
+
+def interval(value: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """`low … high`, or nothing."""
+    if not value or value.get("low") is None:
+        return ""
+    return f"{number(value['low'], signed)} … {number(value['high'], signed)}"
+
+
+def probability(p: float | None) -> str:
+    """A p-value, never as 0."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(difference: Mapping[str, Any] | None, better: str, confidence: float = 0.95) -> str:
+    """better, worse or even: even where the p-value does not rule out chance."""
+    if not difference or difference.get("value") is None:
+        return "unknown"
+    if difference["p"] >= 1 - confidence or difference["value"] == 0:
+        return "even"
+    return "better" if (difference["value"] > 0) == (better == "higher") else "worse"
+
+
+def contestants(report: Json) -> list[str]:
+    """base and tuned, as far as they took part."""
+    first = next(iter(report["metrics"].values()), {})
+    return [name for name in ("base", "tuned") if name in first]
+
+
+# -- Markdown ---------------------------------------------------------------------------------------------------------
+def to_markdown(report: Report, context: Context) -> str:
+    """The numbers as Markdown tables, for terminals, reviews and model cards."""
+    value = report.value
+    percent = f"{value.get('confidence', 0.95):.0%}".replace("%", " %")
+    lines = [
+        f"# {_plain(context.title)}",
+        "",
+        f"{value['n']} examples of the {value['split']} split; {percent} intervals.",
+        "",
+    ]
+    lines += _table([(name, entry) for name, entry in value["metrics"].items()], "metric")
+    for name, entry in value["metrics"].items():
+        for who, reasons in entry.get("unscored", {}).items():
+            lines += [f"- {name}, {who}: {count} unscored: {_plain(reason)}" for reason, count in reasons.items()]
+    for name, counts in value.get("answers", {}).items():
+        if counts["unfinished"]:
+            lines.append(
+                f"- {name}: {counts['unfinished']} of {counts['n']} answers were cut at {counts['max_new_tokens']} tokens"
+            )
+    for key, rows in value.get("slices", {}).items():
+        for metric in value["metrics"]:
+            lines += ["", f"## {_plain(metric)} by {_plain(key)}", ""]
+            lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
+    if "forgetting" in value:
+        lines += _forgetting(value["forgetting"])
+    lines += [
+        "",
+        "## Signatures",
+        "",
+        *(f"- {name}: `{entry['signature']}`" for name, entry in value["metrics"].items()),
+    ]
+    if context.run:
+        lines += ["", f"Run: `{context.run}`"]
+    return "\n".join(lines) + "\n"
+
+
+def _forgetting(value: Json) -> list[str]:
+    lines = ["", "## Forgetting", "", *_table([("all", value)], "known facts")]
+    for key, rows in value["slices"].items():
+        lines += ["", *_table(list(rows.items()), key)]
+    for name in ("lost", "won"):
+        changed = value.get(name, [])
+        lines += ["", f"{name.capitalize()}: {len(changed)}", ""]
+        lines += [
+            f"- {_plain(x['prompt'])} **{_plain(x['answer'])}** (tuned: {_plain(x['tuned'] or '')})"
+            for x in changed[:20]
+        ]
+        lines += [f"- … and {len(changed) - 20} more in report.json"] if len(changed) > 20 else []
+    return lines
+
+
+def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
+    lines = [f"| {_plain(head)} | base | tuned | difference | p | n |", "|---|---|---|---|---|---|"]
+    for label, entry in rows:
+        change = entry.get("difference")
+        cells = [
+            f"{number(part.get('value'))} ({interval(part)})" if part else "–"
+            for part in (entry.get("base"), entry.get("tuned"))
+        ]
+        moved = f"{number(change['value'], True)} ({interval(change, True)})" if change else "–"
+        n = (entry.get("tuned") or {}).get("n", 0)
+        p = probability(change["p"]) if change else "–"
+        lines.append(f"| {_plain(label)} | {cells[0]} | {cells[1]} | {moved} | {p} | {n} |")
+    return lines
+
+
+def _plain(text: str) -> str:
+    """One line of Markdown that shows the text as it is."""
+    escaped = "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in text)
+    return " ".join(escaped.split())

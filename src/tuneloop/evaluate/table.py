@@ -1,0 +1,87 @@
+"""The report as a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.evaluate.report import Report, interval, number, probability, verdict
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+COLOURS = {"better": "green", "worse": "red", "even": "dim", "unknown": "dim"}
+
+
+def to_rich(report: Report) -> Group:
+    """All metrics, then each slice by the first metric, then forgetting; with what was cut or not scored."""
+    from rich.console import Group
+    from rich.text import Text
+
+    value = report.value
+    confidence = value.get("confidence", 0.95)
+    first = next(iter(value["metrics"]))
+    table = _new(f"{value['n']} examples of the {value['split']} split", "metric", confidence)
+    for name, entry in value["metrics"].items():
+        _add(table, name, entry, entry["better"], confidence)
+    for key, rows in value.get("slices", {}).items():
+        table.add_section()
+        table.add_row(Text(f"{first} by {key}", style="dim italic"))
+        for label, entry in rows.items():
+            _add(table, f"  {label}", entry[first], value["metrics"][first]["better"], confidence)
+    if "forgetting" in value:
+        lost = value["forgetting"]
+        table.add_section()
+        table.add_row(Text("untouched facts (forgetting)", style="dim italic"))
+        _add(table, "  all", lost, "higher", confidence)
+        for label, entry in lost["slices"].get("kind", {}).items():
+            _add(table, f"  {label}", entry, "higher", confidence)
+    return Group(table, *_notes(value))
+
+
+def _new(title: str, head: str, confidence: float) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column(head, overflow="fold")
+    percent = f"{confidence:.0%}"
+    for name in ("base", percent, "tuned", percent, "difference", "p", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidence: float) -> None:
+    from rich.text import Text
+
+    base, tuned, change = entry.get("base") or {}, entry.get("tuned") or {}, entry.get("difference")
+    colour = COLOURS[verdict(change, better, confidence)]
+    table.add_row(
+        Text(label),
+        Text(number(base.get("value"))),
+        Text(interval(base), style="dim"),
+        Text(number(tuned.get("value")), style="bold"),
+        Text(interval(tuned), style="dim"),
+        Text(number(change["value"], signed=True) if change else "–", style=colour),
+        Text(probability(change["p"]) if change else "–"),
+        Text(str(tuned.get("n", 0))),
+    )
+
+
+def _notes(value: dict[str, Any]) -> list[Text]:
+    from rich.text import Text
+
+    notes: list[str] = []
+    for name, entry in value["metrics"].items():
+        for who, reasons in entry.get("unscored", {}).items():
+            notes += [f"{name}, {who}: {count} unscored: {reason}" for reason, count in reasons.items()]
+    for who, counts in value.get("answers", {}).items():
+        if counts["unfinished"]:
+            notes.append(
+                f"{who}: {counts['unfinished']} of {counts['n']} answers cut at {counts['max_new_tokens']} tokens"
+            )
+    if "lost" in value.get("forgetting", {}):
+        found = value["forgetting"]
+        notes.append(f"facts lost by tuning: {len(found['lost'])}, won: {len(found['won'])} (listed in the report)")
+    return [Text(note, style="dim") for note in notes]

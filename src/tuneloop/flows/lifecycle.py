@@ -1,0 +1,162 @@
+"""The main job, top to bottom: prepare → tune → evaluate. Stages meet through run folders; finished ones are not redone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneloop.core import digest, runs
+from tuneloop.core.conversation import Example
+from tuneloop.core.errors import RunError
+from tuneloop.core.runs import Run
+from tuneloop.flows import contestants
+from tuneloop.flows.recipe import Recipe, load_recipe
+from tuneloop.track import console
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe at work in a folder of runs; `again` runs stages anew even where a finished run fits."""
+
+    recipe: Recipe
+    root: Path
+    again: bool = False
+
+
+def run(job: Job) -> dict[str, Any]:
+    """The whole job; returns the run folders and the report's path."""
+    prepared = prepare(job)
+    tuned = tune(job, prepared)
+    evaluated = evaluate(job, prepared, tuned)
+    return {
+        "runs": {"prepare": str(prepared.path), "tune": str(tuned.path), "evaluate": str(evaluated.path)},
+        "report": str(evaluated.out / "report.html"),
+    }
+
+
+def prepare(job: Job) -> Run:
+    """Raw files → train, val and test rows."""
+    from tuneloop.data.prepare import prepare as stage
+    from tuneloop.data.prepare import source_files
+
+    recipe = job.recipe
+    inputs = {str(path): digest.of_file(path) for path in source_files(recipe.data)}
+    config = {"data": recipe.data.model_dump(mode="json"), "seed": recipe.seed}
+    return _once(job, "prepare", config, inputs, lambda run: stage(recipe.data, seed=recipe.seed, run=run))
+
+
+def tune(job: Job, prepared: Run) -> Run:
+    """Train and validation rows and a base → an adapter or a model. An interrupted run of the same job is continued."""
+    from tuneloop.models.load import find_base
+
+    recipe = job.recipe
+    files = [prepared.out / name for name in ("train.jsonl", "val.jsonl")]
+    inputs = {path.name: digest.of_file(path) for path in files} | {"base": find_base(recipe.model).digest}
+    config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("tune", "model")}
+    config["seed"] = recipe.seed
+    return _once(job, "tune", config, inputs, lambda run: _tune(recipe, prepared, run), data=prepared)
+
+
+def resume(path: Path, settings: list[str]) -> Run:
+    """Continues an interrupted tune run to the result that it would have had uninterrupted."""
+    run = Run.open(path)
+    if run.stage != "tune":
+        raise RunError(f"{path}: a '{run.stage}' run; only tune runs are resumed. Other stages are simply run again.")
+    if run.done:
+        console.say(f"{path} is finished; nothing to resume")
+        return run
+    recipe = load_recipe(path / "recipe.yaml", settings)
+    prepared = Run.open(Path(run.record["data"]))
+    _hold(run, lambda run: _tune(recipe, prepared, run))
+    return run
+
+
+def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
+    """Test rows → answers of base and tuned, scores with intervals, the report."""
+    from tuneloop.models.load import find_base
+
+    recipe = job.recipe
+    rows = prepared.out / f"{recipe.evaluate.split}.jsonl"
+    inputs = {
+        rows.name: digest.of_file(rows),
+        "base": find_base(recipe.model).digest,
+        "tuned": digest.of_value(tuned.record["outputs"]),
+    }
+    config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("evaluate", "model")}
+    return _once(job, "evaluate", config, inputs, lambda run: _evaluate(recipe, prepared, tuned, rows, run))
+
+
+def finished(job: Job, stage: str, prepared: Run) -> Run:
+    """The finished run of a stage that other commands build on. Raises RunError with the command that makes it."""
+    for run in reversed(list(runs.all_runs(job.root))):
+        if run.stage == stage and run.done and run.record.get("data") == str(prepared.path):
+            return run
+    raise RunError(f"no finished '{stage}' run of this recipe in {job.root}/; first: tuneloop {stage} RECIPE")
+
+
+def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
+    from tuneloop.data.prepare import load_examples
+    from tuneloop.tune.train import tune as stage
+
+    stage(
+        recipe.tune,
+        recipe.model,
+        load_examples(prepared.out / "train.jsonl"),
+        load_examples(prepared.out / "val.jsonl"),
+        seed=recipe.seed,
+        run=run,
+        scorer=contestants.scorer(recipe.evaluate),
+    )
+
+
+def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -> None:
+    from tuneloop.core import jsonl, recipe as loading
+    from tuneloop.data.prepare import load_examples
+    from tuneloop.evaluate.evaluate import Extras
+    from tuneloop.evaluate.evaluate import evaluate as stage
+    from tuneloop.track import metrics
+
+    extras = Extras(
+        metrics=metrics.read(tuned.path / "metrics.jsonl"),
+        card=jsonl.read(prepared.out / "card.json"),
+        drops=list(jsonl.read_lines(prepared.out / "dropped.jsonl")) + list(jsonl.read_lines(tuned.out / "dropped.jsonl")),
+        recipe=loading.dump(recipe),
+        versions=runs.versions(),
+        title=recipe.name,
+    )
+    examples: list[Example] = load_examples(rows)
+    stage(recipe.evaluate, examples, contestants.pair(recipe, tuned), run, extras)
+
+
+def _once(
+    job: Job, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], work: Any, data: Run | None = None
+) -> Run:
+    """The finished run of this very work if there is one, else its interrupted run continued, else a new one."""
+    key = runs.run_key(stage, config, inputs)
+    if not job.again:
+        done = runs.find(job.root, key, done=True)
+        if done:
+            console.say(f"[dim]{stage}: already done in {done.path} (--again runs it anew)[/]")
+            return done
+    open_run = None if job.again or stage != "tune" else runs.find(job.root, key, done=False)
+    if open_run:
+        console.say(f"{stage}: continuing {open_run.path}")
+    run = open_run or Run.create(job.root, stage, job.recipe.name, key, inputs, job.recipe)
+    if data is not None:
+        run.record["data"] = str(data.path)
+    _hold(run, work)
+    return run
+
+
+def _hold(run: Run, work: Any) -> None:
+    """Runs the work inside the run folder: locked, logged, its end stated."""
+    with run, console.logging_to(run.path / "log.txt"):
+        console.say(f"[bold cyan]── {run.stage}[/] [dim]{run.path}[/]")
+        try:
+            work(run)
+        except KeyboardInterrupt:
+            if run.stage == "tune":
+                console.say(f"stopped; continue with: tuneloop tune --resume {run.path}")
+            raise

@@ -1,0 +1,156 @@
+"""A model and a Batch → the weighted loss sum and the nll of each scored position.
+
+`Objective` is a module, so that DDP and FSDP wrap it and see the forward pass. `nll` scores rows without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tuneloop.forward.attention import Unsupported, use_packed, use_standard
+from tuneloop.forward.batch import Batch, Row, collate
+from tuneloop.forward.loss import chunked_nll
+from tuneloop.forward.plan import micro_batches
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
+"""Mean difference in nats that rounding alone may cause between two correct ways to compute the same loss."""
+LEAK = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 1e-3}
+"""The same for one row of which only the neighbour in the pack has changed: here the ways to compute are the same."""
+
+
+def core_of(model: Any) -> PreTrainedModel:
+    """The transformers model inside an adapter model (or the model itself)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
+    """What an architecture does to its logits after the head: Gemma's soft cap, Cohere's and Granite's scales."""
+    config = model.config
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap:
+        return lambda logits: cap * torch.tanh(logits / cap)
+    scale = getattr(config, "logit_scale", None)
+    if scale:
+        return lambda logits: logits * scale
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor:
+        return lambda logits: logits / divisor
+    return None
+
+
+class Objective(nn.Module):
+    """Forward pass of a causal language model to its supervised loss. `packed` is decided by `prepare`."""
+
+    def __init__(self, model: nn.Module, *, packed: bool) -> None:
+        super().__init__()
+        self.model, self.packed = model, packed
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(sum over scored positions of weight · nll, nll_N)."""
+        core = core_of(self.model)
+        trunk = getattr(core, core.base_model_prefix)
+        extra = {"layout": batch.layout} if batch.layout is not None else {"attention_mask": batch.mask}
+        hidden = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra).last_hidden_state
+        hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N)
+        head = core.get_output_embeddings()
+        return chunked_nll(hidden_ND, head, batch.targets_N, batch.weights_N, logit_finish(core))
+
+
+def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objective, str]:
+    """An Objective in the fastest form that is exact for this model, and the decision in words.
+
+    Packed rows are compared with the model's own padded forward and its own logits on a few real rows. An architecture
+    that mixes packed rows (state-space layers, own masks) is found out here and runs padded, grouped by length.
+    """
+    core = core_of(model)
+    use_standard(core)
+    rows = [_head_of(row) for row in sample[:4]]
+    reference_N = _own_nll(model, rows)
+    tolerance = TOLERANCE[core.dtype]
+    try:
+        use_packed(core)
+        packed = Objective(model, packed=True)
+        gap = max(_gap(packed, rows, pad_id, reference_N), tolerance * _leak(packed, rows) / LEAK[core.dtype])
+    except (Unsupported, TypeError, ValueError) as error:
+        gap, reason = float("inf"), str(error)
+    else:
+        reason = f"packed rows differ from the model's own forward pass by {gap:.2g} nats"
+    if gap <= tolerance:
+        return packed, f"rows are packed without padding (checked against the model's own forward: Δ {gap:.1e} nats)"
+    use_standard(core)
+    padded = Objective(model, packed=False)
+    gap = _gap(padded, rows, pad_id, reference_N)
+    assert gap <= tolerance, f"{type(core).__name__}: own loss differs from the model's logits by {gap:.2g} nats"
+    return padded, f"rows are padded, grouped by length ({reason})"
+
+
+def nll(
+    objective: Objective, rows: Sequence[Row], *, pad_id: int, budget: int, advance: Callable[[int], object] = lambda _: None
+) -> list[tuple[float, float]]:
+    """(sum of weight · nll, sum of weights) of each row, in nats, in the rows' order. Batches hold `budget` tokens."""
+    out: list[tuple[float, float]] = [(0.0, 0.0)] * len(rows)
+    device = next(objective.parameters()).device
+    was_training = objective.training
+    objective.eval()
+    with torch.inference_mode():
+        for picked in micro_batches([len(row.ids) for row in rows], range(len(rows)), budget, packed=objective.packed):
+            batch = collate([rows[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device)
+            _, nll_N = objective(batch)
+            weights_N = batch.weights_N.double()
+            sums = torch.zeros(2, len(picked), dtype=torch.float64, device=device)
+            sums[0].index_add_(0, batch.rows_N, nll_N.double() * weights_N)
+            sums[1].index_add_(0, batch.rows_N, weights_N)
+            for i, total, weight in zip(picked, *sums.tolist(), strict=True):
+                out[i] = (total, weight)
+            advance(len(picked))
+    objective.train(was_training)
+    return out
+
+
+class _Scored:
+    """A row cut short with every position scored, for the self-check."""
+
+    def __init__(self, ids: Any) -> None:
+        self.ids = ids
+        self.weights = (ids * 0 + 1).astype("float32")
+
+
+def _head_of(row: Row) -> _Scored:
+    return _Scored(row.ids[:96])
+
+
+def _own_nll(model: nn.Module, rows: Sequence[Row]) -> Tensor:
+    """Per-position nll from the model's own logits, row by row: no packing, no padding, no code of ours."""
+    device = next(model.parameters()).device
+    parts = []
+    model.eval()
+    with torch.inference_mode():
+        for row in rows:
+            ids = torch.as_tensor(row.ids.astype("int64"), device=device)[None]
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+            parts.append(nn.functional.cross_entropy(logits.double(), ids[0, 1:], reduction="none"))
+    return torch.cat(parts)
+
+
+def _leak(objective: Objective, rows: Sequence[Row]) -> float:
+    """How much a row's nll changes, on average, when the row packed before it gets other tokens."""
+    last, before = rows[-1], rows[0].ids
+    nll = [_scores(objective, [_Scored(ids), last], 0)[len(before) - 1 :] for ids in (before, before[::-1].copy())]
+    return float((nll[0] - nll[1]).abs().mean())
+
+
+def _gap(objective: Objective, rows: Sequence[Row], pad_id: int, reference_N: Tensor) -> float:
+    return float((_scores(objective, rows, pad_id) - reference_N).abs().mean())
+
+
+def _scores(objective: Objective, rows: Sequence[Row], pad_id: int) -> Tensor:
+    device = next(objective.parameters()).device
+    objective.eval()
+    with torch.inference_mode():
+        _, nll_N = objective(collate(rows, packed=objective.packed, pad_id=pad_id).to(device))
+    return nll_N.double()

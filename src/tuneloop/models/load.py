@@ -1,0 +1,118 @@
+"""Loads a base's tokenizer and weights, from local folders and safetensors only.
+
+`find_base` finds what a recipe names; `load_tokenizer` and `load_model` read it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from tuneloop.core.errors import ModelError
+from tuneloop.core.plugins import did_you_mean
+from tuneloop.models import safety
+from tuneloop.models.checks import check_architecture, check_tokenizer_files
+from tuneloop.models.find import Base, find_base
+from tuneloop.models.precision import pick_dtype
+from tuneloop.models.quiet import quiet
+
+__all__ = ["Base", "find_base", "load_model", "load_tokenizer", "model_from", "pick_dtype", "tokenizer_from"]
+
+
+def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
+    """The base's fast tokenizer, with the chat template that the recipe (or the adapter's run) puts in its place."""
+    tokenizer = tokenizer_from(base.path)
+    if base.chat_template is not None:
+        tokenizer.chat_template = base.chat_template
+    config = safety.read_config(base.path / "config.json")
+    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    if not base.is_new and rows is not None and len(tokenizer) > rows:
+        raise ModelError(
+            f"{base.path}: the tokenizer has {len(tokenizer)} tokens, the model only {rows}; one is not its own"
+        )
+    return tokenizer
+
+
+def tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder. Raises ModelError when there is none or when it is unreadable."""
+    check_tokenizer_files(folder)
+    safety.refuse_code(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: this tokenizer has no fast version, so exact loss masks cannot be computed")
+    return tokenizer
+
+
+def load_model(
+    base: Base,
+    dtype: torch.dtype,
+    *,
+    seed: int = 0,
+    attn_implementation: str = "sdpa",
+    device: str = "cpu",
+) -> PreTrainedModel:
+    """The base's weights in `dtype` (without its adapter), in evaluation mode; a new architecture is seeded by `seed`.
+
+    Raises ModelError when weights are missing, have other shapes or do not fit the tokenizer.
+    """
+    if base.config.architecture is not None:
+        model: Any = _new_model(base.config.architecture, base, seed, attn_implementation)
+        return model.to(device=device, dtype=dtype).eval()
+    return model_from(base.path, dtype, attn_implementation=attn_implementation, device=device)
+
+
+def model_from(
+    folder: Path, dtype: torch.dtype, *, attn_implementation: str = "sdpa", device: str = "cpu"
+) -> PreTrainedModel:
+    """The model of a checked standard folder, in evaluation mode. Weights are read from safetensors only."""
+    try:
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation=attn_implementation, device_map={"": device},
+                local_files_only=True, use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
+    model, report = loaded
+    wrong = sorted(map(str, (*report["missing_keys"], *report.get("mismatched_keys", ()))))
+    if wrong:  # transformers fills them with random numbers and goes on
+        raise ModelError(
+            f"{folder}: {len(wrong)} weights are missing or have another shape than config.json says, e.g. {', '.join(wrong[:3])}"
+        )
+    return model.eval()
+
+
+def _new_model(architecture: dict[str, Any], base: Base, seed: int, attn_implementation: str) -> PreTrainedModel:
+    """Random weights, drawn in fp32 so that a seed names the same model in every dtype."""
+    tokenizer = load_tokenizer(base)
+    values = dict(architecture)
+    model_type = values.pop("model_type")
+    check_architecture(model_type, None, "model.architecture")
+    default = CONFIG_MAPPING[model_type]()
+    for key in values:  # a config takes any key as an attribute: a typo would be ignored in silence
+        if not hasattr(default, key):
+            hint = did_you_mean(key, (name for name in default.to_dict() if not name.startswith("_")))
+            raise ModelError(f"model.architecture: {model_type} has no value '{key}'{hint}")
+    needed = len(tokenizer)
+    if values.setdefault("vocab_size", needed) < needed:
+        raise ModelError(
+            f"model.architecture.vocab_size: {values['vocab_size']} is less than the tokenizer's {needed} tokens"
+        )
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ids["pad_token_id"] = tokenizer.pad_token_id  # the defaults name ids of the architecture's usual vocabulary
+    try:
+        config = AutoConfig.for_model(model_type, **{**ids, **values})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation=attn_implementation
+            )
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ModelError(f"model.architecture: {model_type} cannot be built from these values: {error}") from error

@@ -1,0 +1,175 @@
+"""Which characters the model must write: each supervised turn as its inference prompt and its answer up to the stop.
+
+Works on text only; knows nothing of token ids or lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuneloop.core.conversation import JsonObject, Message
+from tuneloop.render.chat import (
+    THINK_CLOSE,
+    THINK_OPEN,
+    ChatTemplate,
+    Habits,
+    split_thinking,
+    to_template,
+    with_thinking,
+)
+from tuneloop.render.rendered import Unrenderable
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """`answer` is all that generation must give after `prompt`, the stop token included."""
+
+    index: int
+    prompt: str
+    answer: str
+    weight: float
+
+    @property
+    def text(self) -> str:
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One text that trains several turns; it ends where the last of them ends (what follows has no target)."""
+
+    text: str
+    turns: tuple[Turn, ...]
+    prose: bool = False
+
+
+def check(messages: Sequence[Message], tools: Sequence[JsonObject], habits: Habits) -> None:
+    """Raises Unrenderable for what the template would leave out without a word, and for forged turns."""
+    used = {message.role for message in messages} | ({"tools"} if tools else set())
+    if any(message.tool_calls for message in messages):
+        used.add("tool_calls")
+    if lost := sorted(used & habits.ignored):
+        what = ", ".join(lost)
+        raise Unrenderable(
+            f"the chat template leaves out {what}: the model would never see it; take a base whose template knows "
+            f"{what}, give another `chat_template`, or put it into the messages",
+            {"ignored": lost},
+        )
+    for index, message in enumerate(messages):
+        words = [message.content, message.reasoning or "", *(_flat(call.arguments) for call in message.tool_calls)]
+        for control in habits.control:
+            if any(control in word for word in words):
+                raise Unrenderable(
+                    f"message {index} ({message.role}) contains {control!r}, with which the chat template begins or "
+                    "ends turns: the model would see a turn that nobody wrote; remove it from the text",
+                    {"message": index, "token": control},
+                )
+
+
+def supervised(messages: Sequence[Message]) -> list[int]:
+    """Indices of the messages to train on. Raises Unrenderable for weights that make no sense, or none at all."""
+    for index, message in enumerate(messages):
+        if not (math.isfinite(message.weight) and message.weight >= 0):
+            raise Unrenderable(f"message {index} has train {message.weight}; a loss weight is 0 or more")
+        if message.weight and message.role not in ("assistant", "text"):
+            raise Unrenderable(
+                f"message {index} ({message.role}) has train {message.weight}, but in a chat only assistant messages "
+                "are generated; remove `train` there",
+                {"message": index},
+            )
+    found = [index for index, message in enumerate(messages) if message.weight]
+    if not found:
+        roles = [message.role for message in messages]
+        raise Unrenderable("no message is trained on: no assistant message, or all have train 0", {"roles": roles})
+    return found
+
+
+def read_turn(
+    template: ChatTemplate, habits: Habits, messages: Sequence[Message], tools: Sequence[JsonObject], index: int
+) -> Turn:
+    """The turn at `index` as at inference: the prompt of what came before, then what the template adds for it."""
+    if index == 0:
+        raise Unrenderable("the conversation begins with a trained assistant message: no prompt asks for it", {})
+    message = messages[index]
+    chat = [to_template(m, habits) for m in messages[: index + 1]]
+    prompt = template.text(chat[:-1], tools, prompt=True)
+    written = _written(template, habits, message, chat, tools, prompt)
+    found = [(written.find(stop), stop) for stop in habits.stops if stop in written]
+    if found:
+        start, stop = min(found)
+        answer = written[:start] + stop
+    else:  # no end token here, so the one that generation waits for takes the place of what follows the answer
+        answer = (written.removesuffix(habits.tail) if habits.tail else written) + habits.stops[0]
+    for part, name in zip(split_thinking(message), ("reasoning", "content"), strict=True):
+        if part and _bare(part) not in _bare(answer):
+            beside = " beside tool calls" if message.tool_calls else ""
+            raise Unrenderable(
+                f"the chat template leaves out or changes the {name} of message {index}{beside}", {"message": index}
+            )
+    return Turn(index, prompt, answer, message.weight)
+
+
+def _written(
+    template: ChatTemplate,
+    habits: Habits,
+    message: Message,
+    chat: list[JsonObject],
+    tools: Sequence[JsonObject],
+    prompt: str,
+) -> str:
+    """What the template writes after the prompt for the last message of `chat`."""
+    full = template.text(chat, tools)
+    begun = prompt.removesuffix(habits.unwritten)
+    if not full.startswith(prompt) and habits.unwritten:
+        # The prompt opens a <think> block that finished answers lack: QwQ keeps one that stands in the content,
+        # DeepSeek-R1 strips even that, so there the block is put before what the template wrote.
+        folded = {key: value for key, value in chat[-1].items() if key != "reasoning_content"}
+        kept = template.text([*chat[:-1], {**folded, "content": with_thinking(message)}], tools)
+        full = kept if kept.startswith(prompt) else full
+    reasoning, _ = split_thinking(message)
+    if full.startswith(prompt):
+        written = full[len(prompt) :]
+        if not reasoning or habits.thinking or _bare(reasoning) in _bare(written):
+            return written
+    block = THINK_OPEN + (reasoning or "").strip("\n") + THINK_CLOSE
+    if not full.startswith(begun) or not block.startswith(habits.unwritten):
+        raise Unrenderable(
+            "the chat template does not begin the answer as its own generation prompt does, so training would not "
+            "match inference",
+            {"prompt_end": prompt[-80:], "written": full[len(begun) - 40 :][:120]},
+        )
+    return block[len(habits.unwritten) :] + full[len(begun) :]
+
+
+def passages(turns: Iterable[Turn]) -> list[Passage]:
+    """As few texts as train every turn once, each turn after exactly its inference prompt; in the order of turns."""
+    out: list[Passage] = []
+    left = sorted(turns, key=lambda turn: turn.index)
+    while left:
+        text = left[-1].text
+        inside = [turn for turn in left[:-1] if text.startswith(turn.text)]
+        out.append(Passage(text, (*inside, left[-1])))
+        left = [turn for turn in left[:-1] if turn not in inside]
+    return out[::-1]
+
+
+def prose(messages: Sequence[Message]) -> Passage:
+    """Messages of role `text` as one text, up to the end of the last supervised one."""
+    turns: list[Turn] = []
+    text = ""
+    for index in range(supervised(messages)[-1] + 1):
+        turns.append(Turn(index, text, messages[index].content, messages[index].weight))
+        text += messages[index].content
+    return Passage(text, tuple(turn for turn in turns if turn.weight), prose=True)
+
+
+def _flat(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _bare(text: str) -> str:
+    """Without whitespace, which templates trim."""
+    return "".join(text.split())

@@ -1,0 +1,69 @@
+"""The branch `tune` of the recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuneloop.core.plugins import Branch
+from tuneloop.tune.methods import MethodChoice
+from tuneloop.tune.optimizers import OptimizerField
+from tuneloop.tune.schedules import ScheduleChoice
+
+
+class EarlyStopping(Branch):
+    """When to stop before the last epoch, and which checkpoint is the best."""
+
+    metric: str = "loss"
+    """`loss` on the validation rows, or a metric of `evaluate.metrics` measured on generated answers."""
+    patience: int = Field(3, ge=1)
+    """Validations without improvement before training stops."""
+    min_delta: float = Field(0.0, ge=0)
+    """An improvement smaller than this counts as none."""
+
+
+class Validation(Branch):
+    """What is measured on the validation rows while training runs."""
+
+    every: int | None = Field(None, ge=1)
+    """Steps between validations; by default five times an epoch, at least once."""
+    rows: int = Field(200, ge=1)
+    """At most this many validation rows (a fixed sample)."""
+    generate: int = Field(0, ge=0)
+    """Rows to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
+
+
+class TuneConfig(Branch):
+    """How the model is tuned."""
+
+    method: MethodChoice = Field("lora", validate_default=True)  # type: ignore[assignment]
+    """What is trained: full, lora, …"""
+    epochs: float = Field(3, gt=0)
+    """Passes over the training rows; fractions are allowed."""
+    steps: int | None = Field(None, ge=1)
+    """Optimizer steps, instead of epochs."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak learning rate."""
+    batch_size: int = Field(32, ge=1)
+    """Examples per optimizer step, over all devices and accumulation steps."""
+    max_length: int = Field(2048, ge=8)
+    """Tokens of the longest example; `overlong` says what happens to longer ones."""
+    overlong: Literal["reject", "drop_turns", "truncate"] = "reject"
+    """reject: drop the row and say so; drop_turns: drop whole turns from the middle; truncate: cut the answer."""
+    optimizer: OptimizerField = Field("adamw", validate_default=True)  # type: ignore[assignment]
+    """adamw or muon, with their options."""
+    schedule: ScheduleChoice = Field("cosine", validate_default=True)  # type: ignore[assignment]
+    """cosine, linear, constant or wsd, each with warm-up."""
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0: no clipping."""
+    token_budget: int | None = Field(None, ge=8)
+    """Tokens per forward pass (micro-batch); by default by device. Smaller needs less memory, the result is equal."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    validation: Validation = Validation()
+    """Measurements while training."""
+    early_stopping: EarlyStopping | None = None
+    """Stop when the metric no longer improves; the best checkpoint is kept."""
+    save_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints to resume from; by default about ten times a run."""

@@ -1,0 +1,212 @@
+"""The training loop, to be read top to bottom: plan → forward and backward → clip → step → log → validate → save.
+
+Knows nothing of files of data, templates or methods; it gets rows, an Objective and a MasterOptimizer.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from tuneloop.core.errors import TrainingError
+from tuneloop.forward.batch import collate
+from tuneloop.forward.objective import Objective
+from tuneloop.forward.plan import epoch_steps, micro_batches, share_of_rank
+from tuneloop.render.rendered import Rendered
+from tuneloop.track import console
+from tuneloop.track.metrics import Metrics
+from tuneloop.tune import checkpoint
+from tuneloop.tune.checkpoint import Progress
+from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.optimizer import MasterOptimizer
+
+Validate = Callable[[], dict[str, tuple[float, bool]]]
+"""Measures the model as it is: name → (value, whether lower is better)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the loop works on; everything in it stays the same from the first step to the last, also over a resume."""
+
+    objective: Objective
+    optimizer: MasterOptimizer
+    rows: Sequence[Rendered]
+    config: TuneConfig
+    validate: Validate | None
+    accelerator: Accelerator
+    folder: Path
+    """The run folder: metrics.jsonl and out/checkpoints are written below it."""
+    seed: int
+    pad_id: int
+    token_budget: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.rows) / self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.steps or max(1, round(self.config.epochs * self.steps_per_epoch))
+
+    @property
+    def validate_every(self) -> int:
+        return self.config.validation.every or max(1, min(self.steps_per_epoch, self.total_steps) // 5)
+
+    @property
+    def save_every(self) -> int:
+        return self.config.save_every or max(1, self.total_steps // 10)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "out" / "checkpoints"
+
+
+def train(job: Job) -> Progress:
+    """Trains to the end (or continues a checkpoint in the folder) and leaves the best or last weights in the model."""
+    main = job.accelerator.is_main_process
+    found = checkpoint.latest(job.checkpoints)
+    progress = checkpoint.load(found, job.optimizer) if found else Progress()
+    lengths = [len(row) for row in job.rows]
+    plan: list[list[int]] = []
+    planned = -1
+    stop = _Interrupt()
+    with (
+        Metrics(job.folder, resume_from=progress.step) as metrics,
+        console.progress("tune", job.total_steps, completed=progress.step) as bar,
+        stop.listening(),
+    ):
+        while progress.step < job.total_steps and not progress.stopped:
+            epoch, index = divmod(progress.step, job.steps_per_epoch)
+            if epoch != planned:
+                plan, planned = epoch_steps(len(job.rows), job.config.batch_size, job.seed, epoch), epoch
+            row = _step(job, plan[index], lengths, progress.step)
+            progress = replace(progress, step=progress.step + 1)
+            row["epoch"] = round(progress.step / job.steps_per_epoch, 4)
+            if job.validate and (progress.step % job.validate_every == 0 or progress.step == job.total_steps):
+                progress = _validated(job, progress, row)
+            if main:
+                metrics.write(row)
+                bar.advance(note=f"loss {row['loss']:.3f}")
+            ending = progress.stopped or progress.step == job.total_steps
+            if main and (ending or stop.asked or progress.step % job.save_every == 0):
+                checkpoint.save(job.checkpoints, progress, job.optimizer)
+            if stop.asked:
+                raise KeyboardInterrupt
+    if job.config.early_stopping and (job.checkpoints / "best").exists():
+        checkpoint.load_best(job.checkpoints, job.optimizer)
+    return progress
+
+
+def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[str, Any]:
+    """One optimizer step over the rows `picked`; returns its line of metrics.jsonl."""
+    started = time.perf_counter()
+    # the divisor is the weight of the whole step, known in advance: micro-batches and ranks only add up
+    total_weight = float(sum(job.rows[i].weights[1:].sum(dtype=np.float64) for i in picked))
+    mine = share_of_rank(lengths, picked, job.accelerator.process_index, job.accelerator.num_processes)
+    job.objective.train()
+    loss = torch.zeros((), dtype=torch.float64, device=job.accelerator.device)
+    for micro in micro_batches(lengths, mine, job.token_budget, packed=job.objective.packed):
+        batch = collate([job.rows[i] for i in micro], packed=job.objective.packed, pad_id=job.pad_id)
+        weighted, _ = job.objective(batch.to(job.accelerator.device))
+        (weighted * (job.optimizer.loss_scale / total_weight)).backward()
+        job.optimizer.accumulate()
+        loss += weighted.detach().double() / total_weight
+    loss = _over_ranks(job, loss)
+    norm = job.optimizer.gradient_norm()
+    factor = job.config.schedule.factor(step, job.total_steps)
+    if math.isfinite(float(loss)) and math.isfinite(float(norm)):
+        job.optimizer.step(factor, job.config.clip, norm)
+    elif not (math.isfinite(float(loss)) and job.optimizer.loss_scale > 1 and job.optimizer.back_off()):
+        raise TrainingError(_not_finite(job, picked, step, float(loss), float(norm)))
+    return {
+        "step": step + 1,
+        "epoch": 0.0,
+        "seconds": round(time.perf_counter() - started, 4),
+        "loss": float(loss),
+        "learning_rate": job.config.learning_rate * factor,
+        "gradient_norm": float(norm),
+        "tokens": sum(lengths[i] for i in picked),
+        "supervised_tokens": sum(job.rows[i].supervised for i in picked),
+    }
+
+
+def _over_ranks(job: Job, loss: torch.Tensor) -> torch.Tensor:
+    """Sums loss and master gradients over all processes; they hold sums over disjoint rows, so the sum is exact."""
+    if job.accelerator.num_processes == 1:
+        return loss
+    for master in job.optimizer.masters.values():
+        if master.grad is None:  # a rank without rows in this step
+            master.grad = torch.zeros_like(master)
+        torch.distributed.all_reduce(master.grad)
+    torch.distributed.all_reduce(loss)
+    return loss
+
+
+def _validated(job: Job, progress: Progress, row: dict[str, Any]) -> Progress:
+    """Adds the validation's values to the step's row, keeps the best weights, decides whether to stop."""
+    assert job.validate is not None
+    values = job.validate()
+    row.update({f"val_{name}": value for name, (value, _) in values.items()})
+    rule = job.config.early_stopping
+    name = rule.metric if rule else "loss"
+    if name not in values:
+        raise TrainingError(f"early_stopping.metric: '{name}' is not measured; measured are: {', '.join(values)}")
+    value, lower = values[name]
+    delta = rule.min_delta if rule else 0.0
+    better = progress.best is None or (progress.best - value if lower else value - progress.best) > delta
+    if better:
+        progress = replace(progress, best=value, best_step=progress.step, stale=0)
+        if rule and job.accelerator.is_main_process:
+            checkpoint.save_best(job.checkpoints, progress, job.optimizer)
+    else:
+        progress = replace(progress, stale=progress.stale + 1)
+    if rule and progress.stale >= rule.patience:
+        console.say(f"early stopping: {name} has not improved since step {progress.best_step}")
+        progress = replace(progress, stopped=True)
+    return progress
+
+
+def _not_finite(job: Job, picked: list[int], step: int, loss: float, norm: float) -> str:
+    ids = ", ".join(job.rows[i].example for i in picked[:8]) + (", …" if len(picked) > 8 else "")
+    return (
+        f"step {step + 1}: loss {loss}, gradient norm {norm}: training stopped before the weights were touched. "
+        f"Rows of this step: {ids}. Try a lower tune.learning_rate, more warm-up, or model.dtype: fp32."
+    )
+
+
+class _Interrupt:
+    """First ^C: finish the step and save; second ^C: at once (the last checkpoint stays)."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        console.say("stopping after this step; ^C again stops at once")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        try:
+            before = signal.signal(signal.SIGINT, self._handle)
+        except ValueError:  # not the main thread: ^C is the caller's affair
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+

@@ -1,0 +1,101 @@
+"""Float32 master weights, gradient accumulation and clipping around torch optimizers.
+
+A bfloat16 model computes fast, but its weights cannot hold small updates: the optimizer works on float32 masters and
+the model gets rounded copies. Gradients of micro-batches are added up in float32 too, so 1×N and N×1 agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tuneloop.tune.optimizers import OptimizerChoice
+
+
+class MasterOptimizer:
+    """Optimizers over float32 copies of a model's trainable parameters (the parameters themselves where they are)."""
+
+    def __init__(self, named: Mapping[str, nn.Parameter], choice: OptimizerChoice, learning_rate: float) -> None:
+        self.model_weights = dict(named)
+        half = any(weight.dtype is torch.float16 for weight in self.model_weights.values())
+        self.loss_scale = 2.0**14 if half else 1.0  # float16 gradients vanish below 6e-8: scaled up, then down again
+        self.masters = {
+            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float())
+            for name, p in named.items()
+        }
+        self.optimizers: list[Optimizer] = choice.build(self.masters, learning_rate)
+        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+
+    def accumulate(self) -> None:
+        """Moves the gradients of a micro-batch into the masters."""
+        for name, weight in self.model_weights.items():
+            master = self.masters[name]
+            if master is weight or weight.grad is None:
+                continue
+            grad = weight.grad.float().div_(self.loss_scale) if self.loss_scale != 1 else weight.grad.float()
+            master.grad = grad if master.grad is None else master.grad.add_(grad)
+            weight.grad = None
+
+    def back_off(self) -> bool:
+        """After an overflow in float16: drops the gradient and halves the loss scale. False: there is none to halve."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.loss_scale /= 2
+        return self.loss_scale >= 1
+
+    def gradient_norm(self) -> Tensor:
+        """2-norm of the whole accumulated gradient."""
+        grads = [master.grad for master in self.masters.values() if master.grad is not None]
+        return torch.nn.utils.get_total_norm(grads)
+
+    def step(self, factor: float, clip: float, norm: Tensor) -> None:
+        """One update at `factor` times the peak rates, then fresh rounded weights and empty gradients."""
+        masters = [master for master in self.masters.values() if master.grad is not None]
+        if clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(masters, clip, norm)
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.publish()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Copies the masters into the model's weights, rounding to its dtype."""
+        for name, weight in self.model_weights.items():
+            if self.masters[name] is not weight:
+                weight.copy_(self.masters[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters and optimizer state as flat tensors, for safetensors."""
+        tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
+        for number, (optimizer, keys) in enumerate(self._keyed()):
+            for key, master in keys:
+                for field, value in optimizer.state.get(master, {}).items():
+                    tensors[f"state/{number}/{field}/{key}"] = torch.as_tensor(value)
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave, bit for bit."""
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                master.copy_(tensors[f"master/{name}"])
+        for number, (optimizer, keys) in enumerate(self._keyed()):
+            for key, master in keys:
+                prefix, suffix = f"state/{number}/", f"/{key}"
+                fields = [n[len(prefix) : -len(suffix)] for n in tensors if n.startswith(prefix) and n.endswith(suffix)]
+                optimizer.state[master] = {
+                    field: tensors[f"{prefix}{field}{suffix}"].clone().to(master.device) for field in fields
+                }
+        self.publish()
+
+    def _keyed(self) -> list[tuple[Optimizer, list[tuple[str, nn.Parameter]]]]:
+        names = {id(master): name for name, master in self.masters.items()}
+        return [
+            (optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]])
+            for optimizer in self.optimizers
+        ]

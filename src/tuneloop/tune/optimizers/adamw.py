@@ -1,0 +1,40 @@
+"""AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101), torch's fused kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tuneloop.tune.optimizers import OptimizerChoice
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+class AdamW(OptimizerChoice):
+    """Adam with decoupled weight decay."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the running mean of gradients."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the running mean of squared gradients."""
+    epsilon: float = Field(1e-8, gt=0)
+    """Added to the denominator."""
+
+    def build(self, named: dict[str, nn.Parameter], learning_rate: float) -> list[Optimizer]:
+        import torch
+
+        matrices = [p for p in named.values() if p.ndim >= 2]
+        vectors = [p for p in named.values() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        return [
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=learning_rate,
+                betas=(self.beta1, self.beta2),
+                eps=self.epsilon,
+                fused=True,
+            )
+        ]

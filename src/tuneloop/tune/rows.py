@@ -1,0 +1,65 @@
+"""Examples → rendered rows; what cannot be trained on is listed with its reason, never left out in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuneloop.core.conversation import Drop, Example
+from tuneloop.core.errors import DataError
+from tuneloop.render.rendered import Rendered, Unrenderable
+from tuneloop.render.template import Renderer
+from tuneloop.track import console
+from tuneloop.tune.config import TuneConfig
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rendered rows and the Examples that gave none."""
+
+    rendered: list[Rendered]
+    drops: list[Drop]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row) for row in self.rendered)
+
+    @property
+    def supervised(self) -> int:
+        return sum(row.supervised for row in self.rendered)
+
+
+def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:
+    """Renders every example. Raises DataError, with the reasons counted, when none is left to train on."""
+    rendered: list[Rendered] = []
+    drops: list[Drop] = []
+    with console.progress(title, len(examples)) as bar:
+        for example in examples:
+            try:
+                rendered += renderer.render(example, max_length=config.max_length, overlong=config.overlong)
+            except Unrenderable as error:
+                drops.append(Drop(example, "render", error.reason, example.origin, error.evidence))
+            bar.advance()
+    if examples and not rendered:
+        raise DataError(f"none of {len(examples)} rows can be trained on:\n{_counted(drops)}")
+    return Rows(rendered, drops)
+
+
+def losses_in_words(rows: Rows, examples: int) -> str:
+    """What rendering cost, in a line or a few."""
+    cut = [row for row in rows.rendered if row.cut_tokens]
+    shortened = [row for row in rows.rendered if row.left_out_messages]
+    words = [f"{examples - len(rows.drops)} of {examples} rows are trained on"]
+    if rows.drops:
+        words.append(f"{len(rows.drops)} are not (listed in out/dropped.jsonl):\n{_counted(rows.drops)}")
+    if shortened:
+        words.append(f"{len(shortened)} lost turns from the middle to fit")
+    if cut:
+        words.append(f"{len(cut)} were truncated by {sum(row.cut_tokens for row in cut)} tokens in all, as allowed")
+    return "; ".join(words)
+
+
+def _counted(drops: Iterable[Drop]) -> str:
+    counts = Counter(drop.reason for drop in drops)
+    return "\n".join(f"  {count:>6} × {reason}" for reason, count in counts.most_common(8))

@@ -1,0 +1,185 @@
+"""The stage `tune`: prepared files and a base model → out/adapter or out/model, checked against what was trained."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tuneloop.core import jsonl
+from tuneloop.core.conversation import Example
+from tuneloop.core.errors import DataError, ModelError, TrainingError
+from tuneloop.core.runs import Run
+from tuneloop.forward import objective as forward
+from tuneloop.forward.objective import Objective, core_of
+from tuneloop.models import adapters, fit
+from tuneloop.models.config import ModelConfig
+from tuneloop.models.load import Base, find_base, load_model, load_tokenizer
+from tuneloop.models.precision import pick_dtype
+from tuneloop.models.save import save_model
+from tuneloop.render.preview import preview_rows, to_rich
+from tuneloop.render.template import Renderer
+from tuneloop.track import console
+from tuneloop.tune.checkpoint import Progress
+from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.loop import Job, Validate, train
+from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.rows import Rows, losses_in_words, render_rows
+
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 16384}
+Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
+"""Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the stage leaves: the folder of the adapter or the model, and how training ended."""
+
+    folder: Path
+    adapter: bool
+    progress: Progress
+
+
+def tune(
+    config: TuneConfig,
+    model_config: ModelConfig,
+    train_rows: Sequence[Example],
+    val_rows: Sequence[Example],
+    *,
+    seed: int,
+    run: Run,
+    scorer: Scorer | None = None,
+) -> Tuned:
+    """Tunes a model inside `run` (held by the caller); continues from the run's last checkpoint if there is one."""
+    _seed_all(seed)
+    accelerator = Accelerator()
+    base = find_base(model_config)
+    renderer = Renderer(load_tokenizer(base))
+    train_set = render_rows(renderer, train_rows, config, "render")
+    val_set = render_rows(renderer, val_rows[: config.validation.rows], config, "render validation")
+    _write_drops(run, train_set, val_set)
+
+    dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
+    model = load_model(base, dtype, seed=seed).to(accelerator.device)  # type: ignore[arg-type]
+    trained = config.method.apply(model)
+    if config.gradient_checkpointing:
+        trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
+        core_of(trained).gradient_checkpointing_enable({"use_reentrant": False})
+    objective, form = forward.prepare(trained, train_set.rendered, renderer.pad_id)
+    named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    optimizer = MasterOptimizer(named, config.optimizer, config.learning_rate)
+    job = Job(
+        objective=objective,
+        optimizer=optimizer,
+        rows=train_set.rendered,
+        config=config,
+        validate=_validation(config, objective, renderer, val_set, val_rows, scorer, trained),
+        accelerator=accelerator,
+        folder=run.path,
+        seed=seed,
+        pad_id=renderer.pad_id,
+        token_budget=config.token_budget or TOKEN_BUDGET.get(accelerator.device.type, TOKEN_BUDGET["cuda"]),
+    )
+    if accelerator.is_main_process:
+        _say_decisions(job, base, renderer, train_set, len(train_rows), f"{why}; {form}", train_rows)
+    progress = train(job)
+    accelerator.wait_for_everyone()
+    folder = run.out / ("adapter" if config.method.adapter else "model")
+    if accelerator.is_main_process:
+        _export(trained, renderer, base, folder, config)
+        _check_export(job, base, folder, dtype)
+    return Tuned(folder, config.method.adapter, progress)
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # libraries below us draw from the global state
+    torch.manual_seed(seed)
+
+
+def _write_drops(run: Run, train_set: Rows, val_set: Rows) -> None:
+    jsonl.write_lines(run.out / "dropped.jsonl", [drop.to_json() for drop in (*train_set.drops, *val_set.drops)])
+    if train_set.supervised == 0:
+        raise TrainingError("no token of any training row is supervised; `tuneloop preview` shows the weights")
+
+
+def _validation(
+    config: TuneConfig,
+    objective: Objective,
+    renderer: Renderer,
+    val_set: Rows,
+    val_rows: Sequence[Example],
+    scorer: Scorer | None,
+    model: nn.Module,
+) -> Validate | None:
+    """What is measured on the validation rows: the loss, and metrics on generated answers where the recipe asks."""
+    if not val_set.rendered:
+        if config.early_stopping:
+            raise DataError("early_stopping needs validation rows: give data.val or a share in data.split.val")
+        return None
+    sample = val_rows[: config.validation.generate]
+
+    def validate() -> dict[str, tuple[float, bool]]:
+        budget = config.token_budget or TOKEN_BUDGET["cpu"]
+        scores = forward.nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
+        values = {"loss": (sum(total for total, _ in scores) / sum(weight for _, weight in scores), True)}
+        if scorer and sample:
+            forward.use_standard(core_of(model))
+            values |= scorer(model, renderer, sample)
+            if objective.packed:
+                forward.use_packed(core_of(model))
+        return values
+
+    return validate
+
+
+def _say_decisions(
+    job: Job, base: Base, renderer: Renderer, rows: Rows, given: int, form: str, examples: Sequence[Example]
+) -> None:
+    """Everything decided for the user, said once: rows, precision, batch, memory, one masked sample."""
+    config = job.config
+    trainable = sum(p.numel() for p in job.optimizer.model_weights.values())
+    total = sum(p.numel() for p in job.objective.parameters())
+    say = console.say
+    say(f"[bold]base[/]       {base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
+    for decision in (*base.decisions, *renderer.decisions):
+        say(f"[bold]decided[/]    {decision}")
+    say(f"[bold]rows[/]       {losses_in_words(rows, given)}")
+    say(f"[bold]tokens[/]     {rows.tokens:,} an epoch, {rows.supervised:,} supervised ({rows.supervised / rows.tokens:.0%})")
+    say(f"[bold]compute[/]    {form}")
+    say(
+        f"[bold]steps[/]      {job.total_steps:,} of {config.batch_size} examples, micro-batches of up to "
+        f"{job.token_budget:,} tokens, {job.accelerator.num_processes} process(es); checkpoint every {job.save_every}"
+    )
+    say(f"[bold]memory[/]     {fit.estimate_loaded(total, trainable, job.token_budget, core_of(job.objective.model)).line}")
+    console.say(to_rich(preview_rows(renderer, examples, 1)))
+
+
+def _export(trained: Any, renderer: Renderer, base: Base, folder: Path, config: TuneConfig) -> None:
+    if config.method.adapter:
+        adapters.save_adapter(trained, base, folder)
+    else:
+        forward.use_standard(trained)
+        save_model(trained, renderer.tokenizer, folder, stop_ids=sorted(renderer.stop_ids))
+
+
+def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype) -> None:
+    """Exported = trained: what was written is loaded again and must give the same loss on real rows."""
+    rows = job.rows[:8]
+    budget = job.token_budget
+    trained = forward.nll(job.objective, rows, pad_id=job.pad_id, budget=budget)
+    again = adapters.load_exported(base, folder, dtype).to(job.accelerator.device)
+    fresh, _ = forward.prepare(again, rows, job.pad_id)
+    loaded = forward.nll(fresh, rows, pad_id=job.pad_id, budget=budget)
+    weight = sum(weight for _, weight in trained)
+    gap = abs(sum(a - b for (a, _), (b, _) in zip(trained, loaded, strict=True))) / weight
+    if not gap <= forward.TOLERANCE[dtype]:
+        raise ModelError(f"{folder}: the exported weights give another loss than the trained ones (Δ {gap:.3g} nats)")
+    console.say(f"[bold]exported[/]   {folder} (loaded again: Δ loss {gap:.1e} nats)")

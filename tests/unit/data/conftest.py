@@ -1,0 +1,54 @@
+"""What the tests of the data room share: files written for a test, and the project's real data where it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneloop.core.conversation import Example
+from tuneloop.data.config import SourceConfig
+from tuneloop.data.source import Loaded, load
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared trial data is not on this machine")
+    return SHARED.resolve()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """write("a.jsonl", rows or text or bytes) -> path."""
+
+    def writer(name: str, content: list[Any] | str | bytes) -> str:
+        path = tmp_path / name
+        if isinstance(content, list):
+            lines = [json.dumps(row, ensure_ascii=False) for row in content]
+            content = "[" + ",\n".join(lines) + "]" if name.endswith(".json") else "\n".join(lines) + "\n"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return writer
+
+
+@pytest.fixture
+def loaded(write: Callable[..., str]) -> Callable[..., Loaded]:
+    """loaded("a.jsonl", content, **source options) -> the source's rows."""
+
+    def loader(name: str, content: list[Any] | str | bytes, **options: Any) -> Loaded:
+        return load(SourceConfig(path=write(name, content), **options), seed=1)
+
+    return loader
+
+
+@pytest.fixture
+def turns() -> Callable[[Example], list[tuple[str, str]]]:
+    """(role, content) of each message."""
+    return lambda example: [(message.role, message.content) for message in example.messages]

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen3Config
+
+from tuneloop.forward import attention
+from tuneloop.generate import transformers_engine
+from tuneloop.generate.engine import Completion
+from tuneloop.generate.transformers_engine import TransformersEngine
+
+VOCABULARY = 60
+STOPS = {3, 5, 17, 40, 41}  # several, so that random models meet one now and then
+NEW = 7
+
+
+class Words:
+    """The part of a renderer that an engine needs."""
+
+    pad_id = 0
+
+    def answer_text(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+def config(kind: str) -> Any:
+    small: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+        "initializer_range": 0.4,
+    }  # fmt: skip
+    match kind:
+        case "llama":
+            return LlamaConfig(**small)
+        case "qwen3":
+            return Qwen3Config(**small)
+        case "gemma3":  # windows shorter than the prompts beside full attention
+            return Gemma3TextConfig(
+                **small, sliding_window=6, layer_types=["sliding_attention", "sliding_attention", "full_attention"]
+            )
+        case _:
+            return GPT2Config(
+                vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=64, initializer_range=0.4
+            )
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "qwen3", "gemma3"])
+def model(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(config(request.param)).float().eval()
+
+
+def some_prompts(count: int = 24, shared: int = 0, seed: int = 0) -> list[list[int]]:
+    rng = random.Random(seed)
+    beginning = [rng.randrange(VOCABULARY) for _ in range(shared)]
+    lengths = [rng.choice([1, 3, 9, 10, 11, 20]) for _ in range(count)]
+    return [beginning + [rng.randrange(VOCABULARY) for _ in range(length)] for length in lengths]
+
+
+def one_by_one(model: Any, prompts: list[list[int]], new: int = NEW) -> list[Completion]:
+    """The oracle: transformers' own greedy generation, one prompt at a time."""
+    found: list[Completion] = []
+    for prompt in prompts:
+        ids = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=new,
+            do_sample=False, eos_token_id=sorted(STOPS), pad_token_id=0,
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        finished = ids[-1] in STOPS
+        kept = ids[:-1] if finished else ids
+        found.append(Completion(tuple(kept), Words().answer_text(kept), finished))
+    return found
+
+
+@pytest.mark.parametrize("shared", [0, 12])
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+def test_equals_generate_one_prompt_at_a_time(model: Any, shared: int, batch_tokens: int) -> None:
+    prompts = some_prompts(shared=shared)
+    expected = one_by_one(model, prompts)
+    assert 0 < sum(completion.finished for completion in expected) < len(expected), "the test needs both kinds"
+    told: list[int] = []
+    engine = TransformersEngine(model, Words(), batch_tokens)
+    assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS, progress=told.append) == expected
+    assert sum(told) == len(prompts)
+
+
+def test_padding_between_the_shared_beginning_and_the_rest(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers_engine, "WASTE", 1.0)  # everything in one batch
+    prompts = some_prompts(shared=9, seed=4)
+    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == one_by_one(
+        model, prompts
+    )
+
+
+def test_equal_prompts_and_prompts_within_prompts(model: Any) -> None:
+    prompts = [[7] * 10, [7] * 10, [7] * 14]
+    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == one_by_one(
+        model, prompts
+    )
+
+
+def test_refuses_what_has_no_room_and_stops_at_the_context(model: Any) -> None:
+    prompts = [[], [1] * 64, [2] * 60, [1, 2]]
+    told: list[int] = []
+    engine = TransformersEngine(model, Words())
+    found = engine.complete(prompts, max_new_tokens=20, stop_ids=set(), progress=told.append)
+    assert found[0].refused == "the prompt is empty"
+    assert found[1].refused == "the prompt has 64 tokens, the model's context only 64"
+    assert len(found[2].ids) == 4 and not found[2].finished
+    assert len(found[3].ids) == 20
+    assert sum(told) == 4
+    assert TransformersEngine(model, Words()).complete([], max_new_tokens=3, stop_ids=set()) == []
+
+
+def test_leaves_the_model_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config("llama")).train()
+    prompts = some_prompts(4)
+    expected = one_by_one(model.eval(), prompts)
+    model.train()
+    attention.use_packed(model)
+    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == expected
+    assert model.training and model.config._attn_implementation == attention.NAME
+
+
+def test_peft_models_with_and_without_their_adapter() -> None:
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(config("llama")).eval()
+    prompts = some_prompts(6)
+    before = one_by_one(plain, prompts)
+    tuned: Any = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    engine = TransformersEngine(tuned, Words())
+    with tuned.disable_adapter():
+        assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == before
+    after = engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS)
+    assert after == one_by_one(tuned.eval(), prompts) and after != before
+
+
+def test_out_of_memory_halves_the_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = transformers_engine._Decoder.decode
+
+    def short_of_memory(self: Any, prompts: Any, shared: Any) -> Any:
+        if len(prompts) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        yield from decode(self, prompts, shared)
+
+    monkeypatch.setattr(transformers_engine._Decoder, "decode", short_of_memory)
+    prompts = [prompt * 10 for prompt in some_prompts(9) if len(prompt) == 1] or [[4] * 10] * 9
+    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=3, stop_ids=STOPS) == one_by_one(
+        model, prompts, 3
+    )
+
+
+def test_batches_hold_every_row_once_within_the_budget() -> None:
+    prompts = some_prompts(200, seed=9)
+    order = sorted(range(200), key=lambda row: -len(prompts[row]))
+    for budget, waste in [(1, 0.0), (50, 0.0), (50, 0.2), (10_000, 0.1), (10_000, 1.0)]:
+        batches = list(transformers_engine._batches(order, prompts, budget, waste))
+        assert [row for batch in batches for row in batch] == order
+        for batch in batches:
+            lengths = [len(prompts[row]) for row in batch]
+            padded = max(lengths) * len(lengths)
+            assert padded <= budget or len(batch) == 1
+            assert padded - sum(lengths) <= waste * padded
