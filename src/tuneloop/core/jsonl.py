@@ -1,12 +1,13 @@
 """JSON and JSON Lines files: strict reading with file:line in every error, atomic writing.
 
-orjson reads (fast, strict); what it cannot (integers beyond 64 bits) falls back to the standard library.
+orjson reads (fast, strict), except texts with integers beyond 64 bits, which it would turn into floats in silence.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ import orjson
 from tuneloop.core.errors import DataError
 
 
+_LONG_INTEGER = re.compile(r"[0-9]{19}")
+
+
 def parse(text: str | bytes) -> Any:
-    """One JSON value. Raises ValueError on anything that is not exactly one value."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text)
+    """One JSON value, integers exact. Raises ValueError on anything that is not exactly one value."""
+    plain = text if isinstance(text, str) else text.decode("utf-8")
+    if _LONG_INTEGER.search(plain):
+        return json.loads(plain)
+    return orjson.loads(text)
 
 
 def dump(value: Any) -> bytes:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import codecs
 import re
 from functools import cache
+from itertools import islice
 
 from tuneloop.core.errors import DataError
 
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-LOOKED_AT = 200_000  # characters judged for plausibility; the decoding itself covers the whole file
+LOOKED_AT = 100_000  # non-ASCII characters judged for plausibility; the decoding itself covers the whole file
 PLAUSIBLE = 0.7  # share of common characters among the non-ASCII ones; Chinese has > 0.95, mojibake < 0.5
 FREQUENT = frozenset(
     "的一是不了在人有我他这這个個们們中来來上大为為和国國地到以说說时時要就出会會可也你对對生能而子那得于於着著下自之年过過发發后後作里裡"
@@ -81,7 +82,7 @@ def _line(data: bytes, position: int) -> int:
 
 
 def _share(text: str, known: frozenset[str]) -> float:
-    foreign = re.findall(r"[^\x00-\x7f]", text[:LOOKED_AT])
+    foreign = [match[0] for match in islice(re.finditer(r"[^\x00-\x7f]", text), LOOKED_AT)]
     return sum(char in known for char in foreign) / max(1, len(foreign))
 
 

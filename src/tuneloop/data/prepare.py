@@ -16,6 +16,7 @@ from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
 from tuneloop.data.card import Facts, card, markdown
 from tuneloop.data.config import DataConfig, SourceConfig
+from tuneloop.data.read import existing
 from tuneloop.data.source import Loaded, Recognition, load
 from tuneloop.data.split import Splits, split
 from tuneloop.data.steps import STEPS, Step
@@ -74,6 +75,11 @@ def collect(config: DataConfig, seed: int) -> Collected:
     shares = {**config.split.model_dump(), **{name: 1.0 for name in ("val", "test") if name in loaded}}
     facts = Facts(sources, parts, splits.drops, _repaired(read["sources"], kept), shares)
     return Collected(splits, card(facts), tuple(source.recognition for source in sources))
+
+
+def source_files(config: DataConfig) -> list[Path]:
+    """All files that the stage reads. Raises DataError when one is missing."""
+    return [existing(source.path) for group in _groups(config).values() for source in group]
 
 
 def load_examples(path: Path) -> list[Example]:

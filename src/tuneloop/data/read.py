@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Raw:
 
 def read(path: str, encoding: str = "auto") -> Raw:
     """All records of a file. Raises DataError: missing, empty, corrupt (with the line), of unknown kind or encoding."""
-    file = _existing(path)
+    file = existing(path)
     suffix = file.suffix.lower()
     if suffix not in (*_READERS, ".parquet"):
         raise DataError(f"{path}: unknown kind of file '{suffix}'; known: {', '.join([*_READERS, '.parquet'])}")
@@ -48,7 +49,8 @@ def read(path: str, encoding: str = "auto") -> Raw:
     return Raw(records, used)
 
 
-def _existing(path: str) -> Path:
+def existing(path: str) -> Path:
+    """The file at a path. Raises DataError saying what stands there instead."""
     file = Path(path)
     if file.is_dir():
         names = sorted(child.name for child in file.iterdir() if child.suffix.lower() in (*_READERS, ".parquet"))
@@ -72,8 +74,11 @@ def _jsonl(text: str, path: str) -> Iterator[JsonObject]:
 def _record(line: str, place: str) -> JsonObject:
     try:
         value = jsonl.parse(line)
-    except ValueError as error:
-        raise DataError(f"{place}: not valid JSON ({error}). The line begins: {line[:60]!r}") from error
+    except json.JSONDecodeError as error:
+        fault = f"{error.msg} at column {error.colno}"
+        raise DataError(f"{place}: not valid JSON ({fault}). The line begins: {line[:60]!r}") from error
+    except RecursionError as error:
+        raise DataError(f"{place}: JSON nested too deeply to be data") from error
     if not isinstance(value, dict):
         raise DataError(f"{place}: expected a JSON object, found {type(value).__name__}: {line[:60]!r}")
     return cast(JsonObject, value)
@@ -84,12 +89,13 @@ def _json(text: str, path: str) -> Iterator[JsonObject]:
         return
     try:
         value = jsonl.parse(text)
-    except ValueError as error:
-        if text.lstrip().startswith("{") and "\n" in text.strip():  # JSON Lines in a file called .json
+    except json.JSONDecodeError as error:
+        if _is_object(text.lstrip().split("\n", 1)[0]):  # JSON Lines in a file called .json
             yield from _jsonl(text, path)
             return
-        line = getattr(error, "lineno", 1)
-        raise DataError(f"{path}:{line}: not valid JSON ({error})") from error
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: JSON nested too deeply to be data") from error
     if isinstance(value, dict):
         inner = [key for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
         if len(value) == 1 and inner and inner[0] not in ("messages", "conversations", "conversation"):
@@ -101,6 +107,13 @@ def _json(text: str, path: str) -> Iterator[JsonObject]:
         if not isinstance(record, dict):
             raise DataError(f"{path}: element {number} is no object but {type(record).__name__}: {str(record)[:60]!r}")
         yield record
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(jsonl.parse(line), dict)
+    except json.JSONDecodeError:
+        return False
 
 
 def _csv(text: str, path: str) -> Iterator[JsonObject]:

@@ -25,6 +25,12 @@ _NAMES: dict[Role, str] = {
 ROLE_OF: dict[str, Role] = {name: role for role, names in _NAMES.items() for name in names.split()}
 CALLS = ("function_call", "tool_call")
 """Names under which ShareGPT data writes an assistant turn that is a tool call."""
+PROMPTS = (
+    "prompt", "query", "question", "problem", "input", "instruction",
+    "问题", "問題", "提问", "提問", "输入", "輸入", "指令",
+)  # fmt: skip
+RESPONSES = ("response", "answer", "output", "completion", "target", "回答", "答案", "回复", "回覆", "输出", "輸出")
+"""The usual column names of a question and its answer."""
 WEIGHTS = ("train", "weight", "loss_weight", "loss")
 MEDIA_COLUMNS = ("images", "audios", "videos", "image", "audio", "video")
 MEDIA_PARTS = ("image", "audio", "video", "file", "document")

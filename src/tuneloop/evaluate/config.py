@@ -11,6 +11,7 @@ from tuneloop.core.recipe import InputPath
 from tuneloop.evaluate.metrics import METRICS, Metric
 
 Choice = Annotated[Metric, METRICS]
+DEFAULT = ("exact_match", "f1", "perplexity")
 
 
 class ForgettingConfig(Branch):
@@ -41,7 +42,7 @@ class EvaluateConfig(Branch):
     """Of all intervals."""
     base: bool = True
     """Also ask the model as it was before tuning, on the same examples."""
-    slices: list[str] = []
+    slices: tuple[str, ...] = ()
     """Columns (`meta` keys) by whose values the numbers are also given; `kind+language` combines two."""
     forgetting: ForgettingConfig | None = None
     """What the tuned model has lost of what the base knew; null leaves it out."""

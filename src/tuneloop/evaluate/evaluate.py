@@ -13,7 +13,7 @@ from tuneloop.core.runs import Run
 from tuneloop.evaluate import forgetting, report
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Answer, Contestant, Entrant, Likelihood, answers, likelihoods
-from tuneloop.evaluate.metrics import METRICS, Observation, Score
+from tuneloop.evaluate.metrics import METRICS, Metric, Observation, Score
 from tuneloop.evaluate.report import Context, Report
 from tuneloop.evaluate.scoring import compare, groups, picked, summary
 from tuneloop.track.console import progress, say
@@ -63,7 +63,7 @@ def evaluate(
 
 
 def choose(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """At most `limit` examples, those with the smallest digests, in their given order: fixed, and blind to the order."""
+    """At most `limit` examples, those with the smallest digests, in their given order: a fixed random choice."""
     if limit is None or len(examples) <= limit:
         return list(examples)
     key = [digest.of_value(["evaluate", example.id, index]) for index, example in enumerate(examples)]
@@ -102,26 +102,40 @@ def answer_length(contestant: Contestant, config: EvaluateConfig, examples: Sequ
 
 def _scores(config: EvaluateConfig, examples: Sequence[Example], who: _Observed) -> dict[str, list[Score]]:
     """The scores of all metrics on all examples."""
+    return {
+        METRICS.name_of(metric): score_answers(metric, examples, who.answers)
+        if metric.NEEDS == "generation"
+        else _score_likelihoods(metric, examples, who.likelihoods)
+        for metric in config.metrics
+    }
+
+
+def score_answers(metric: Metric, examples: Sequence[Example], given: Sequence[Answer]) -> list[Score]:
+    """A generation metric on each answer; unscored where there is none."""
+    labels = _labels(examples)
+    return [
+        metric.score(Observation(reference(example), text=answer.text, labels=labels))
+        if answer.text is not None
+        else Score(None, answer.why)
+        for example, answer in zip(examples, given, strict=True)
+    ]
+
+
+def _score_likelihoods(metric: Metric, examples: Sequence[Example], given: Sequence[Likelihood]) -> list[Score]:
+    labels = _labels(examples)
+    return [
+        metric.score(Observation(reference(example), nll=likelihood.nll, tokens=likelihood.tokens, labels=labels))
+        if likelihood.nll is not None
+        else Score(None, likelihood.why)
+        for example, likelihood in zip(examples, given, strict=True)
+    ]
+
+
+def _labels(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The distinct references where they are few enough to be the classes of a classification."""
     references = [reference(example) for example in examples]
     distinct = sorted({text for text in references if text is not None})
-    labels = tuple(distinct) if len(distinct) <= min(MOST_LABELS, max(2, len(references) // 4)) else ()
-    found: dict[str, list[Score]] = {}
-    for metric in config.metrics:
-        if metric.NEEDS == "generation":
-            found[METRICS.name_of(metric)] = [
-                metric.score(Observation(expected, text=answer.text, labels=labels))
-                if answer.text is not None
-                else Score(None, answer.why)
-                for expected, answer in zip(references, who.answers, strict=True)
-            ]
-        else:
-            found[METRICS.name_of(metric)] = [
-                metric.score(Observation(expected, nll=likelihood.nll, tokens=likelihood.tokens, labels=labels))
-                if likelihood.nll is not None
-                else Score(None, likelihood.why)
-                for expected, likelihood in zip(references, who.likelihoods, strict=True)
-            ]
-    return found
+    return tuple(distinct) if len(distinct) <= min(MOST_LABELS, max(2, len(references) // 4)) else ()
 
 
 def reference(example: Example) -> str | None:

@@ -1,4 +1,4 @@
-"""The result of an evaluation and its pages: report.md here, report.html by `page`. Knows nothing of how it was measured."""
+"""The result of an evaluation and its pages: report.md here, report.html by `page`. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -90,38 +90,44 @@ def contestants(report: Json) -> list[str]:
     return [name for name in ("base", "tuned") if name in first]
 
 
+def percent(confidence: float) -> str:
+    """95 %, 99.5 %."""
+    return f"{100 * confidence:g} %"
+
+
+def notes(report: Json) -> list[str]:
+    """What the numbers leave out: examples not scored and why, answers that were cut."""
+    found: list[str] = []
+    for name, entry in report["metrics"].items():
+        counted = {(reason, count): [] for part in entry["unscored"].values() for reason, count in part.items()}
+        for who, part in entry["unscored"].items():
+            for reason, count in part.items():
+                counted[reason, count].append(who)
+        found += [f"{name}: {count} unscored ({' and '.join(who)}): {why}" for (why, count), who in counted.items()]
+    for who, counts in report.get("answers", {}).items():
+        if counts["unfinished"]:
+            cut, limit = f"{counts['unfinished']} of {counts['n']} answers", counts["max_new_tokens"]
+            found.append(f"{who}: {cut} were cut at {limit} tokens (evaluate.max_new_tokens)")
+    return found
+
+
 # -- Markdown ---------------------------------------------------------------------------------------------------------
 def to_markdown(report: Report, context: Context) -> str:
     """The numbers as Markdown tables, for terminals, reviews and model cards."""
     value = report.value
-    percent = f"{value.get('confidence', 0.95):.0%}".replace("%", " %")
-    lines = [
-        f"# {_plain(context.title)}",
-        "",
-        f"{value['n']} examples of the {value['split']} split; {percent} intervals.",
-        "",
-    ]
-    lines += _table([(name, entry) for name, entry in value["metrics"].items()], "metric")
-    for name, entry in value["metrics"].items():
-        for who, reasons in entry.get("unscored", {}).items():
-            lines += [f"- {name}, {who}: {count} unscored: {_plain(reason)}" for reason, count in reasons.items()]
-    for name, counts in value.get("answers", {}).items():
-        if counts["unfinished"]:
-            lines.append(
-                f"- {name}: {counts['unfinished']} of {counts['n']} answers were cut at {counts['max_new_tokens']} tokens"
-            )
-    for key, rows in value.get("slices", {}).items():
+    share = percent(value["confidence"])
+    asked = f"{value['n']} examples of the {value['split']} split; {share} intervals."
+    lines = [f"# {_plain(context.title)}", "", asked, ""]
+    lines += _table(list(value["metrics"].items()), "metric")
+    lines += ["", *(f"- {_plain(note)}" for note in notes(value))]
+    for key, rows in value["slices"].items():
         for metric in value["metrics"]:
             lines += ["", f"## {_plain(metric)} by {_plain(key)}", ""]
             lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
     if "forgetting" in value:
         lines += _forgetting(value["forgetting"])
-    lines += [
-        "",
-        "## Signatures",
-        "",
-        *(f"- {name}: `{entry['signature']}`" for name, entry in value["metrics"].items()),
-    ]
+    lines += ["", "## Signatures", ""]
+    lines += [f"- {name}: `{entry['signature']}`" for name, entry in value["metrics"].items()]
     if context.run:
         lines += ["", f"Run: `{context.run}`"]
     return "\n".join(lines) + "\n"
@@ -134,10 +140,9 @@ def _forgetting(value: Json) -> list[str]:
     for name in ("lost", "won"):
         changed = value.get(name, [])
         lines += ["", f"{name.capitalize()}: {len(changed)}", ""]
-        lines += [
-            f"- {_plain(x['prompt'])} **{_plain(x['answer'])}** (tuned: {_plain(x['tuned'] or '')})"
-            for x in changed[:20]
-        ]
+        for line in changed[:20]:
+            said = _plain(line["tuned"] or "(nothing)")
+            lines.append(f"- {_plain(line['prompt'])} **{_plain(line['answer'])}** (tuned: {said})")
         lines += [f"- … and {len(changed) - 20} more in report.json"] if len(changed) > 20 else []
     return lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneloop.evaluate.report import Report, interval, number, probability, verdict
+from tuneloop.evaluate.report import Report, interval, notes, number, percent, probability, verdict
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,7 +20,7 @@ def to_rich(report: Report) -> Group:
     from rich.text import Text
 
     value = report.value
-    confidence = value.get("confidence", 0.95)
+    confidence = value["confidence"]
     first = next(iter(value["metrics"]))
     table = _new(f"{value['n']} examples of the {value['split']} split", "metric", confidence)
     for name, entry in value["metrics"].items():
@@ -46,8 +46,8 @@ def _new(title: str, head: str, confidence: float) -> Table:
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column(head, overflow="fold")
-    percent = f"{confidence:.0%}"
-    for name in ("base", percent, "tuned", percent, "difference", "p", "n"):
+    share = percent(confidence)
+    for name in ("base", share, "tuned", share, "difference", "p", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
@@ -72,16 +72,8 @@ def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidenc
 def _notes(value: dict[str, Any]) -> list[Text]:
     from rich.text import Text
 
-    notes: list[str] = []
-    for name, entry in value["metrics"].items():
-        for who, reasons in entry.get("unscored", {}).items():
-            notes += [f"{name}, {who}: {count} unscored: {reason}" for reason, count in reasons.items()]
-    for who, counts in value.get("answers", {}).items():
-        if counts["unfinished"]:
-            notes.append(
-                f"{who}: {counts['unfinished']} of {counts['n']} answers cut at {counts['max_new_tokens']} tokens"
-            )
+    found = notes(value)
     if "lost" in value.get("forgetting", {}):
-        found = value["forgetting"]
-        notes.append(f"facts lost by tuning: {len(found['lost'])}, won: {len(found['won'])} (listed in the report)")
-    return [Text(note, style="dim") for note in notes]
+        lost, won = len(value["forgetting"]["lost"]), len(value["forgetting"]["won"])
+        found.append(f"facts lost by tuning: {lost}, won: {won} (listed in the report)")
+    return [Text(note, style="dim") for note in found]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneloop.core import digest, runs
-from tuneloop.core.conversation import Example
+from tuneloop.core import digest, jsonl, runs
+from tuneloop.core import recipe as loading
 from tuneloop.core.errors import RunError
 from tuneloop.core.runs import Run
+from tuneloop.evaluate.report import Context
+from tuneloop.evaluate.table import to_rich
 from tuneloop.flows import contestants
 from tuneloop.flows.recipe import Recipe, load_recipe
-from tuneloop.track import console
+from tuneloop.track import console, metrics
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,26 @@ def prepare(job: Job) -> Run:
 
 def tune(job: Job, prepared: Run) -> Run:
     """Train and validation rows and a base → an adapter or a model. An interrupted run of the same job is continued."""
-    from tuneloop.models.load import find_base
+    config, inputs = _tuning(job, prepared)
+    return _once(job, "tune", config, inputs, lambda run: _tune(job.recipe, prepared, run), data=prepared)
 
-    recipe = job.recipe
+
+def finished_tuning(job: Job, prepared: Run) -> Run:
+    """The finished tune run of this recipe and data. Raises RunError with the command that makes it."""
+    found = runs.find(job.root, runs.run_key("tune", *_tuning(job, prepared)), done=True)
+    if found is None:
+        raise RunError(f"no finished tune run of this recipe in {job.root}/; first: tuneloop tune RECIPE")
+    return found
+
+
+def _tuning(job: Job, prepared: Run) -> tuple[dict[str, Any], dict[str, str]]:
+    """What makes a tune run this tune run: its branches of the recipe, and the digests of rows and base."""
+    from tuneloop.models.find import find_base
+
     files = [prepared.out / name for name in ("train.jsonl", "val.jsonl")]
-    inputs = {path.name: digest.of_file(path) for path in files} | {"base": find_base(recipe.model).digest}
-    config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("tune", "model")}
-    config["seed"] = recipe.seed
-    return _once(job, "tune", config, inputs, lambda run: _tune(recipe, prepared, run), data=prepared)
+    inputs = {path.name: digest.of_file(path) for path in files} | {"base": find_base(job.recipe.model).digest}
+    config = {branch: getattr(job.recipe, branch).model_dump(mode="json") for branch in ("tune", "model")}
+    return {**config, "seed": job.recipe.seed}, inputs
 
 
 def resume(path: Path, settings: list[str]) -> Run:
@@ -75,7 +89,7 @@ def resume(path: Path, settings: list[str]) -> Run:
 
 def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
     """Test rows → answers of base and tuned, scores with intervals, the report."""
-    from tuneloop.models.load import find_base
+    from tuneloop.models.find import find_base
 
     recipe = job.recipe
     rows = prepared.out / f"{recipe.evaluate.split}.jsonl"
@@ -86,14 +100,6 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
     }
     config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("evaluate", "model")}
     return _once(job, "evaluate", config, inputs, lambda run: _evaluate(recipe, prepared, tuned, rows, run))
-
-
-def finished(job: Job, stage: str, prepared: Run) -> Run:
-    """The finished run of a stage that other commands build on. Raises RunError with the command that makes it."""
-    for run in reversed(list(runs.all_runs(job.root))):
-        if run.stage == stage and run.done and run.record.get("data") == str(prepared.path):
-            return run
-    raise RunError(f"no finished '{stage}' run of this recipe in {job.root}/; first: tuneloop {stage} RECIPE")
 
 
 def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
@@ -112,22 +118,37 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
 
 
 def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -> None:
-    from tuneloop.core import jsonl, recipe as loading
     from tuneloop.data.prepare import load_examples
-    from tuneloop.evaluate.evaluate import Extras
     from tuneloop.evaluate.evaluate import evaluate as stage
-    from tuneloop.track import metrics
 
-    extras = Extras(
-        metrics=metrics.read(tuned.path / "metrics.jsonl"),
-        card=jsonl.read(prepared.out / "card.json"),
-        drops=list(jsonl.read_lines(prepared.out / "dropped.jsonl")) + list(jsonl.read_lines(tuned.out / "dropped.jsonl")),
-        recipe=loading.dump(recipe),
-        versions=runs.versions(),
+    entrants = {
+        "base": contestants.entrant(recipe.model, recipe.seed),
+        "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed),
+    }
+    report = stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run))
+    console.say(to_rich(report))
+
+
+def context(recipe: Recipe, prepared: Run, tuned: Run, run: Run) -> Context:
+    """What the report's pages show beside the numbers: curves, data card, recipe, versions, what to type next."""
+    return Context(
         title=recipe.name,
+        curves=metrics.read(tuned.path / "metrics.jsonl"),
+        card=jsonl.read(prepared.out / "card.json"),
+        recipe=loading.dump(recipe),
+        versions=tuned.record["versions"],
+        run=str(run.path),
+        commands=next_commands(run, tuned),
     )
-    examples: list[Example] = load_examples(rows)
-    stage(recipe.evaluate, examples, contestants.pair(recipe, tuned), run, extras)
+
+
+def next_commands(evaluated: Run, tuned: Run) -> list[str]:
+    """What a user may want to type now."""
+    return [
+        f"tuneloop chat {tuned.path}",
+        f"tuneloop preview {tuned.path / 'recipe.yaml'} -n 3",
+        f"tuneloop report {evaluated.path}",
+    ]
 
 
 def _once(

@@ -112,6 +112,12 @@ def nll(
     return out
 
 
+def mean_nll(objective: Objective, rows: Sequence[Row], *, pad_id: int, budget: int) -> float:
+    """Token-weighted mean over all rows: the validation loss, in nats."""
+    scores = nll(objective, rows, pad_id=pad_id, budget=budget)
+    return sum(total for total, _ in scores) / sum(weight for _, weight in scores)
+
+
 class _Scored:
     """A row cut short with every position scored, for the self-check."""
 

@@ -10,6 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 16384}
+
+
+def token_budget(device: str) -> int:
+    """Tokens of one forward pass by default: what a CPU's caches or a small GPU's memory carry well."""
+    return TOKEN_BUDGET.get(device.partition(":")[0], TOKEN_BUDGET["cuda"])
+
+
 def epoch_steps(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Row numbers of each optimizer step of an epoch, shuffled. The last step may be smaller; no row is left out."""
     order = np.random.default_rng([seed, epoch]).permutation(count).tolist()

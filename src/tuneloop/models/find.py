@@ -22,8 +22,8 @@ Architecture = dict[str, Any]
 class Base:
     """A base that was found and checked. Nothing is loaded yet.
 
-    `digest` covers config, weights, tokenizer, template and adapter; `weights_digest` config and weights alone, which is
-    what an adapter fits to. For a new architecture `path` is the folder of its tokenizer.
+    `digest` covers config, weights, tokenizer, template and adapter; `weights_digest` config and weights alone, which
+    is what an adapter fits to. For a new architecture `path` is the folder of its tokenizer.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Base:
 
 def find_base(config: ModelConfig) -> Base:
     """The base of a recipe, its folder checked. Raises ModelError saying what is wrong and what to type next."""
-    template = _read_template(config)
+    template = read_template(config)
     if config.architecture is not None:
         assert config.tokenizer is not None
         return _new_base(config, config.architecture, Path(config.tokenizer), template)
@@ -64,7 +64,7 @@ def find_base(config: ModelConfig) -> Base:
 
 def _resolve(name: str, revision: str | None) -> tuple[Path, str, str | None, list[str]]:
     """(local folder, name for people, licence where known, decisions) of what `base:` says."""
-    known = bases.known(name)
+    known, known_names = bases.known(name), ", ".join(bases.names())
     path = Path(name)
     if revision is not None and (known is not None or path.exists()):
         raise ModelError(f"model.revision: '{revision}' has no meaning for base '{name}': only hub ids have revisions")
@@ -74,9 +74,7 @@ def _resolve(name: str, revision: str | None) -> tuple[Path, str, str | None, li
         folder = gguf.import_file(path)
         return folder, path.stem, None, [f"{path.name} was converted to a standard folder: {folder}"]
     if path.is_file():
-        raise ModelError(
-            f"base '{name}' is a file; a base is a folder, a .gguf file, a hub id or one of {bases.names()}"
-        )
+        raise ModelError(f"base '{name}' is a file; a base is a folder, a .gguf file, a hub id or one of {known_names}")
     if path.is_dir():
         return path.resolve(), path.resolve().name, None, []
     if hub.is_id(name):
@@ -84,7 +82,7 @@ def _resolve(name: str, revision: str | None) -> tuple[Path, str, str | None, li
         return folder, name, None, [f"{name} comes from the hub, snapshot {folder.name}"]
     hint = did_you_mean(name, bases.names())
     raise ModelError(
-        f"no base '{name}'{hint}: neither a folder, a .gguf file or a hub id (org/name), nor one of {bases.names()}"
+        f"no base '{name}'{hint}: neither a folder, a .gguf file or a hub id (org/name), nor one of {known_names}"
     )
 
 
@@ -147,7 +145,8 @@ def _whole_digest(weights: str, tokenizer: str, template: str | None, adapter: P
     return digest.of_value(parts)
 
 
-def _read_template(config: ModelConfig) -> str | None:
+def read_template(config: ModelConfig) -> str | None:
+    """The chat template that the recipe puts in the tokenizer's place."""
     if config.chat_template is None:
         return None
     path = Path(config.chat_template)

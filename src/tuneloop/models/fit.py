@@ -14,6 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 GIB = 1 << 30
+UNFUSED_GELU = 10
+"""Arrays of the inner width that GPT-2's feed-forward keeps: its GELU is written out in single operations."""
 EFFICIENCY = 0.35
 """Share of the measured matrix rate that a training step reaches over all (attention, norms, optimizer are slower)."""
 
@@ -47,13 +49,12 @@ class Fit:
         """For the console."""
         out = [
             f"parameters  {self.parameters:,}, {self.trainable:,} trained ({self.trainable / self.parameters:.2%})",
-            f"memory      {_size(self.total)} of {_size(self.available)} free: weights {_size(self.weights)}, gradients "
-            f"{_size(self.gradients)}, optimizer {_size(self.optimizer)}, activations ~{_size(self.activations)}",
+            f"memory      {_size(self.total)} of {_size(self.available)} free: weights {_size(self.weights)}, "
+            f"gradients {_size(self.gradients)}, optimizer {_size(self.optimizer)}, "
+            f"activations ~{_size(self.activations)}",
         ]
         if not self.fits:
-            out.append(
-                "this does not fit: try method lora, a smaller tune.max_length, gradient checkpointing or a smaller base"
-            )
+            out.append("this does not fit: try method lora, a smaller tune.max_length, checkpointing or a smaller base")
         return out
 
 
@@ -98,7 +99,7 @@ def estimate(
 
 
 def count_parameters(config: PretrainedConfig) -> tuple[int, int]:
-    """(all, those that one token meets): experts that a router leaves out and the lookup in the embedding do no work."""
+    """(all, those that one token meets): experts left out by the router and the embedding do no work."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -134,7 +135,8 @@ def activation_bytes(config: PretrainedConfig, tokens: int, width: int, checkpoi
     used = _first(text, "num_experts_per_tok", "moe_top_k")
     if used and getattr(text, "moe_intermediate_size", None):
         inner = text.moe_intermediate_size * (used + (getattr(text, "n_shared_experts", None) or 0))
-    layer = 2 * hidden * (4 + width) + width * (2 * head * (heads + 2 * kv) + head * heads + hidden + 4 * inner)
+    arrays = UNFUSED_GELU if getattr(text, "activation_function", None) == "gelu_new" else 4
+    layer = 2 * hidden * (4 + width) + width * (2 * head * (heads + 2 * kv) + head * heads + hidden + arrays * inner)
     layers = text.num_hidden_layers
     kept = layers * hidden * width + layer if checkpointing else layers * layer
     return tokens * kept

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GPT2_SPLIT = frozenset({"gpt-2", "phi-2", "olmo", "mpt", "jais", "roberta-bpe"})
 DIGITS_THEN_GPT2 = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
-"""Each digit stands alone, then GPT-2's splitter (llama.cpp, src/llama-vocab.cpp: `\\p{N}` before the GPT-2 expression)."""
+"""Each digit stands alone, then GPT-2's splitter (llama.cpp, src/llama-vocab.cpp: `\\p{N}` comes first)."""
 SAMPLES = (
     "The capital of France is Paris.",
     "In 1984,  3.14 and\n\n 42 \tapples; it's",
@@ -111,8 +111,8 @@ def _split_as_trained(tokenizer: PreTrainedTokenizerBase, splitter: str | None) 
         return
     if splitter not in DIGITS_THEN_GPT2:
         raise ModelError(
-            f"this GGUF splits text by '{splitter}', which neither transformers nor tuneloop knows: it would be read with "
-            f"other tokens than it was trained on. Use the model's original safetensors folder as base."
+            f"this GGUF splits text by '{splitter}', which neither transformers nor tuneloop knows: it would be read "
+            f"with other tokens than it was trained on. Use the model's original safetensors folder as base."
         )
     backend: Any = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     backend.pre_tokenizer = pre_tokenizers.Sequence(

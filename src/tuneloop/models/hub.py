@@ -31,11 +31,13 @@ def fetch(name: str, revision: str | None = None) -> Path:
     except GatedRepoError as error:
         raise ModelError(f"{name} is gated: accept its terms on the hub, then run `hf auth login`") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"the hub has no model '{name}' (or it is private: `hf auth login`)") from error
+        raise ModelError(
+            f"there is no local folder '{name}', and no such model on the hub (a private one needs `hf auth login`)"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"'{name}' is not in the local hub cache and the hub cannot be reached. Connect once, or give a local folder, a "
-            f".gguf file, `embedded`, or a base of `tuneloop bases`."
+            f"'{name}' is not in the local hub cache and the hub cannot be reached. Connect once, or give a local "
+            f"folder, a .gguf file, `embedded`, or a base of `tuneloop bases`."
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(f"'{name}' could not be fetched from the hub: {error}") from error

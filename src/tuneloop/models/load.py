@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.models import safety
 from tuneloop.models.checks import check_architecture, check_tokenizer_files
-from tuneloop.models.find import Base, find_base
-from tuneloop.models.precision import pick_dtype
+from tuneloop.models.config import ModelConfig
+from tuneloop.models.find import Base, find_base, read_template
 from tuneloop.models.quiet import quiet
 
-__all__ = ["Base", "find_base", "load_model", "load_tokenizer", "model_from", "pick_dtype", "tokenizer_from"]
+CANNOT_BUILD = (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError)
 
 
 def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
@@ -35,6 +44,18 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
             f"{base.path}: the tokenizer has {len(tokenizer)} tokens, the model only {rows}; one is not its own"
         )
     return tokenizer
+
+
+def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer that a recipe's model reads; a folder with a tokenizer alone will do, as no weights are needed."""
+    folder = Path(config.base) if config.base is not None else None
+    if folder is not None and (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file():
+        tokenizer = tokenizer_from(folder)
+        template = read_template(config)
+        if template is not None:
+            tokenizer.chat_template = template
+        return tokenizer
+    return load_tokenizer(find_base(config))
 
 
 def tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
@@ -63,7 +84,7 @@ def load_model(
     Raises ModelError when weights are missing, have other shapes or do not fit the tokenizer.
     """
     if base.config.architecture is not None:
-        model: Any = _new_model(base.config.architecture, base, seed, attn_implementation)
+        model: Any = _new_model(base, seed, attn_implementation)
         return model.to(device=device, dtype=dtype).eval()
     return model_from(base.path, dtype, attn_implementation=attn_implementation, device=device)
 
@@ -78,21 +99,24 @@ def model_from(
                 folder, dtype=dtype, attn_implementation=attn_implementation, device_map={"": device},
                 local_files_only=True, use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (StrictDataclassError, SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
     model, report = loaded
     wrong = sorted(map(str, (*report["missing_keys"], *report.get("mismatched_keys", ()))))
     if wrong:  # transformers fills them with random numbers and goes on
         raise ModelError(
-            f"{folder}: {len(wrong)} weights are missing or have another shape than config.json says, e.g. {', '.join(wrong[:3])}"
+            f"{folder}: {len(wrong)} weights are missing or of another shape than config.json says: "
+            f"{', '.join(wrong[:3])}"
         )
     return model.eval()
 
 
-def _new_model(architecture: dict[str, Any], base: Base, seed: int, attn_implementation: str) -> PreTrainedModel:
-    """Random weights, drawn in fp32 so that a seed names the same model in every dtype."""
+def config_of(base: Base) -> PreTrainedConfig:
+    """The transformers config of a base, of a new architecture too. Raises ModelError for values it does not know."""
+    if base.config.architecture is None:
+        return AutoConfig.from_pretrained(base.path, local_files_only=True)
     tokenizer = load_tokenizer(base)
-    values = dict(architecture)
+    values = dict(base.config.architecture)
     model_type = values.pop("model_type")
     check_architecture(model_type, None, "model.architecture")
     default = CONFIG_MAPPING[model_type]()
@@ -108,11 +132,23 @@ def _new_model(architecture: dict[str, Any], base: Base, seed: int, attn_impleme
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     ids["pad_token_id"] = tokenizer.pad_token_id  # the defaults name ids of the architecture's usual vocabulary
     try:
-        config = AutoConfig.for_model(model_type, **{**ids, **values})
+        return AutoConfig.for_model(model_type, **{**ids, **values})
+    except CANNOT_BUILD as error:
+        raise _cannot_build(model_type, error) from error
+
+
+def _new_model(base: Base, seed: int, attn_implementation: str) -> PreTrainedModel:
+    """Random weights, drawn in fp32 so that a seed names the same model in every dtype."""
+    config = config_of(base)
+    try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation=attn_implementation
             )
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ModelError(f"model.architecture: {model_type} cannot be built from these values: {error}") from error
+    except CANNOT_BUILD as error:
+        raise _cannot_build(config.model_type, error) from error
+
+
+def _cannot_build(model_type: str, error: Exception) -> ModelError:
+    return ModelError(f"model.architecture: {model_type} cannot be built from these values: {error}")

@@ -28,8 +28,8 @@ PROMPTS = (
 )
 EXACT = 1e-3
 """Largest difference, in standard deviations of the logits, between two fp32 computations of the same function."""
-ROUNDING = {torch.float32: (1e-3, 1e-6), torch.float16: (0.05, 1e-3), torch.bfloat16: (0.3, 2e-2)}
-"""dtype → (largest difference in standard deviations, mean KL in nats) that rounding the weights to it explains."""
+ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 2e-2}
+"""dtype → mean KL in nats that rounding explains (single logits are not bound: a router of experts may flip)."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class MergeCheck:
 
     @property
     def passed(self) -> bool:
-        largest, kl = ROUNDING[getattr(torch, self.dtype)]
         exact = max(self.merge_error, self.reload_error) <= EXACT * self.spread
-        return exact and self.max_abs <= largest * self.spread and self.kl <= kl
+        return exact and self.kl <= ROUNDING[getattr(torch, self.dtype)]
 
     @property
     def drowned(self) -> bool:
@@ -68,10 +67,10 @@ class MergeCheck:
 
     def __str__(self) -> str:
         text = (
-            f"merged against adapter + base on {self.positions} positions: largest difference {self.max_abs:.2g} logits "
-            f"(the adapter itself: {self.effect:.2g}), KL {self.kl:.1e} nats (the adapter itself: {self.effect_kl:.1e}), "
-            f"same best token {self.agreement:.1%}; merging error {self.merge_error:.1e}, reload error "
-            f"{self.reload_error:.1e}"
+            f"merged against adapter + base on {self.positions} positions: largest difference {self.max_abs:.2g} "
+            f"logits (the adapter itself: {self.effect:.2g}), KL {self.kl:.1e} nats (the adapter itself: "
+            f"{self.effect_kl:.1e}), same best token {self.agreement:.1%}; merging error {self.merge_error:.1e}, "
+            f"reload error {self.reload_error:.1e}"
         )
         weak = f". The adapter changes so little that rounding to {self.dtype} drowns it: merge with dtype fp32"
         return text + weak if self.drowned and self.dtype != "float32" else text

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+BEFORE = ("\n", "a", "0", ".", "。")
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -82,7 +84,7 @@ class Encoder:
                 alone = self.ids(head)
                 if len(self._heads) < 1000:  # mostly the heads of assistant turns: a handful, seen again and again
                     self._heads[head] = alone
-        return index
+        return index if alone == encoded.ids[first:index].tolist() else None
 
     def join(self, prompt: str, answer: str) -> Encoded:
         """ids(prompt) followed by the ids of the answer, for texts whose tokens would merge across the border."""
@@ -99,10 +101,16 @@ class Encoder:
         )
 
     def continuation(self, text: str) -> list[int]:
-        """The ids of a text that continues another one: SentencePiece would write a space before its first word."""
-        newline = self.ids("\n")
-        ids = self.ids("\n" + text)
-        return ids[len(newline) :] if ids[: len(newline)] == newline else self.ids(text)
+        """The ids of a text that continues another one.
+
+        SentencePiece writes a space before the first word of a text, so something must stand before it that does not
+        merge with it.
+        """
+        for before in BEFORE:
+            alone, both = self.ids(before), self.ids(before + text)
+            if both[: len(alone)] == alone:
+                return both[len(alone) :]
+        return self.ids(text)
 
     def _call(self, text: str | list[str], **options: Any) -> Any:
         return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -67,3 +68,11 @@ class TuneConfig(Branch):
     """Stop when the metric no longer improves; the best checkpoint is kept."""
     save_every: int | None = Field(None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimizer steps that see every row once."""
+        return math.ceil(rows / self.batch_size)
+
+    def total_steps(self, rows: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps or max(1, round(self.epochs * self.steps_per_epoch(rows)))

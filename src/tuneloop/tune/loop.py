@@ -53,11 +53,11 @@ class Job:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.rows) / self.config.batch_size)
+        return self.config.steps_per_epoch(len(self.rows))
 
     @property
     def total_steps(self) -> int:
-        return self.config.steps or max(1, round(self.config.epochs * self.steps_per_epoch))
+        return self.config.total_steps(len(self.rows))
 
     @property
     def validate_every(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
@@ -19,9 +20,11 @@ from tuneloop.core.errors import DataError, ModelError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
 from tuneloop.forward.objective import Objective, core_of
+from tuneloop.forward.plan import token_budget
 from tuneloop.models import adapters, fit
 from tuneloop.models.config import ModelConfig
-from tuneloop.models.load import Base, find_base, load_model, load_tokenizer
+from tuneloop.models.find import Base, find_base
+from tuneloop.models.load import load_model, load_tokenizer, model_from
 from tuneloop.models.precision import pick_dtype
 from tuneloop.models.save import save_model
 from tuneloop.render.preview import preview_rows, to_rich
@@ -30,10 +33,10 @@ from tuneloop.track import console
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate, train
+from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows
 
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 16384}
 Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
 """Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
 
@@ -67,12 +70,13 @@ def tune(
     _write_drops(run, train_set, val_set)
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
-    model = load_model(base, dtype, seed=seed).to(accelerator.device)  # type: ignore[arg-type]
-    trained = config.method.apply(model)
+    model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
+    trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
     if config.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
         core_of(trained).gradient_checkpointing_enable({"use_reentrant": False})
     objective, form = forward.prepare(trained, train_set.rendered, renderer.pad_id)
+    budget = config.token_budget or token_budget(str(accelerator.device))
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
     optimizer = MasterOptimizer(named, config.optimizer, config.learning_rate)
     job = Job(
@@ -80,12 +84,12 @@ def tune(
         optimizer=optimizer,
         rows=train_set.rendered,
         config=config,
-        validate=_validation(config, objective, renderer, val_set, val_rows, scorer, trained),
+        validate=_validation(config, objective, renderer, val_set, val_rows, scorer, trained, budget),
         accelerator=accelerator,
         folder=run.path,
         seed=seed,
         pad_id=renderer.pad_id,
-        token_budget=config.token_budget or TOKEN_BUDGET.get(accelerator.device.type, TOKEN_BUDGET["cuda"]),
+        token_budget=budget,
     )
     if accelerator.is_main_process:
         _say_decisions(job, base, renderer, train_set, len(train_rows), f"{why}; {form}", train_rows)
@@ -93,9 +97,17 @@ def tune(
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
-        _export(trained, renderer, base, folder, config)
-        _check_export(job, base, folder, dtype)
+        _export(trained, renderer, base, folder, config, seed)
+        _check_export(job, base, folder, dtype, config.method.adapter)
     return Tuned(folder, config.method.adapter, progress)
+
+
+def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> int:
+    """How many parameters the method trains, counted without memory for any."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(architecture)
+        trained = config.method.apply(model)
+    return sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
 def _seed_all(seed: int) -> None:
@@ -118,6 +130,7 @@ def _validation(
     val_rows: Sequence[Example],
     scorer: Scorer | None,
     model: nn.Module,
+    budget: int,
 ) -> Validate | None:
     """What is measured on the validation rows: the loss, and metrics on generated answers where the recipe asks."""
     if not val_set.rendered:
@@ -127,14 +140,10 @@ def _validation(
     sample = val_rows[: config.validation.generate]
 
     def validate() -> dict[str, tuple[float, bool]]:
-        budget = config.token_budget or TOKEN_BUDGET["cpu"]
-        scores = forward.nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
-        values = {"loss": (sum(total for total, _ in scores) / sum(weight for _, weight in scores), True)}
+        loss = forward.mean_nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
+        values = {"loss": (loss, True)}
         if scorer and sample:
-            forward.use_standard(core_of(model))
             values |= scorer(model, renderer, sample)
-            if objective.packed:
-                forward.use_packed(core_of(model))
         return values
 
     return validate
@@ -147,6 +156,12 @@ def _say_decisions(
     config = job.config
     trainable = sum(p.numel() for p in job.optimizer.model_weights.values())
     total = sum(p.numel() for p in job.objective.parameters())
+    core = core_of(job.objective.model)
+    memory = fit.estimate(
+        core.config, tokens_per_step=job.token_budget, dtype=core.dtype, trainable=trainable,
+        beside=config.method.adapter, checkpointing=config.gradient_checkpointing, device=str(job.accelerator.device),
+        supervised_share=rows.supervised / rows.tokens,
+    )  # fmt: skip
     say = console.say
     say(f"[bold]base[/]       {base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
     for decision in (*base.decisions, *renderer.decisions):
@@ -154,32 +169,57 @@ def _say_decisions(
     say(f"[bold]rows[/]       {losses_in_words(rows, given)}")
     say(f"[bold]tokens[/]     {rows.tokens:,} an epoch, {rows.supervised:,} supervised ({rows.supervised / rows.tokens:.0%})")
     say(f"[bold]compute[/]    {form}")
+    ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     say(
         f"[bold]steps[/]      {job.total_steps:,} of {config.batch_size} examples, micro-batches of up to "
-        f"{job.token_budget:,} tokens, {job.accelerator.num_processes} process(es); checkpoint every {job.save_every}"
+        f"{job.token_budget:,} tokens{ranks}; a checkpoint every {job.save_every} steps"
     )
-    say(f"[bold]memory[/]     {fit.estimate_loaded(total, trainable, job.token_budget, core_of(job.objective.model)).line}")
+    for line in memory.lines()[1:]:
+        say(line)
     console.say(to_rich(preview_rows(renderer, examples, 1)))
 
 
-def _export(trained: Any, renderer: Renderer, base: Base, folder: Path, config: TuneConfig) -> None:
+def _continued(config: TuneConfig, model: PreTrainedModel, base: Base) -> Any:
+    """The base's adapter, to be trained further: its own shape counts, so other options would be ignored in silence."""
+    assert base.adapter is not None
+    if not config.method.adapter:
+        raise ModelError(
+            f"model.adapter: '{METHODS.name_of(config.method)}' trains whole models. Merge the adapter first "
+            f"(tuneloop merge {base.adapter}) and take the merged folder as model.base, or tune with method lora."
+        )
+    stored = adapters.check_folder(base.adapter)
+    for option, key in (("rank", "r"), ("alpha", "lora_alpha")):
+        wanted = getattr(config.method, option)
+        if wanted != stored.get(key):
+            raise ModelError(
+                f"tune.method.lora.{option} is {wanted}, but the adapter {base.adapter} that training starts from has "
+                f"{stored.get(key)}: write that value, or leave model.adapter out to start anew"
+            )
+    return adapters.attach(model, base.adapter, base, trainable=True)
+
+
+def _export(trained: Any, renderer: Renderer, base: Base, folder: Path, config: TuneConfig, seed: int) -> None:
+    """Writes the adapter or the model in the ecosystem's own format, with the template that it was trained with."""
+    renderer.tokenizer.chat_template = renderer.chat_template
+    stops = sorted(renderer.stop_ids)
     if config.method.adapter:
-        adapters.save_adapter(trained, base, folder)
+        adapters.save_adapter(trained, renderer.tokenizer, base, folder, seed=seed, stop_ids=stops)
     else:
         forward.use_standard(trained)
-        save_model(trained, renderer.tokenizer, folder, stop_ids=sorted(renderer.stop_ids))
+        save_model(trained, renderer.tokenizer, folder, stop_ids=stops)
 
 
-def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype) -> None:
+def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
     """Exported = trained: what was written is loaded again and must give the same loss on real rows."""
     rows = job.rows[:8]
-    budget = job.token_budget
-    trained = forward.nll(job.objective, rows, pad_id=job.pad_id, budget=budget)
-    again = adapters.load_exported(base, folder, dtype).to(job.accelerator.device)
+    device = str(job.accelerator.device)
+    if adapter:
+        again: nn.Module = adapters.load_with_adapter(replace(base, adapter=folder), dtype, seed=job.seed, device=device)
+    else:
+        again = model_from(folder, dtype, device=device)
     fresh, _ = forward.prepare(again, rows, job.pad_id)
-    loaded = forward.nll(fresh, rows, pad_id=job.pad_id, budget=budget)
-    weight = sum(weight for _, weight in trained)
-    gap = abs(sum(a - b for (a, _), (b, _) in zip(trained, loaded, strict=True))) / weight
+    losses = [forward.mean_nll(one, rows, pad_id=job.pad_id, budget=job.token_budget) for one in (job.objective, fresh)]
+    gap = abs(losses[0] - losses[1])
     if not gap <= forward.TOLERANCE[dtype]:
         raise ModelError(f"{folder}: the exported weights give another loss than the trained ones (Δ {gap:.3g} nats)")
     console.say(f"[bold]exported[/]   {folder} (loaded again: Δ loss {gap:.1e} nats)")

@@ -28,7 +28,9 @@ def roles(parts: Any) -> list[tuple[str, str]]:
 
 # -- messages ----------------------------------------------------------------------------------------------------------
 def test_openai_messages_with_tools_keep_arguments_and_schemas() -> None:
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"properties": {"x": {"default": None}}}}}]
+    tools = [
+        {"type": "function", "function": {"name": "weather", "parameters": {"properties": {"x": {"default": None}}}}}
+    ]
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": json.dumps(CALL["arguments"])}}
     record = {
         "messages": [
@@ -86,7 +88,9 @@ def test_typed_parts_and_anthropic_results() -> None:
         {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "42"}]},
         {"type": "text", "text": "And?"},
     ]
-    parts = parse("messages", {"messages": [{"role": "assistant", "content": assistant}, {"role": "user", "content": user}]})
+    parts = parse(
+        "messages", {"messages": [{"role": "assistant", "content": assistant}, {"role": "user", "content": user}]}
+    )
     assert roles(parts) == [("assistant", "Let me look."), ("tool", "42"), ("user", "And?")]
     assert parts.messages[0].reasoning == "Hm."
     assert parts.messages[1].tool_call_id == "t1"
@@ -158,7 +162,9 @@ def test_sharegpt_names_of_the_assistant(name: str) -> None:
 
 
 def test_swift_rounds() -> None:
-    parts = parse("sharegpt", {"conversation": [{"human": "q1", "assistant": "a1"}, {"human": "q2", "assistant": "a2"}]})
+    parts = parse(
+        "sharegpt", {"conversation": [{"human": "q1", "assistant": "a1"}, {"human": "q2", "assistant": "a2"}]}
+    )
     assert roles(parts) == [("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2")]
 
 
@@ -183,13 +189,16 @@ def test_json_answers_become_their_text_and_it_is_said() -> None:
     assert parse("alpaca", {"instruction": "I", "output": 72}).messages[-1].content == "72"
 
 
-@pytest.mark.parametrize("record", [{"instruction": "", "output": "x"}, {"instruction": "I"}, {"instruction": "I", "output": float("nan")}])  # fmt: skip
-def test_alpaca_without_question_or_answer(record: dict[str, Any]) -> None:
-    with pytest.raises(RowError, match="no "):
-        parse("alpaca", record)
+@pytest.mark.parametrize("output", [None, float("nan")])
+@pytest.mark.parametrize("instruction", ["", "I"])
+def test_alpaca_without_question_or_answer(instruction: str, output: float | None) -> None:
+    with pytest.raises(RowError, match="no output" if instruction else "no instruction"):
+        parse("alpaca", {"instruction": instruction, "output": output})
 
 
-@pytest.mark.parametrize("prompt", ["prompt", "query", "question", "problem", "input", "instruction", "Question", "问题"])
+@pytest.mark.parametrize(
+    "prompt", ["prompt", "query", "question", "problem", "input", "instruction", "Question", "问题"]
+)
 @pytest.mark.parametrize("response", ["response", "answer", "output", "completion", "target", "回答"])
 def test_usual_column_names(prompt: str, response: str) -> None:
     assert roles(parse("prompt_response", {"id": 1, prompt: "q", response: "a"})) == [("user", "q"), ("assistant", "a")]
@@ -197,7 +206,11 @@ def test_usual_column_names(prompt: str, response: str) -> None:
 
 def test_trl_prompt_and_completion_as_message_lists() -> None:
     record = {
-        "prompt": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}],
+        "prompt": [
+            {"role": "user", "content": "1"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "3"},
+        ],
         "completion": [{"role": "assistant", "content": "4"}],
     }
     parts = parse("prompt_response", record)
@@ -215,7 +228,9 @@ def test_text_documents_are_trained_on(loaded: Load, turns: Turns) -> None:
 # -- table: columns and template ---------------------------------------------------------------------------------------
 def test_table_by_columns(loaded: Load, turns: Turns) -> None:
     csv = "question,answer,topic,system,prompt\n退款?,三天,refund,Windows,ID7\n"
-    source = loaded("a.csv", csv, format="table", columns={"prompt": "question", "response": "answer", "label": "topic"})
+    source = loaded(
+        "a.csv", csv, format="table", columns={"prompt": "question", "response": "answer", "label": "topic"}
+    )
     assert turns(source.examples[0]) == [("user", "退款?"), ("assistant", "三天")], "an unlisted `system` is no prompt"
     assert source.examples[0].meta == {"label": "refund", "system": "Windows", "column_prompt": "ID7"}
 
@@ -260,7 +275,9 @@ def test_a_template_never_prints_null_and_cannot_reach_python(loaded: Load) -> N
     ],
 )
 def test_a_column_that_is_not_there_is_an_error_at_once(loaded: Load, options: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"no column 'questoin' \(did you mean 'question'\?\); its columns: question, answer"):
+    with pytest.raises(
+        DataError, match=r"no column 'questoin' \(did you mean 'question'\?\); its columns: question, answer"
+    ):
         loaded("a.jsonl", [{"question": "q", "answer": "a"}], **options)
 
 
@@ -268,7 +285,10 @@ def test_a_column_that_is_not_there_is_an_error_at_once(loaded: Load, options: d
 @pytest.mark.parametrize(
     ("record", "name"),
     [
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "prompt": "q"}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "prompt": "q"},
+            "messages",
+        ),
         ({"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "messages"),
         ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "sharegpt"),
         ({"conversation": [{"human": "q", "assistant": "a"}]}, "sharegpt"),

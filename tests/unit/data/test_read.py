@@ -58,7 +58,9 @@ def test_the_whole_file_decides_not_its_beginning() -> None:
 
 @pytest.mark.parametrize("other", ["gb18030", "big5"])
 def test_mixed_encodings_name_both_lines(write: Write, other: str) -> None:
-    content = '{"text": "第一行是统一码的中文"}\n{"text": "ascii"}\n'.encode() + '{"text": "一般需要三天"}\n'.encode(other)
+    content = '{"text": "第一行是统一码的中文"}\n{"text": "ascii"}\n'.encode() + '{"text": "一般需要三天"}\n'.encode(
+        other
+    )
     with pytest.raises(DataError, match=r"mixed encodings: line 1 is UTF-8, line 3 is not"):
         read(write("mixed.jsonl", content))
 
@@ -95,6 +97,9 @@ def test_a_file_without_rows_is_an_error(write: Write, name: str, text: str) -> 
         ("a.jsonl", '{"a": 1}\n\n{"a": \n', r"a\.jsonl:3: not valid JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', r"a\.jsonl:2: expected a JSON object, found list"),
         ("a.json", '[{"a": 1},\n{"a": }]', r"a\.json:2: not valid JSON"),
+        ("a.json", '{\n"a": 1,\n"b" 2}', r"a\.json:3: not valid JSON"),
+        ("a.json", '{"a": 1}\n{"a": \n', r"a\.json:2: not valid JSON"),
+        ("a.jsonl", '{"a": ' + "[" * 200_000, r"a\.jsonl:1: (JSON nested too deeply|not valid JSON)"),
         ("a.json", "[1, 2]", r"a\.json: element 0 is no object"),
         ("a.json", '{"data": [{"a": 1}]}', r"under the key 'data'"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv:3: 3 fields, but 2 columns"),

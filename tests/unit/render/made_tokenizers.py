@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (templates are as long as they are)
 """Small tokenizers and chat templates in the manner of the well-known ones, made without any download."""
 
 from functools import cache
@@ -6,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 TEXT = [
-    "The capital of France is Paris. What is the capital? Paris! 2 + 2 = 4, is it not? {\"name\": \"value\"}\n\n",
+    'The capital of France is Paris. What is the capital? Paris! 2 + 2 = 4, is it not? {"name": "value"}\n\n',
     "法国的首都是巴黎。中国的首都是北京。你好，请问二加二等于几？等于四。\n今天天气很好。",
     "user assistant system tool think reasoning\n\n\n  indented code\n    def f(x): return x\n",
 ] * 4
@@ -87,7 +88,12 @@ def _metaspace() -> str:
 
 
 def make(
-    template: str | None = None, *, eos: str | None = None, metaspace: bool = False, pad: str | None = None, bos_first: bool = False
+    template: str | None = None,
+    *,
+    eos: str | None = None,
+    metaspace: bool = False,
+    pad: str | None = None,
+    bos_first: bool = False,
 ) -> PreTrainedTokenizerFast:
     """A tokenizer with a template of TEMPLATES (and its end token), with another template's text, or with none."""
     source, end = TEMPLATES.get(template or "", (template, "<|endoftext|>"))

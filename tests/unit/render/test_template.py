@@ -14,10 +14,12 @@ from tuneloop.core.errors import ModelError
 from tuneloop.render.template import Renderer, Unrenderable
 
 ORIGIN = Origin("test", 0)
-RENDERERS = {(name, space): Renderer(made.make(name, metaspace=space)) for name in made.TEMPLATES for space in (False, True)}
+RENDERERS = {
+    (name, space): Renderer(made.make(name, metaspace=space)) for name in made.TEMPLATES for space in (False, True)
+}
 PLAIN = Renderer(made.make(None))
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def chat(*turns: str | Message, **extra) -> Example:
@@ -36,7 +38,9 @@ def learnt(renderer: Renderer, rendered) -> list[str]:
         if weight:
             out[-1].append(number)
         inside = weight > 0
-    return [renderer.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) for ids in out]
+    return [
+        renderer.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) for ids in out
+    ]
 
 
 def assert_exact(renderer: Renderer, example: Example) -> None:
@@ -49,7 +53,12 @@ def assert_exact(renderer: Renderer, example: Example) -> None:
         hits = []
         for one in sequences:
             ids, weights = one.ids.tolist(), one.weights.tolist()
-            if ids[: len(prompt)] == prompt and len(ids) > len(prompt) and weights[len(prompt)] and not weights[len(prompt) - 1]:
+            if (
+                ids[: len(prompt)] == prompt
+                and len(ids) > len(prompt)
+                and weights[len(prompt)]
+                and not weights[len(prompt) - 1]
+            ):
                 end = next((i for i in range(len(prompt), len(ids)) if not weights[i]), len(ids))
                 hits.append((ids[len(prompt) : end], set(weights[len(prompt) : end])))
         same = [hit for hit in hits if renderer.answer_text(hit[0]).strip() == message.content.strip()]
@@ -66,7 +75,9 @@ def test_one_turn(name, space):
     renderer = RENDERERS[name, space]
     example = chat("What is the capital?", "Paris!")
     (one,) = renderer.render(example)
-    assert one.ids.dtype == np.int32 and one.weights.dtype == np.float32 and len(one) == len(one.ids) == len(one.weights)
+    assert (
+        one.ids.dtype == np.int32 and one.weights.dtype == np.float32 and len(one) == len(one.ids) == len(one.weights)
+    )
     prompt = renderer.prompt(example.prompt)
     assert one.ids[: len(prompt)].tolist() == prompt
     assert (one.weights[: len(prompt)] == 0).all() and (one.weights[len(prompt) :] == 1).all()
@@ -80,7 +91,9 @@ def test_one_turn(name, space):
     assert prompt == renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-words = st.text(st.sampled_from(list("ab c.\n\t\"'{}4Z") + list("你好，。京") + list("🙂👩🏽\u200dé")), min_size=1, max_size=14)
+words = st.text(
+    st.sampled_from(list("ab c.\n\t\"'{}4Z") + list("你好，。京") + list("🙂👩🏽\u200dé")), min_size=1, max_size=14
+)
 texts = words.map(lambda text: unicodedata.normalize("NFC", text)).filter(lambda text: text.strip() != "")
 
 
@@ -88,7 +101,9 @@ texts = words.map(lambda text: unicodedata.normalize("NFC", text)).filter(lambda
 def conversations(draw):
     pairs = draw(st.lists(st.tuples(texts, texts, st.sampled_from([None, 0.0, 0.5, 2.0])), min_size=1, max_size=4))
     # every answer differs, so that each is found where it belongs
-    turns = [m for i, (q, a, w) in enumerate(pairs) for m in (Message("user", q), Message("assistant", f"{a}{i}x", train=w))]
+    turns = [
+        m for i, (q, a, w) in enumerate(pairs) for m in (Message("user", q), Message("assistant", f"{a}{i}x", train=w))
+    ]
     return Example(tuple(turns), ORIGIN)
 
 
@@ -111,15 +126,18 @@ def test_without_a_template_chatml_is_exact_and_keeps_the_text(example):
     if any(message.weight for message in example.messages):
         assert_exact(PLAIN, example)
         expected = [m.content + "<|im_end|>" for m in example.messages if m.weight]
-        (one,) = PLAIN.render(example)
-        assert learnt(PLAIN, one) == expected
+        found = [text for one in PLAIN.render(example) for text in learnt(PLAIN, one)]
+        assert sorted(found) == sorted(expected)
 
 
 @quick
 @given(example=conversations())
 def test_generation_tags_agree_with_the_spans(example):
-    """Where a template marks the answers itself, transformers' own mask is the same as ours."""
-    example = example.with_messages(tuple(Message(m.role, m.content) for m in example.messages))
+    """Where a template marks the answers itself, transformers' own mask is the same as ours.
+
+    Not so for answers that begin with whitespace: tokenised whole, they merge with the line break of the prompt.
+    """
+    example = example.with_messages(tuple(Message(m.role, m.content.lstrip()) for m in example.messages))
     renderer = RENDERERS["chatml", False]
     (one,) = renderer.render(example)
     given_back = renderer.tokenizer.apply_chat_template(
@@ -188,7 +206,9 @@ def test_pad_is_eos_and_the_end_is_still_learnt():
 
 def test_chatml_markers_that_the_tokenizer_lacks_are_text_and_eos_ends_the_turn():
     tokenizer = made.make(None)
-    backend = tokenizer.backend_tokenizer.to_str().replace("<|im_start|>", "<|other_1|>").replace("<|im_end|>", "<|other_2|>")
+    backend = (
+        tokenizer.backend_tokenizer.to_str().replace("<|im_start|>", "<|other_1|>").replace("<|im_end|>", "<|other_2|>")
+    )
     bare = type(tokenizer)(tokenizer_object=made.Tokenizer.from_str(backend), eos_token="<|endoftext|>")
     renderer = Renderer(bare)
     example = chat(Message("system", "brief"), Message("user", "a"), Message("assistant", "b"))
@@ -211,8 +231,6 @@ def test_a_tokenizer_that_cannot_end_anything_is_refused():
 
 def test_tokens_that_would_merge_across_the_border_stay_apart():
     """The prompt ends in a line break and the answer begins with one: whole, they would be one token."""
-    tokenizer = made.make("llama")
-    renderer = Renderer(tokenizer)
     source = made.LLAMA.replace(" | trim", "")
     renderer = Renderer(made.make(source, eos="<|eot_id|>"))
     example = chat("a", "\n\n  indented", "c", "  x")
@@ -233,7 +251,11 @@ def test_the_date_stands_still():
     ("name", "messages", "reason"),
     [
         ("mistral", [Message("user", "a"), Message("user", "b"), Message("assistant", "c")], "roles must alternate"),
-        ("gemma", [Message("system", "s"), Message("user", "a"), Message("assistant", "c")], "System role not supported"),
+        (
+            "gemma",
+            [Message("system", "s"), Message("user", "a"), Message("assistant", "c")],
+            "System role not supported",
+        ),
         ("chatml", [Message("user", "a")], "no message is trained on"),
         ("chatml", [], "no message is trained on"),
         ("chatml", [Message("user", "a"), Message("assistant", "b", train=0)], "no message is trained on"),
@@ -257,15 +279,17 @@ def test_what_a_template_ignores_is_never_lost_in_silence():
         RENDERERS["chatml", False].render(chat("a", "b", tools=(TOOL,)))
     with pytest.raises(Unrenderable, match="leaves out tool_calls"):
         RENDERERS["chatml", False].render(chat("a", call))
-    shouting = Renderer(made.make(made.CHATML.replace("message.content + '<|im_end|>'", "message.content[:5] + '<|im_end|>'")
-                                  .replace("[:5]", "|replace('secret', '')")))  # fmt: skip
+    kept, lost = "message.content + '<|im_end|>'", "message.content | replace('secret', '') + '<|im_end|>'"
+    shouting = Renderer(made.make(made.CHATML.replace(kept, lost), eos="<|im_end|>"))
     with pytest.raises(Unrenderable, match="changes the content of message 1"):
         shouting.render(chat("a", "the secret"))
 
 
 def test_tools_in_chatml():
     call = Message("assistant", "", tool_calls=(ToolCall("weather", {"city": "北京"}, "c1"),))
-    example = chat("天气？", call, Message("tool", "晴", tool_call_id="c1"), Message("assistant", "晴天。"), tools=(TOOL,))
+    example = chat(
+        "天气？", call, Message("tool", "晴", tool_call_id="c1"), Message("assistant", "晴天。"), tools=(TOOL,)
+    )
     (one,) = PLAIN.render(example)
     assert learnt(PLAIN, one) == [
         '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>', "晴天。<|im_end|>",
@@ -279,7 +303,9 @@ def test_tools_in_chatml():
 def test_templates_that_want_arguments_as_text_get_json(written):
     source = made.CHATML.replace(
         "{{- message.content + '<|im_end|>' }}{%- endgeneration",
-        "{{- message.content }}{%- for call in message.tool_calls or [] %}{{- call.function.name }}{{- " + written + " }}"
+        "{{- message.content }}{%- for call in message.tool_calls or [] %}{{- call.function.name }}{{- "
+        + written
+        + " }}"
         "{%- endfor %}{{- '<|im_end|>' }}{%- endgeneration",
     )
     renderer = Renderer(made.make(source, eos="<|im_end|>"))
@@ -295,7 +321,9 @@ def test_a_document_ends_and_a_probe_does_not():
     (document,) = renderer.render(Example((Message("text", "巴黎是首都。 The end.", train=1.0),), ORIGIN))
     assert renderer.tokenizer.decode(document.ids) == "巴黎是首都。 The end.<|endoftext|>"
     assert document.weights.tolist() == [0.0] + [1.0] * (len(document) - 1)
-    probe = Example((Message("text", "The capital of France is", train=0.0), Message("text", " Paris.", train=1.0)), ORIGIN)
+    probe = Example(
+        (Message("text", "The capital of France is", train=0.0), Message("text", " Paris.", train=1.0)), ORIGIN
+    )
     (one,) = renderer.render(probe)
     prompt = renderer.prompt(probe.prompt)
     assert one.ids[: len(prompt)].tolist() == prompt and learnt(renderer, one) == [" Paris."]
@@ -328,7 +356,10 @@ def test_prose_begins_as_the_tokenizer_begins_texts():
 
 def long_chat(turns: int = 8) -> Example:
     pairs = [(f"question {i} " + "x " * 10, f"answer {i}.") for i in range(turns)]
-    return chat(Message("system", "brief"), *[Message(r, t) for p in pairs for r, t in zip(("user", "assistant"), p, strict=True)])
+    return chat(
+        Message("system", "brief"),
+        *[Message(r, t) for p in pairs for r, t in zip(("user", "assistant"), p, strict=True)],
+    )
 
 
 def test_too_long_is_refused_with_numbers():
@@ -371,7 +402,9 @@ def test_many_at_once_are_the_same_and_nothing_is_lost():
             self.n += n
 
     renderer, count = RENDERERS["qwen3", False], Count()
-    examples = [chat("a", f"b{i}", "c", "d") if i % 3 else chat("a", Message("assistant", "b", train=0)) for i in range(600)]
+    examples = [
+        chat("a", f"b{i}", "c", "d") if i % 3 else chat("a", Message("assistant", "b", train=0)) for i in range(600)
+    ]
     rendered, drops = renderer.render_all(examples, progress=count)
     assert count.n == 600 and len(drops) == 200 and {drop.step for drop in drops} == {"render"}
     alone = [one for i, example in enumerate(examples) if i % 3 for one in renderer.render(example)]

@@ -32,10 +32,8 @@ class Auto(Format):
             return name, first
         columns = list(dict.fromkeys(str(key) for record in sample for key in record)) or ["column"]
         if second >= WEAK and first - second < MARGIN:
-            what, advice = (
-                f"could be {name} ({first:.2f}) or {other} ({second:.2f})",
-                f"`format: {name}` or `format: {other}`, ",
-            )
+            what = f"could be {name} ({first:.2f}) or {other} ({second:.2f})"
+            advice = f"`format: {name}`, `format: {other}`, "
         elif first >= WEAK:
             what, advice = f"looks like {name}, but not surely ({first:.2f})", f"`format: {name}`, "
         else:

@@ -7,10 +7,8 @@ from typing import Any
 
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.formats import Format, Parts, RowError
-from tuneloop.data.turns import Turns, ask_and_answer, read_tools, read_turns, reject_media, rest
+from tuneloop.data.turns import PROMPTS, RESPONSES, Turns, ask_and_answer, read_tools, read_turns, reject_media, rest
 
-PROMPTS = ("prompt", "query", "question", "problem", "input", "instruction", "问题", "提问", "输入", "指令")
-RESPONSES = ("response", "answer", "output", "completion", "target", "回答", "答案", "回复", "输出")
 CONTEXT = ("context", "passage", "document", "article", "choices", "options", "上下文", "背景", "选项")
 """Columns that usually belong to the prompt: `auto` does not leave them out without asking."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.formats import Format, Parts
-from tuneloop.data.turns import rest, text_of
+from tuneloop.data.turns import PROMPTS, RESPONSES, rest, text_of
 
 BESIDE = ("label", "labels", "target", "summary", "class", "category", "sentiment", "标签", "类别")
 """Columns that make a row a task rather than a document: `auto` asks before it trains on the text alone."""
@@ -23,6 +23,8 @@ class Text(Format):
         if not isinstance(record.get("text"), str):
             return 0.0
         others = record.keys() - {"text", "meta", "metadata"}
+        if others & {*PROMPTS, *RESPONSES}:  # alpaca files repeat the question and answer in a column `text`
+            return 0.2
         if any(str(name).lower() in BESIDE for name in others):
             return 0.5
         structured = any(isinstance(record[name], (list, dict)) for name in others)

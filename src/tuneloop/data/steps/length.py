@@ -41,23 +41,22 @@ class Length(Step):
         kept: list[Example] = []
         rejected: list[Rejected] = []
         for example in examples:
-            problem = self._problem(self._text(example))
+            problem = self._problem(self._texts(example))
             if problem is None:
                 kept.append(example)
             else:
                 rejected.append(Rejected(example, *problem))
         return Sieved(kept, rejected)
 
-    def _text(self, example: Example) -> str:
+    def _texts(self, example: Example) -> list[str]:
         if self.of == "answer":
-            return spoken(example.answer)
-        measured = example.prompt if self.of == "prompt" else example.messages
-        return "\n".join(spoken(message) for message in measured)
+            return [spoken(example.answer)]
+        return [spoken(message) for message in (example.prompt if self.of == "prompt" else example.messages)]
 
-    def _problem(self, text: str) -> tuple[str, dict[str, object]] | None:
+    def _problem(self, texts: list[str]) -> tuple[str, dict[str, object]] | None:
         limits = (
-            ("words", count_words(text), self.min_words, self.max_words),
-            ("characters", len(text.strip()), self.min_characters, self.max_characters),
+            ("words", sum(map(count_words, texts)), self.min_words, self.max_words),
+            ("characters", sum(len(text.strip()) for text in texts), self.min_characters, self.max_characters),
         )
         for unit, length, low, high in limits:
             if length < low:

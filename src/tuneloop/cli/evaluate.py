@@ -1,0 +1,38 @@
+"""`tuneloop evaluate`: base and tuned on the test rows."""
+
+from typing import Annotated
+
+import typer
+
+from tuneloop.cli.options import RUNS, Again, AsJson, RecipeArgument, RunsFolder, Settings, emit
+
+TuneRun = Annotated[
+    str | None, typer.Option("--tuned", metavar="RUN", help="The tune run to measure; default: the finished one of this recipe.")
+]
+
+
+def command(
+    recipe: RecipeArgument,
+    tuned: TuneRun = None,
+    settings: Settings = [],
+    runs: RunsFolder = RUNS,
+    again: Again = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask base and tuned model the test questions; every number comes with n and an interval.
+
+    Examples:
+
+      tuneloop evaluate recipe.yaml
+
+      tuneloop evaluate recipe.yaml --tuned 7f3a --set evaluate.limit=200
+    """
+    from tuneloop.core.runs import resolve
+    from tuneloop.flows import lifecycle
+    from tuneloop.flows.recipe import load_recipe
+
+    job = lifecycle.Job(load_recipe(recipe, settings), runs, again)
+    prepared = lifecycle.prepare(job)
+    chosen = resolve(runs, tuned) if tuned else lifecycle.finished_tuning(job, prepared)
+    run = lifecycle.evaluate(job, prepared, chosen)
+    emit({"run": str(run.path), "report": str(run.out / "report.html")}, as_json)

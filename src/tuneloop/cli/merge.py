@@ -1,0 +1,26 @@
+"""`tuneloop merge`: adapter and base to one standard folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
+
+Tuned = Annotated[str, typer.Argument(metavar="RUN", help="A finished tune run with an adapter.", show_default=False)]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Where to write; default: out/merged of the run.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="bf16, fp16 or fp32; default: that of the base's weights.")]
+
+
+def command(
+    run: Tuned, out: Out = None, dtype: Dtype = None, runs: RunsFolder = RUNS, as_json: AsJson = False
+) -> None:
+    """Merge an adapter into its base: a standard Hugging Face folder, loaded again and compared before it counts.
+
+    Example:
+
+      tuneloop merge latest --out my-model
+    """
+    from tuneloop.flows.export import merge
+
+    emit(merge(run, runs, out, dtype), as_json)

@@ -1,0 +1,21 @@
+"""`tuneloop report`: the numbers of a finished evaluation."""
+
+from typing import Annotated
+
+import typer
+
+from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
+
+Evaluated = Annotated[str, typer.Argument(metavar="RUN", help="A finished evaluate run.", show_default=False)]
+
+
+def command(run: Evaluated, runs: RunsFolder = RUNS, as_json: AsJson = False) -> None:
+    """Show the table of an evaluation and where its pages lie.
+
+    Example:
+
+      tuneloop report runs/20261201-0945-evaluate-support-desk-91c2
+    """
+    from tuneloop.flows.inspect import report
+
+    emit(report(run, runs), as_json)

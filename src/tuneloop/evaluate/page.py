@@ -1,0 +1,214 @@
+"""report.html: one self-contained page without scripts. Prepares what the template shows; the looks are its own."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuneloop.core import digest
+from tuneloop.evaluate import drawing
+from tuneloop.evaluate.metrics import METRICS
+from tuneloop.evaluate.report import (
+    Context,
+    Report,
+    contestants,
+    interval,
+    notes,
+    number,
+    percent,
+    probability,
+    verdict,
+)
+
+Json = dict[str, Any]
+SAMPLES = 10
+LISTED = 40  # lost or won facts shown on the page; all stand in report.json
+VALIDATION = re.compile(r"(val|validation|eval)[_/.]?loss")
+
+
+def to_html(report: Report, context: Context) -> str:
+    """The page; all values are escaped by the template engine."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tuneloop.evaluate", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(number=number, interval=interval)
+    value = report.value
+    primary = primary_metric(value)
+    return environment.get_template("report.html.jinja").render(
+        title=context.title,
+        context=context,
+        report=value,
+        percent=percent(value["confidence"]),
+        contestants=contestants(value),
+        metrics=[_row(name, entry, entry, value) for name, entry in value["metrics"].items()],
+        notes=notes(value),
+        slices={key: _slice(rows, value) for key, rows in value["slices"].items()},
+        forgetting=_forgetting(value),
+        charts=_charts(context.curves),
+        primary=primary,
+        samples=[_sample(line, primary, value) for line in pick_samples(report.samples, primary)],
+        card=_card(context.card),
+    )
+
+
+def primary_metric(report: Json) -> str | None:
+    """The first metric that judges answers; samples are coloured by it."""
+    needs = {name: METRICS.load(name).NEEDS for name in report["metrics"] if name in METRICS.names()}
+    return next((name for name in report["metrics"] if needs.get(name) == "generation"), None)
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+def _row(label: str, entry: Json, facts: Json, report: Json) -> Json:
+    """One line of a table: texts, verdict and the bar of both intervals. `facts` holds the metric's own facts."""
+    change = entry.get("difference")
+    low, high, scale = _span(entry, facts)
+    drawn = [_scaled(entry.get(name), scale) for name in ("base", "tuned")]
+    return {
+        "label": label,
+        "base": entry.get("base"),
+        "tuned": entry.get("tuned"),
+        "change": change,
+        "n": (entry.get("tuned") or {}).get("n", 0),
+        "p": probability(change["p"]) if change else "–",
+        "verdict": verdict(change, facts["better"], report["confidence"]),
+        "better": facts["better"],
+        "signature": facts.get("signature", ""),
+        "bar": drawing.intervals_bar(drawn[0], drawn[1], low, high),
+    }
+
+
+def _span(entry: Json, facts: Json) -> tuple[float, float, bool]:
+    """The ends of a bar's scale; a metric that is no share of 1 gets a logarithmic one around its own intervals."""
+    if facts.get("aggregation", "proportion") != "geometric":
+        return 0.0, 1.0, False
+    parts = [part for part in (entry.get("base"), entry.get("tuned")) if part and part["low"] is not None]
+    ends = [part[key] for part in parts for key in ("low", "high")]
+    logs = [math.log(max(end, 1e-9)) for end in ends] or [0.0]
+    return min(0.0, *logs), max(logs), True
+
+
+def _scaled(value: Json | None, log: bool) -> Json | None:
+    if not log or value is None or value["value"] is None:
+        return value
+    return {key: math.log(max(value[key], 1e-9)) for key in ("value", "low", "high")}
+
+
+def _slice(rows: Json, report: Json) -> list[Json]:
+    return [
+        {"label": label, "metrics": [_row(name, entry[name], report["metrics"][name], report) for name in entry]}
+        for label, entry in rows.items()
+    ]
+
+
+def _forgetting(report: Json) -> Json | None:
+    value = report.get("forgetting")
+    if value is None:
+        return None
+    facts = {"better": "higher", "aggregation": "proportion"}
+    tables = [("", [_row("all", value, facts, report)])]
+    for key, part in value["slices"].items():
+        tables.append((key, [_row(label, entry, facts, report) for label, entry in part.items()]))
+    lists = [
+        {"name": name, "count": len(value[name]), "lines": value[name][:LISTED]}
+        for name in ("lost", "won")
+        if name in value
+    ]
+    return {"tables": tables, "lists": lists, "signature": value["signature"], "probes": value["probes"]}
+
+
+# -- curves -----------------------------------------------------------------------------------------------------------
+def _charts(rows: Sequence[Json]) -> list[Json]:
+    """Loss (train and validation) and learning rate over steps, as far as they were recorded."""
+    train = _line(rows, "loss")
+    validation = [(row["step"], v) for row in rows for k, v in row.items() if VALIDATION.fullmatch(k) and _finite(v)]
+    rate = _line(rows, "learning_rate")
+    found: list[Json] = []
+    if train or validation:
+        thin = drawing.thinned(train)
+        lines = [
+            ("every step", "raw", thin),
+            ("train", "train", drawing.smoothed(thin)),
+            ("validation", "val", validation),
+        ]
+        lines = [line for line in lines if line[2]]
+        found.append({"title": "Loss", "legend": lines, "svg": drawing.curves(lines, log=True)})
+    if rate:
+        lines = [("learning rate", "rate", drawing.thinned(rate))]
+        found.append({"title": "Learning rate", "legend": [], "svg": drawing.curves(lines)})
+    return found
+
+
+def _line(rows: Sequence[Json], key: str) -> list[drawing.Point]:
+    return [(row["step"], row[key]) for row in rows if "step" in row and _finite(row.get(key))]
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+def pick_samples(samples: Sequence[Json], primary: str | None) -> list[Json]:
+    """Ten lines, the same each time: at most four where the tuned model is not right, the rest where it is.
+
+    Within both, what tuning changed comes first and kinds take turns, so that no kind fills the page.
+    """
+    answered = [line for line in samples if line.get("tuned") is not None]
+    answered.sort(key=lambda line: digest.of_value(line["id"]))
+    wrong = _by_turns([line for line in answered if (_score(line, primary, "tuned") or 0) < 1], primary)
+    right = _by_turns([line for line in answered if (_score(line, primary, "tuned") or 0) >= 1], primary)
+    few = min(len(wrong), max(4, SAMPLES - len(right)))
+    return [*right[: SAMPLES - few], *wrong[:few]]
+
+
+def _by_turns(lines: Sequence[Json], primary: str | None) -> list[Json]:
+    queues: dict[str, list[Json]] = {}
+    for line in sorted(lines, key=lambda line: _score(line, primary, "base") == _score(line, primary, "tuned")):
+        meta = line.get("meta", {})
+        queues.setdefault(digest.of_value([meta.get("kind"), meta.get("language")]), []).append(line)
+    longest = max(map(len, queues.values()), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues.values() if turn < len(queue)]
+
+
+def _score(line: Json, metric: str | None, who: str) -> float | None:
+    return line["scores"].get(metric, {}).get(who) if metric else None
+
+
+def _sample(line: Json, primary: str | None, report: Json) -> Json:
+    prompt = line["prompt"]
+    said = []
+    for name in contestants(report):
+        score = _score(line, primary, name)
+        state = "unscored" if score is None else "right" if score >= 1 else "wrong" if score <= 0 else "partly"
+        said.append({"who": name, "text": line.get(name), "state": state, "score": score})
+    tags = [str(line["meta"][key]) for key in ("kind", "language", "wording") if line.get("meta", {}).get(key)]
+    return {"before": prompt[:-1], "asked": prompt[-1] if prompt else None, "reference": line["reference"], "said": said,
+            "tags": tags, "id": line["id"]}  # fmt: skip
+
+
+# -- data card --------------------------------------------------------------------------------------------------------
+def _card(card: Mapping[str, Any]) -> Json | None:
+    """Rows in, kept and dropped by step, with their shares for the drawn strip."""
+    rows = card.get("rows")
+    if not rows:
+        return None
+    total = max(1, rows.get("in", 0))
+    dropped = sorted(rows.get("dropped", {}).items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "rows": rows,
+        "kept_share": 100 * rows.get("kept", 0) / total,
+        "dropped": [{"step": step, "count": count, "share": 100 * count / total} for step, count in dropped],
+        "splits": card.get("splits", {}),
+        "findings": [_finding(finding) for finding in card.get("findings", [])],
+    }
+
+
+def _finding(finding: Mapping[str, Any]) -> Json:
+    rest = {key: value for key, value in finding.items() if key not in ("level", "code", "count", "message")}
+    text = finding.get("message") or ", ".join(f"{key}: {value}" for key, value in rest.items())
+    shown = {key: str(finding.get(key, "")) for key in ("level", "code", "count")}
+    return {**shown, "text": text}

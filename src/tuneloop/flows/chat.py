@@ -1,0 +1,64 @@
+"""Talking to a model in the terminal, prompted exactly as it was trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuneloop.core.conversation import Message
+from tuneloop.core.errors import RunError
+from tuneloop.core.runs import resolve
+from tuneloop.evaluate.contestant import Contestant
+from tuneloop.flows.contestants import entrant
+from tuneloop.models.config import ModelConfig
+from tuneloop.track import console
+
+
+def chat(model: str, root: Path, messages: Sequence[str], system: str | None, max_new_tokens: int) -> list[str]:
+    """Answers the given messages as one conversation, or asks for them on the terminal; returns the answers."""
+    with entrant(ModelConfig(base=_named(model, root)), seed=0)() as contestant:
+        history = [Message("system", system)] if system else []
+        answers: list[str] = []
+        for text in messages or _typed():
+            history.append(Message("user", text))
+            answers.append(_answer(contestant, history, max_new_tokens))
+            history.append(Message("assistant", answers[-1]))
+            console.console().print(answers[-1], markup=False) if not messages else print(answers[-1], flush=True)
+        return answers
+
+
+def _answer(contestant: Contestant, history: Sequence[Message], max_new_tokens: int) -> str:
+    prompt = contestant.renderer.prompt(history)
+    (completion,) = contestant.engine.complete(
+        [prompt], max_new_tokens=max_new_tokens, stop_ids=contestant.renderer.stop_ids
+    )
+    if completion.refused:
+        raise RunError(f"the model cannot answer: {completion.refused}")
+    return contestant.renderer.answer_text(completion.ids)
+
+
+def _typed() -> Iterator[str]:
+    """Lines from the terminal until ^D or an empty line; without a terminal, the lines of stdin."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    console.say("[dim]an empty line or ^D ends the chat[/]")
+    while True:
+        try:
+            text = console.console().input("[bold cyan]you[/] ").strip()
+        except EOFError:
+            return
+        if not text:
+            return
+        yield text
+
+
+def _named(model: str, root: Path) -> str:
+    """A run's folder where the name fits a run, else the name of a base."""
+    try:
+        return str(resolve(root, model).path)
+    except RunError:
+        if root.is_dir() and any(model in path.name for path in root.iterdir()):
+            raise  # it was meant as a run
+        return model

@@ -1,0 +1,39 @@
+"""A tuned run as a model that other tools load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuneloop.core.errors import RunError
+from tuneloop.core.runs import Run, resolve
+from tuneloop.flows.contestants import tuned_config
+from tuneloop.flows.recipe import load_recipe
+from tuneloop.track import console
+
+
+def merge(name: str, root: Path, out: Path | None, dtype: str | None) -> dict[str, Any]:
+    """Merges a run's adapter into its base at `out` (default: out/merged in the run), checked before it counts."""
+    return merge_run(resolve(root, name), out, dtype)
+
+
+def merge_run(run: Run, out: Path | None = None, dtype: str | None = None) -> dict[str, Any]:
+    """As merge, for a run at hand."""
+    import dataclasses
+
+    from tuneloop.models import merge as merging
+    from tuneloop.models.find import find_base
+    from tuneloop.models.precision import DTYPES
+
+    adapter = run.out / "adapter"
+    if run.stage != "tune" or not run.done:
+        raise RunError(f"{run.path} is a {run.status} '{run.stage}' run; merge takes a finished tune run")
+    if not adapter.is_dir():
+        raise RunError(f"{run.path} holds a whole model, nothing to merge: {run.out / 'model'} is ready to use")
+    if dtype is not None and dtype not in DTYPES:
+        raise RunError(f"--dtype {dtype}: known are {', '.join(DTYPES)}")
+    base = find_base(tuned_config(load_recipe(run.path / "recipe.yaml").model, run.path))
+    target = out or run.out / "merged"
+    check = merging.merge(base, adapter, target, dtype=DTYPES[dtype] if dtype else None)
+    console.say(f"[bold]merged[/]     {target}\n{check}")
+    return {"folder": str(target), "check": dataclasses.asdict(check)}

@@ -1,0 +1,123 @@
+"""Looking without starting anything: preview, check, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuneloop.core.errors import RunError
+from tuneloop.core.runs import resolve
+from tuneloop.flows.recipe import Recipe
+from tuneloop.track import console
+
+OVERHEAD = 1.15
+"""Validation, checkpoints and start-up on top of the training steps, in the time estimate."""
+
+
+def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
+    """The first training rows, token by token with their weights."""
+    from tuneloop.core import jsonl
+    from tuneloop.data.prepare import collect
+    from tuneloop.models.load import find_tokenizer
+    from tuneloop.render.preview import preview_rows, to_html, to_json, to_rich
+    from tuneloop.render.template import Renderer
+
+    renderer = Renderer(find_tokenizer(recipe.model))
+    rows = preview_rows(
+        renderer,
+        collect(recipe.data, recipe.seed).splits.train,
+        count,
+        max_length=recipe.tune.max_length,
+        overlong=recipe.tune.overlong,
+    )
+    for decision in renderer.decisions:
+        console.say(f"[bold]decided[/]  {decision}")
+    console.say(to_rich(rows))
+    if html is not None:
+        jsonl.write_text(html, to_html(rows))
+        console.say(f"written: {html}")
+    return to_json(rows)
+
+
+def check(recipe: Recipe) -> dict[str, Any]:
+    """Everything that can be known before a run: rows, losses, tokens, a masked row, memory, time."""
+    import torch
+
+    from tuneloop.data.prepare import collect, say
+    from tuneloop.forward.plan import token_budget
+    from tuneloop.models import fit
+    from tuneloop.models.find import find_base
+    from tuneloop.models.load import config_of, load_tokenizer
+    from tuneloop.models.precision import matmul_rate, pick_dtype
+    from tuneloop.render.preview import preview_rows, to_rich
+    from tuneloop.render.template import Renderer
+    from tuneloop.tune.rows import losses_in_words, render_rows
+    from tuneloop.tune.train import trainable_parameters
+
+    collected = collect(recipe.data, recipe.seed)
+    say(collected)
+    base = find_base(recipe.model)
+    renderer = Renderer(load_tokenizer(base))
+    train = collected.splits.train
+    rows = render_rows(renderer, train, recipe.tune, "render")
+    for decision in (*base.decisions, *renderer.decisions):
+        console.say(f"[bold]decided[/]    {decision}")
+    console.say(f"[bold]rows[/]       {losses_in_words(rows, len(train))}")
+    console.say(to_rich(preview_rows(renderer, train, 1)))
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype, why = pick_dtype(recipe.model.dtype, device)
+    config = config_of(base)
+    estimate = fit.estimate(
+        config,
+        tokens_per_step=recipe.tune.token_budget or token_budget(device),
+        dtype=dtype,
+        trainable=trainable_parameters(recipe.tune, config),
+        beside=recipe.tune.method.adapter,
+        checkpointing=recipe.tune.gradient_checkpointing,
+        supervised_share=rows.supervised / rows.tokens,
+        device=device,
+    )
+    steps = recipe.tune.total_steps(len(rows.rendered))
+    tokens = round(steps * recipe.tune.batch_size / len(rows.rendered) * rows.tokens)
+    seconds = OVERHEAD * estimate.seconds(tokens, matmul_rate(dtype, device))
+    lines = [
+        f"base        {base.name} ({base.licence or 'licence unknown'}), {why}",
+        *estimate.lines(),
+        f"training    {steps:,} steps, {tokens:,} tokens, {rows.supervised / rows.tokens:.0%} supervised, about "
+        f"{_duration(seconds)} on this machine (from its matrix rate, within a factor of two)",
+    ]
+    for line in lines:
+        console.say(line)
+    return {
+        "rows": collected.card["rows"],
+        "splits": collected.card["splits"],
+        "findings": collected.card["findings"],
+        "unrenderable": len(rows.drops),
+        "tokens": rows.tokens,
+        "supervised_tokens": rows.supervised,
+        "steps": steps,
+        "parameters": estimate.parameters,
+        "trainable_parameters": estimate.trainable,
+        "memory_bytes": estimate.total,
+        "fits": estimate.fits,
+        "seconds": round(seconds),
+    }
+
+
+def report(name: str, root: Path) -> dict[str, Any]:
+    """The table of a finished evaluation; for a tune run, that of its newest evaluation."""
+    from tuneloop.evaluate.report import read
+    from tuneloop.evaluate.table import to_rich
+
+    run = resolve(root, name)
+    if run.stage != "evaluate" or not run.done:
+        raise RunError(f"{run.path} is a {run.status} '{run.stage}' run; `tuneloop runs` shows the evaluate runs")
+    found = read(run.out)
+    console.say(to_rich(found))
+    console.say(f"pages: {run.out / 'report.html'}, {run.out / 'report.md'}")
+    return found.value
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,52 @@
+"""The families of plug-ins, for people and programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from tuneloop.core.errors import RecipeError
+from tuneloop.core.plugins import Family, did_you_mean
+from tuneloop.track import console
+
+
+def families() -> dict[str, Family[Any]]:
+    """All families by name."""
+    from tuneloop.data.formats import FORMATS
+    from tuneloop.data.steps import STEPS
+    from tuneloop.evaluate.metrics import METRICS
+    from tuneloop.tune.methods import FAMILY as METHODS
+    from tuneloop.tune.optimizers import FAMILY as OPTIMIZERS
+    from tuneloop.tune.schedules import FAMILY as SCHEDULES
+
+    return {family.name: family for family in (FORMATS, STEPS, METHODS, OPTIMIZERS, SCHEDULES, METRICS)}
+
+
+def list_family(name: str) -> dict[str, Any]:
+    """The plug-ins of one family (or of all) with their options."""
+    known = families()
+    if name and name not in known:
+        raise RecipeError(f"no family '{name}'{did_you_mean(name, known)}; families: {', '.join(known)}")
+    chosen = {name: known[name]} if name else known
+    result = {title: [_describe(family, plugin) for plugin in family.names()] for title, family in chosen.items()}
+    for title, plugins in result.items():
+        console.say(f"[bold]{title}[/]")
+        for plugin in plugins:
+            console.say(f"  [cyan]{plugin['name']:<20}[/]{plugin['about']}")
+            for option in plugin["options"] if name else []:
+                console.say(f"      {option['name']:<18}{option['about']} [dim](default: {option['default']})[/]")
+    return result
+
+
+def _describe(family: Family[Any], name: str) -> dict[str, Any]:
+    plugin = family.load(name)
+    options = [
+        {
+            "name": key,
+            "about": field.description or "",
+            "default": None if field.default is PydanticUndefined else field.get_default(call_default_factory=True),
+        }
+        for key, field in plugin.model_fields.items()
+    ]
+    return {"name": name, "about": (plugin.__doc__ or "").strip().splitlines()[0], "options": options}

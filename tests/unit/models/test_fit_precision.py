@@ -1,0 +1,71 @@
+"""The memory estimate holds against what PyTorch really keeps; the precision is picked for a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tuneloop.models import fit
+from tuneloop.models.precision import matmul_rate, pick_dtype
+
+ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters_are_counted_exactly(name: str, tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model(name)
+    found = fit.estimate(model.config, tokens_per_step=64, dtype=torch.bfloat16)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert found.parameters == found.trainable == total
+    assert found.weights == total * (4 + 2)
+    assert found.gradients + found.optimizer == total * 12
+    lora = fit.estimate(model.config, tokens_per_step=64, dtype=torch.bfloat16, trainable=1000, beside=True)
+    assert lora.parameters == total + 1000
+    assert lora.weights == total * 2 + 1000 * 6
+    assert lora.flops_per_token < found.flops_per_token
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral", "gpt2"])
+def test_activations_are_near_what_autograd_saves(name: str, tiny_model: Callable[..., Any]) -> None:
+    wide = {"n_embd": 128, "n_layer": 4} if name == "gpt2" else {
+        "hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4, "head_dim": 32,
+    }  # fmt: skip
+    model = tiny_model(name, **wide).train()
+    parameters = {parameter.data_ptr() for parameter in model.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(0, 400, (1, 256))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = model.model(input_ids=ids) if name != "gpt2" else model.transformer(input_ids=ids)
+    measured = sum(saved.values())
+    estimated = fit.activation_bytes(model.config, 256, 4, checkpointing=False)
+    del kept
+    assert 0.6 < estimated / measured < 1.6, estimated / measured
+    assert fit.activation_bytes(model.config, 256, 4, checkpointing=True) < 0.5 * estimated
+
+
+def test_lines_say_when_it_does_not_fit(tiny_model: Callable[..., Any]) -> None:
+    found = fit.estimate(tiny_model().config, tokens_per_step=64, dtype=torch.float32)
+    assert found.fits
+    tight = replace(found, available=found.total - 1)
+    assert not tight.fits
+    assert "does not fit" in "\n".join(tight.lines())
+    assert found.seconds(1000, 1e9) > 0
+
+
+def test_precision() -> None:
+    assert pick_dtype("fp16") == (torch.float16, "fp16: asked for in the recipe")
+    dtype, reason = pick_dtype("auto", "cpu")
+    assert dtype in (torch.bfloat16, torch.float32)
+    assert reason.startswith(("bf16: ", "fp32: "))
+    assert matmul_rate(torch.float32, size=64) > 1e6
