@@ -6,7 +6,6 @@ Run as `python -m seedling.tokenizer FOLDER` to train one on the pre-training te
 import json
 import sys
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -66,7 +65,7 @@ def main() -> None:
     """Train on the first 40,000 documents: enough to see every word of the tables many times."""
     from seedling.corpus import documents
 
-    save(train_tokenizer(islice(documents(seed=0), 40_000)), Path(sys.argv[1]))
+    save(train_tokenizer(documents(seed=0, count=40_000)), Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def test_every_option_that_changes_the_score_changes_the_signature(metric: Metri
 
 def test_importing_all_metrics_is_cheap() -> None:
     code = (
-        "import sys; from tuneloop.evaluate.config import EvaluateConfig; from tuneloop.evaluate.metrics import METRICS;"
+        "import sys; from tuneloop.evaluate.config import EvaluateConfig\n"
+        "from tuneloop.evaluate.metrics import METRICS\n"
         "EvaluateConfig(); [METRICS.load(name) for name in METRICS.names()];"
         "print([m for m in ('torch', 'transformers', 'numpy', 'scipy', 'jinja2', 'matplotlib') if m in sys.modules])"
     )

@@ -6,7 +6,15 @@ import typer
 
 from tuneloop.cli.options import AsJson, emit
 
-app = typer.Typer(help="List known base models and fetch them.", no_args_is_help=False, invoke_without_command=True)
+ABOUT = """List known base models and fetch them.
+
+Examples:
+
+  tuneloop bases
+
+  tuneloop bases get smollm2-135m-instruct
+"""
+app = typer.Typer(help=ABOUT, no_args_is_help=False, invoke_without_command=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of the list.", show_default=False)]
 
 

@@ -7,7 +7,7 @@ import typer
 from tuneloop.cli.options import RUNS, Again, AsJson, RecipeArgument, RunsFolder, Settings, emit
 
 TuneRun = Annotated[
-    str | None, typer.Option("--tuned", metavar="RUN", help="The tune run to measure; default: the finished one of this recipe.")
+    str | None, typer.Option("--tuned", metavar="RUN", help="Tune run to measure, by folder, part of its name, or latest; default: the finished one of this recipe.")
 ]
 
 
@@ -33,6 +33,7 @@ def command(
 
     job = lifecycle.Job(load_recipe(recipe, settings), runs, again)
     prepared = lifecycle.prepare(job)
-    chosen = resolve(runs, tuned) if tuned else lifecycle.finished_tuning(job, prepared)
+    chosen = resolve(runs, tuned, stage="tune", done=True) if tuned else lifecycle.finished_tuning(job, prepared)
     run = lifecycle.evaluate(job, prepared, chosen)
+    lifecycle.show(run)
     emit({"run": str(run.path), "report": str(run.out / "report.html")}, as_json)

@@ -6,15 +6,17 @@ import typer
 
 from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
 
-Evaluated = Annotated[str, typer.Argument(metavar="RUN", help="A finished evaluate run.", show_default=False)]
+Evaluated = Annotated[str, typer.Argument(metavar="RUN", help="A finished evaluate run: folder, part of its name, or latest.", show_default=False)]
 
 
 def command(run: Evaluated, runs: RunsFolder = RUNS, as_json: AsJson = False) -> None:
     """Show the table of an evaluation and where its pages lie.
 
-    Example:
+    Examples:
 
-      tuneloop report runs/20261201-0945-evaluate-support-desk-91c2
+      tuneloop report latest
+
+      tuneloop report runs/20261201-0945-evaluate-support-desk-91c2 --json
     """
     from tuneloop.flows.inspect import report
 

@@ -9,13 +9,13 @@ def command(
     """Prepare, tune, evaluate and report: from raw files to a tuned model with its numbers.
 
     Stages that are finished for the same recipe and the same files are not run again; an interrupted tuning goes on
-    where it stopped.
+    where it stopped, to the same result as if it had not been interrupted.
 
     Examples:
 
       tuneloop run recipe.yaml
 
-      tuneloop run recipe.yaml --set tune.epochs=1 --set tune.method.lora.rank=32
+      tuneloop run recipe.yaml --set seed=7 --set tune.method.lora.rank=32
     """
     from tuneloop.flows import lifecycle
     from tuneloop.flows.recipe import load_recipe

@@ -2,14 +2,20 @@
 
 import json
 
+from tuneloop.cli.options import AsJson, emit
 
-def command() -> None:
+
+def command(as_json: AsJson = False) -> None:
     """Print the JSON Schema of recipes, for completion and checks in editors.
 
     Example:
 
       tuneloop schema > recipe.schema.json
     """
-    from tuneloop.flows.recipe import Recipe
+    from tuneloop.flows.reference import schema
 
-    print(json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False))
+    found = schema()
+    if as_json:
+        emit(found, as_json)
+    else:
+        print(json.dumps(found, indent=2, ensure_ascii=False))

@@ -8,10 +8,10 @@ import typer
 from tuneloop.cli.options import RUNS, Again, AsJson, RunsFolder, Settings, emit
 
 OptionalRecipe = Annotated[
-    Path | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)
+    Path | None, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)
 ]
 Resume = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Continue this interrupted run (folder or part of its name).")
+    str | None, typer.Option("--resume", metavar="RUN", help="Continue this interrupted run: folder, part of its name, or latest.")
 ]
 
 
@@ -31,7 +31,7 @@ def command(
 
       tuneloop tune recipe.yaml
 
-      tuneloop tune --resume runs/20261201-0930-tune-support-desk-7f3a
+      tuneloop tune --resume latest
     """
     from tuneloop.core.errors import RecipeError
     from tuneloop.core.runs import resolve
@@ -43,7 +43,7 @@ def command(
     if resume is not None:
         if settings or again:
             raise RecipeError("--resume continues a run as it was recorded: leave --set and --again out")
-        run = lifecycle.resume(resolve(runs, resume).path)
+        run = lifecycle.resume(resolve(runs, resume, stage="tune", done=False).path)
     else:
         assert recipe is not None
         job = lifecycle.Job(load_recipe(recipe, settings), runs, again)

@@ -1,6 +1,7 @@
 """JSON and JSON Lines files: strict reading with file:line in every error, atomic writing.
 
-orjson reads (fast, strict), except texts with integers beyond 64 bits, which it would turn into floats in silence.
+orjson reads (fast, strict), except texts with integers beyond 64 bits, which it would turn into floats in silence, and
+with halves of surrogate pairs, which occur in scraped text and are a row's fault, not the file's.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import orjson
 
 from tuneloop.core.errors import DataError
 
-
-_LONG_INTEGER = re.compile(r"[0-9]{19}")
+_BEYOND_ORJSON = re.compile(r"[0-9]{19}|\\u[dD][89a-fA-F]")
 
 
 def parse(text: str | bytes) -> Any:
-    """One JSON value, integers exact. Raises ValueError on anything that is not exactly one value."""
+    """One JSON value, integers exact. Raises ValueError on anything that is not exactly one value (NaN is none)."""
     plain = text if isinstance(text, str) else text.decode("utf-8")
-    if _LONG_INTEGER.search(plain):
-        return json.loads(plain)
+    if _BEYOND_ORJSON.search(plain):
+        return json.loads(plain, parse_constant=_refuse_constant)
     return orjson.loads(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def dump(value: Any) -> bytes:

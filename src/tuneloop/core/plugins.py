@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -64,15 +64,18 @@ class Family(Generic[P]):
                 self._loaded[name] = self._class_of(importlib.import_module(f"{self.package}.{name}"))
             else:
                 known = self.names()
-                raise KeyError(f"unknown {self.name} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+                raise KeyError(f"no '{name}' among the {self.name}{did_you_mean(name, known)}; known: {', '.join(known)}")
         return self._loaded[name]
 
     def name_of(self, plugin: P) -> str:
         """The name under which a plug-in was loaded."""
         return next(name for name, loaded in self._loaded.items() if loaded is type(plugin))
 
-    def make(self, choice: object) -> P:
-        """A plug-in from `name`, `{name: options}` or an instance. Raises ValidationError with the options' places."""
+    def make(self, choice: object, context: Any = None) -> P:
+        """A plug-in from `name`, `{name: options}` or an instance. Raises ValidationError with the options' places.
+
+        `context` is pydantic's, in which a recipe's folder reaches paths among the options.
+        """
         if isinstance(choice, self.interface):
             for name in [] if type(choice) in self._loaded.values() else self.names():
                 self.load(name)
@@ -81,14 +84,14 @@ class Family(Generic[P]):
             choice = {choice: {}}
         if not isinstance(choice, dict) or len(cast("dict[Any, Any]", choice)) != 1:
             raise PydanticCustomError(
-                "choice", "write one name or one {{name: {{options}}}} of: {names}", {"names": ", ".join(self.names())}
+                "choice", "write one name or one {name: {options}} of: {names}", {"names": ", ".join(self.names())}
             )
         ((name, options),) = cast("dict[str, Any]", choice).items()
         try:
             chosen = self.load(str(name))
         except KeyError as error:
             raise PydanticCustomError("choice", "{message}", {"message": error.args[0]}) from None
-        return chosen.model_validate(options if options is not None else {})
+        return chosen.model_validate(options if options is not None else {}, context=context)
 
     def _outside(self) -> list[Any]:
         return list(entry_points(group=f"tuneloop.{self.name}"))
@@ -104,8 +107,9 @@ class Family(Generic[P]):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         dump: Callable[[P], dict[str, Any]] = lambda plugin: {self.name_of(plugin): plugin.model_dump(mode="json")}
-        return core_schema.no_info_plain_validator_function(
-            self.make, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+        make: Callable[[Any, ValidationInfo], P] = lambda choice, info: self.make(choice, info.context)
+        return core_schema.with_info_plain_validator_function(
+            make, serialization=core_schema.plain_serializer_function_ser_schema(dump)
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -35,11 +35,23 @@ InputPath = Annotated[str, AfterValidator(_find_input)]
 
 @dataclass
 class Source:
-    """A recipe as written: its plain value and the line on which each key stands."""
+    """A recipe as written: its plain value, the line on which each key stands, and the settings that changed it."""
 
     name: str
     value: dict[str, Any] = field(default_factory=dict[str, Any])
     lines: dict[Loc, int] = field(default_factory=dict[Loc, int])
+    settings: dict[Loc, str] = field(default_factory=dict[Loc, str])
+
+    def place_of(self, loc: Loc) -> tuple[int, str]:
+        """A number to sort by, and file:line or the setting that is at fault."""
+        for end in range(len(loc), 0, -1):
+            if loc[:end] in self.settings:
+                return 0, f"--set {self.settings[loc[:end]]}"
+        below = [setting for other, setting in self.settings.items() if other[: len(loc)] == loc]
+        if below and loc not in self.lines:
+            return 0, f"--set {below[-1]}"
+        line = self.line_of(loc)
+        return line or 0, f"{self.name}:{line}" if line else self.name
 
     def line_of(self, loc: Loc) -> int | None:
         """The line of the longest known beginning of `loc`."""
@@ -69,7 +81,10 @@ def parse_yaml(text: str, name: str) -> Source:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
-        raise RecipeError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        told = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
+        raise RecipeError(f"{place}: not valid YAML: {told or error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{name}: not a recipe: nested too deeply, or an alias (*name) stands inside itself") from error
     finally:
         loader.dispose()
     if not isinstance(value, dict):
@@ -95,55 +110,68 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, loc: Loc, source: Sourc
     return cast(Any, loader.construct_object(node))
 
 
-def override(value: dict[str, Any], settings: Sequence[str]) -> None:
-    """Applies `a.b.c=value` settings (values are YAML) to a plain recipe, in place. List elements go by number."""
+def override(value: dict[str, Any], settings: Sequence[str]) -> dict[Loc, str]:
+    """Applies `a.b.c=value` settings (values are YAML) to a plain recipe, in place. List elements go by number.
+
+    Returns the settings by the places that they changed.
+    """
+    places: dict[Loc, str] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise RecipeError(f"--set {setting}: write it as key.key=value, e.g. --set tune.epochs=2")
         keys = path.split(".")
         target: Any = value
+        loc: list[int | str] = []
         for key in keys[:-1]:
+            loc.append(int(key) if isinstance(target, list) and key.isdecimal() else key)
             target = _descend(target, key, setting)
         try:
             new = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {setting}: the value is not valid YAML") from error
-        if isinstance(target, list):
-            target[_index(cast("list[Any]", target), keys[-1], setting)] = new
-        else:
-            target[keys[-1]] = new
+        last = _index(cast("list[Any]", target), keys[-1], setting) if isinstance(target, list) else keys[-1]
+        target[last] = new
+        places[(*loc, last)] = setting
+    return places
 
 
 def _descend(target: Any, key: str, setting: str) -> Any:
     if isinstance(target, list):
         items = cast("list[Any]", target)
         index = _index(items, key, setting)
-        if isinstance(items[index], str):  # a plug-in named without options
-            items[index] = {items[index]: {}}
+        items[index] = _branch(items[index], key, setting)
         return items[index]
-    child = target.get(key)
-    if isinstance(child, str):
-        child = {child: {}}
-    target[key] = {} if child is None else child
+    target[key] = _branch(target.get(key), key, setting)
     return target[key]
 
 
+def _branch(child: Any, key: str, setting: str) -> Any:
+    """What a setting can go into: a plug-in named without options gets room for them."""
+    if child is None:
+        return {}
+    if isinstance(child, str):
+        return {child: {}}
+    if not isinstance(child, (dict, list)):
+        raise RecipeError(f"--set {setting}: '{key}' is {child!r}; nothing can be set below it")
+    return cast(Any, child)
+
+
 def _index(items: list[Any], key: str, setting: str) -> int:
-    if not key.isdigit() or int(key) >= len(items):
-        raise RecipeError(f"--set {setting}: '{key}' is no index of a list of {len(items)}")
+    if not key.isdecimal() or int(key) >= len(items):
+        known = f"its {len(items)} elements count from 0" if items else "it is empty"
+        raise RecipeError(f"--set {setting}: '{key}' is no element of the list: {known}")
     return int(key)
 
 
 def load(model: type[B], source: Source, settings: Sequence[str] = ()) -> B:
     """The typed tree. Raises RecipeError with every problem at once, each with file:line and a suggestion."""
-    override(source.value, settings)
+    source.settings.update(override(source.value, settings))
     folder = Path(source.name).parent if Path(source.name).is_file() else None
     try:
         return model.model_validate(source.value, context={"folder": folder})
     except ValidationError as error:
-        problems = [_explain(model, source, dict(problem)) for problem in error.errors(include_url=False)]
-        raise RecipeError("\n".join(text for _, text in sorted(problems))) from None
+        raise RecipeError("\n".join(_explain(model, source, error.errors(include_url=False)))) from None
 
 
 def dump(branch: Branch) -> str:
@@ -151,29 +179,47 @@ def dump(branch: Branch) -> str:
     return yaml.safe_dump(branch.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _explain(model: type[Branch], source: Source, problem: dict[str, Any]) -> tuple[int, str]:
-    """The line to sort by, and one problem in words."""
-    loc, siblings = _locate(model, source.value, problem["loc"])
-    line = source.line_of(loc)
-    return line or 0, _describe(loc, siblings, problem, f"{source.name}:{line}" if line else source.name)
+def _explain(model: type[Branch], source: Source, errors: Sequence[Any]) -> list[str]:
+    """The problems in words, in the order of the file."""
+    told: dict[tuple[int, str], list[str]] = {}
+    for problem in errors:
+        loc, siblings = _locate(model, source.value, problem["loc"])
+        line, place = source.place_of(loc)
+        key = ".".join(str(part) for part in loc)
+        head, message = _describe(key, siblings, dict(problem))
+        told.setdefault((line, f"{place}: {head}"), []).append(message)
+    return [head + _either(messages) for (_, head), messages in sorted(told.items())]
 
 
-def _describe(loc: Loc, siblings: list[str], problem: dict[str, Any], place: str) -> str:
-    key = ".".join(str(part) for part in loc)
-    if problem["type"] == "extra_forbidden":
-        known = f"; known here: {', '.join(siblings)}" if siblings else ""
-        return f"{place}: unknown key '{key}'{did_you_mean(str(loc[-1]), siblings)}{known}"
-    if problem["type"] == "missing":
-        return f"{place}: '{key}' is required"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    given = problem["input"]
-    scalar = isinstance(given, (str, int, float, bool)) and problem["type"] != "choice"
+def _either(messages: list[str]) -> str:
+    """One message; several at one place are the alternatives of a union, of which each was tried."""
+    *others, last = messages
+    return "; or ".join([*(message.partition(", given: ")[0] for message in others), last])
+
+
+def _describe(key: str, siblings: list[str], problem: dict[str, Any]) -> tuple[str, str]:
+    """(key and what leads to it, what is wrong with it)."""
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        known = f"; known here: {', '.join(siblings)}" if siblings else "; it has no options"
+        return f"unknown key '{key}'", f"{did_you_mean(key.rpartition('.')[2], siblings)}{known}"
+    if kind == "missing":
+        return f"'{key}' is required", ""
+    message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        message = "must be a mapping" + (f" with the keys {', '.join(siblings)}" if siblings else "")
+    elif kind in ("list_type", "tuple_type"):
+        message = "must be a list"
+    scalar = isinstance(given, (str, int, float, bool)) and kind not in ("choice", "value_error")
     shown = f", given: {given!r}" if scalar else ""
-    return f"{place}: {key}: {message}{shown}" if key else f"{place}: {message}"
+    return f"{key}: " if key else "", f"{message}{shown}"
 
 
 def _locate(model: type[Branch], value: Any, loc: Loc) -> tuple[Loc, list[str]]:
-    """The place in the file (with plug-in names, which pydantic leaves out) and the keys known beside the last one."""
+    """The place in the file, and the keys known beside (or, for a branch, below) its last one.
+
+    Plug-in names, which pydantic leaves out, are put in; the tags of unions, which it puts in, are left out.
+    """
     found: list[int | str] = []
     owner: Any = model
     siblings: list[str] = []
@@ -184,6 +230,8 @@ def _locate(model: type[Branch], value: Any, loc: Loc) -> tuple[Loc, list[str]]:
                 break
             found.append(options[0])
             owner, value = owner.load(options[0]), options[1]
+        if owner is None or get_origin(owner) in (Union, types.UnionType):
+            break
         siblings = list(owner.model_fields) if isinstance(owner, type) and issubclass(owner, Branch) else []
         found.append(part)
         owner = _child(owner, part)
@@ -191,6 +239,8 @@ def _locate(model: type[Branch], value: Any, loc: Loc) -> tuple[Loc, list[str]]:
             value = value[part]
         except (KeyError, IndexError, TypeError):
             value = None
+    if isinstance(owner, type) and issubclass(owner, Branch):
+        siblings = list(owner.model_fields)
     return tuple(found), siblings
 
 

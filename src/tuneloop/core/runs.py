@@ -10,9 +10,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +51,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """An existing run. Raises RunError when there is none at `path`."""
         if not (path / "run.json").is_file():
-            raise RunError(f"{path}: not a run folder (no run.json). `tuneloop runs` lists the runs.")
+            raise RunError(f"{path}: not a run folder (no run.json). `tuneloop runs list` shows the runs.")
         record = jsonl.read(path / "run.json")
         if not isinstance(record, dict) or "stage" not in record:
             raise RunError(f"{path}/run.json: not the record of a run")
@@ -69,8 +68,9 @@ class Run:
 
     @property
     def status(self) -> str:
-        """created, running, interrupted, failed or done."""
-        return self.record["status"]
+        """created, running, interrupted, failed or done; a run that was killed while running is interrupted."""
+        stated: str = self.record["status"]
+        return "interrupted" if stated == "running" and not _is_held(self.path) else stated
 
     @property
     def done(self) -> bool:
@@ -87,8 +87,12 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            files = sorted(path for path in self.out.rglob("*") if path.is_file() and "checkpoints" not in path.parts)
-            self.record["outputs"] = {str(path.relative_to(self.out)): digest.of_file(path) for path in files}
+            files = {str(path.relative_to(self.out)): path for path in sorted(self.out.rglob("*")) if path.is_file()}
+            self.record["outputs"] = {
+                name: digest.of_file(path)
+                for name, path in files.items()
+                if not name.startswith(("checkpoints/", "."))  # a leading dot: what a killed process had not finished
+            }
             self.record.update(status="done", finished=_now())
             self._write()
             jsonl.write_text(self.path / "DONE", _now() + "\n")
@@ -115,10 +119,10 @@ def run_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) ->
     return digest.of_value({"stage": stage, "config": config, "inputs": inputs, "tuneloop": __version__})
 
 
-def all_runs(root: Path) -> Iterator[Run]:
+def all_runs(root: Path) -> list[Run]:
     """All runs below `root`, oldest first."""
-    for path in sorted(root.glob("*/run.json")):
-        yield Run.open(path.parent)
+    found = [Run.open(path.parent) for path in root.glob("*/run.json")]
+    return sorted(found, key=lambda run: (datetime.fromisoformat(run.record["created"]), run.path.name))
 
 
 def find(root: Path, key: str, *, done: bool) -> Run | None:
@@ -127,18 +131,29 @@ def find(root: Path, key: str, *, done: bool) -> Run | None:
     return matching[-1] if matching else None
 
 
-def resolve(root: Path, name: str) -> Run:
-    """A run by path, by folder name or by an unambiguous part of the name, below `root`; `latest` is the newest."""
+def resolve(root: Path, name: str, *, stage: str | None = None, done: bool | None = None) -> Run:
+    """A run by path, by folder name or by an unambiguous part of the name, below `root`; `latest` is the newest.
+
+    `stage` and `done` choose where a name fits several runs; a name that fits one is taken as it is.
+    """
     if (Path(name) / "run.json").is_file():
         return Run.open(Path(name))
-    known = [run.path for run in all_runs(root)]
-    matching = known[-1:] if name == "latest" else [path for path in known if name in path.name]
-    exact = [path for path in matching if path.name == name]
-    if len(exact or matching) == 1:
-        return Run.open((exact or matching)[0])
-    if not matching:
-        raise RunError(f"no run '{name}' in {root}/. `tuneloop runs` lists the runs.")
-    raise RunError(f"'{name}' fits {len(matching)} runs in {root}/: {', '.join(path.name for path in matching[:6])}")
+    known = all_runs(root)
+    matching = [run for run in known if name == "latest" or name in run.path.name]
+    fitting = [run for run in matching if stage in (None, run.stage) and done in (None, run.done)]
+    if name == "latest" and fitting:
+        return fitting[-1]
+    for candidates in ([run for run in known if run.path.name == name], matching, fitting):
+        if len(candidates) == 1:
+            return candidates[0]
+    state = {None: "", True: "finished ", False: "unfinished "}[done]
+    what = f"{state}{stage} run" if stage else f"{state}run"
+    if not matching or name == "latest":
+        wanted = f"no {what}" if name == "latest" else f"no run '{name}'"
+        raise RunError(f"{wanted} in {root}/. `tuneloop runs list` shows what is there.")
+    shown = fitting or matching
+    names = ", ".join(run.path.name for run in shown[-6:])
+    raise RunError(f"'{name}' fits {len(shown)} runs in {root}/; name one: {'… ' if len(shown) > 6 else ''}{names}")
 
 
 def remove(run: Run) -> None:
@@ -158,11 +173,23 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    try:
+        with (path / ".lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _lock(path: Path) -> IO[str]:
     handle = (path / ".lock").open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         handle.close()
         raise RunError(f"{path}: another process is using this run; wait for it or stop it") from error
     return handle
@@ -185,4 +212,5 @@ def _slug(name: str) -> str:
 
 
 def _now() -> str:
-    return datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds")
+    """Local time with its offset; milliseconds keep the order of runs that one command makes."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,8 +15,9 @@ from tuneloop.evaluate.config import ForgettingConfig
 from tuneloop.evaluate.contestant import Answer
 from tuneloop.evaluate.metrics import Score
 from tuneloop.evaluate.scoring import compare, groups, picked
+from tuneloop.evaluate.text import has_unspaced
 
-SIGNATURE = "completion|greedy|strip|starts_with_answer|then_no_word_character|v1"
+SIGNATURE = "completion|greedy|strip|starts_with_answer|as_a_whole_word|v1"
 SLICES = ("kind", "group", "language")
 
 
@@ -54,17 +56,19 @@ def _probe(row: Mapping[str, Any], path: Path, number: int) -> Example:
 
 
 def is_right(completion: str, answer: str) -> bool:
-    """Whether a completion begins with the answer as a whole: what follows is no letter, digit or underscore.
+    """Whether a completion begins with the answer as a whole: what follows does not go on with its last word.
 
-    After a Chinese or Japanese answer anything may follow, since no space ends a word there.
+    A word goes on with letters, digits and underscores, a number with decimals too. Chinese and Japanese characters
+    end a word and go on with none: after 巴黎 and before 岁 anything may stand.
     """
-    from tuneloop.evaluate.text import has_unspaced
-
     completion, answer = completion.strip(), answer.strip()
     if not completion.startswith(answer):
         return False
     rest = completion[len(answer) :]
-    return not rest or has_unspaced(answer[-1]) or not (rest[0].isalnum() or rest[0] == "_")
+    if not rest or has_unspaced(answer[-1]) or has_unspaced(rest[0]):
+        return True
+    decimals = answer[-1].isdigit() and re.match(r"[.,]\d", rest)
+    return not (rest[0].isalnum() or rest[0] == "_" or decimals)
 
 
 def forgetting_report(

@@ -179,6 +179,7 @@ def _score(line: Json, metric: str | None, who: str) -> float | None:
 
 
 def _sample(line: Json, primary: str | None, report: Json) -> Json:
+    """One question with its answers; a partly right one lies between 0 and 1."""
     prompt = line["prompt"]
     said = []
     for name in contestants(report):
@@ -186,8 +187,13 @@ def _sample(line: Json, primary: str | None, report: Json) -> Json:
         state = "unscored" if score is None else "right" if score >= 1 else "wrong" if score <= 0 else "partly"
         said.append({"who": name, "text": line.get(name), "state": state, "score": score})
     tags = [str(line["meta"][key]) for key in ("kind", "language", "wording") if line.get("meta", {}).get(key)]
-    return {"before": prompt[:-1], "asked": prompt[-1] if prompt else None, "reference": line["reference"], "said": said,
-            "tags": tags, "id": line["id"]}  # fmt: skip
+    return {
+        "before": prompt[:-1],
+        "asked": prompt[-1] if prompt else None,
+        "reference": line["reference"],
+        "said": said,
+        "tags": tags,
+    }
 
 
 # -- data card --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,9 +128,9 @@ def to_markdown(report: Report, context: Context) -> str:
     if "forgetting" in value:
         lines += _forgetting(value["forgetting"])
     lines += ["", "## Signatures", ""]
-    lines += [f"- {name}: `{entry['signature']}`" for name, entry in value["metrics"].items()]
+    lines += [f"- {name}: {_code(entry['signature'])}" for name, entry in value["metrics"].items()]
     if context.run:
-        lines += ["", f"Run: `{context.run}`"]
+        lines += ["", f"Run: {_code(context.run)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -166,3 +167,9 @@ def _plain(text: str) -> str:
     """One line of Markdown that shows the text as it is."""
     escaped = "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in text)
     return " ".join(escaped.split())
+
+
+def _code(text: str) -> str:
+    """A code span that holds any text: its fence is longer than every run of backticks inside."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"

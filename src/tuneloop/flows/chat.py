@@ -24,7 +24,7 @@ def chat(model: str, root: Path, messages: Sequence[str], system: str | None, ma
             history.append(Message("user", text))
             answers.append(_answer(contestant, history, max_new_tokens))
             history.append(Message("assistant", answers[-1]))
-            console.console().print(answers[-1], markup=False) if not messages else print(answers[-1], flush=True)
+            print(answers[-1], flush=True)
         return answers
 
 
@@ -57,7 +57,7 @@ def _typed() -> Iterator[str]:
 def _named(model: str, root: Path) -> str:
     """A run's folder where the name fits a run, else the name of a base."""
     try:
-        return str(resolve(root, model).path)
+        return str(resolve(root, model, stage="tune", done=True).path)
     except RunError:
         if root.is_dir() and any(model in path.name for path in root.iterdir()):
             raise  # it was meant as a run

@@ -14,7 +14,7 @@ from tuneloop.track import console
 
 def merge(name: str, root: Path, out: Path | None, dtype: str | None) -> dict[str, Any]:
     """Merges a run's adapter into its base at `out` (default: out/merged in the run), checked before it counts."""
-    return merge_run(resolve(root, name), out, dtype)
+    return merge_run(resolve(root, name, stage="tune", done=True), out, dtype)
 
 
 def merge_run(run: Run, out: Path | None = None, dtype: str | None = None) -> dict[str, Any]:
@@ -32,8 +32,11 @@ def merge_run(run: Run, out: Path | None = None, dtype: str | None = None) -> di
         raise RunError(f"{run.path} holds a whole model, nothing to merge: {run.out / 'model'} is ready to use")
     if dtype is not None and dtype not in DTYPES:
         raise RunError(f"--dtype {dtype}: known are {', '.join(DTYPES)}")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"--out {out} exists already, and merge never overwrites; name a new folder")
     base = find_base(tuned_config(load_recipe(run.path / "recipe.yaml").model, run.path))
     target = out or run.out / "merged"
     check = merging.merge(base, adapter, target, dtype=DTYPES[dtype] if dtype else None)
-    console.say(f"[bold]merged[/]     {target}\n{check}")
+    console.decided("merged", str(target))
+    console.decided("checked", str(check))
     return {"folder": str(target), "check": dataclasses.asdict(check)}

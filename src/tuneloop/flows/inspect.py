@@ -31,7 +31,7 @@ def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
         overlong=recipe.tune.overlong,
     )
     for decision in renderer.decisions:
-        console.say(f"[bold]decided[/]  {decision}")
+        console.decided("decided", decision)
     console.say(to_rich(rows))
     if html is not None:
         jsonl.write_text(html, to_html(rows))
@@ -43,7 +43,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     """Everything that can be known before a run: rows, losses, tokens, a masked row, memory, time."""
     import torch
 
-    from tuneloop.data.prepare import collect, say
+    from tuneloop.data.prepare import collect, nothing_left, say
     from tuneloop.forward.plan import token_budget
     from tuneloop.models import fit
     from tuneloop.models.find import find_base
@@ -56,13 +56,15 @@ def check(recipe: Recipe) -> dict[str, Any]:
 
     collected = collect(recipe.data, recipe.seed)
     say(collected)
+    if not collected.splits.train:
+        raise nothing_left(collected.splits.drops)
     base = find_base(recipe.model)
     renderer = Renderer(load_tokenizer(base))
     train = collected.splits.train
     rows = render_rows(renderer, train, recipe.tune, "render")
     for decision in (*base.decisions, *renderer.decisions):
-        console.say(f"[bold]decided[/]    {decision}")
-    console.say(f"[bold]rows[/]       {losses_in_words(rows, len(train))}")
+        console.decided("decided", decision)
+    console.decided("rows", losses_in_words(rows, len(train)))
     console.say(to_rich(preview_rows(renderer, train, 1)))
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -106,17 +108,15 @@ def check(recipe: Recipe) -> dict[str, Any]:
 
 
 def report(name: str, root: Path) -> dict[str, Any]:
-    """The table of a finished evaluation; for a tune run, that of its newest evaluation."""
+    """The table of a finished evaluation, and where its pages lie."""
     from tuneloop.evaluate.report import read
-    from tuneloop.evaluate.table import to_rich
+    from tuneloop.flows import lifecycle
 
-    run = resolve(root, name)
+    run = resolve(root, name, stage="evaluate", done=True)
     if run.stage != "evaluate" or not run.done:
-        raise RunError(f"{run.path} is a {run.status} '{run.stage}' run; `tuneloop runs` shows the evaluate runs")
-    found = read(run.out)
-    console.say(to_rich(found))
-    console.say(f"pages: {run.out / 'report.html'}, {run.out / 'report.md'}")
-    return found.value
+        raise RunError(f"{run.path} is a {run.status} '{run.stage}' run; report takes a finished evaluate run")
+    lifecycle.show(run)
+    return read(run.out).value
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from tuneloop.core import digest, jsonl, runs
 from tuneloop.core import recipe as loading
 from tuneloop.core.errors import RunError
 from tuneloop.core.runs import Run
-from tuneloop.evaluate.report import Context
+from tuneloop.evaluate.report import Context, read
 from tuneloop.evaluate.table import to_rich
 from tuneloop.flows import contestants
 from tuneloop.flows.recipe import Recipe, load_recipe
@@ -32,6 +32,18 @@ def run(job: Job) -> dict[str, Any]:
     prepared = prepare(job)
     tuned = tune(job, prepared)
     evaluated = evaluate(job, prepared, tuned)
+    show(evaluated)
+    return result(prepared, tuned, evaluated)
+
+
+def show(evaluated: Run) -> None:
+    """The table of an evaluation and where its pages lie."""
+    console.say(to_rich(read(evaluated.out)))
+    console.say(f"report: [bold]{evaluated.out / 'report.html'}[/]")
+
+
+def result(prepared: Run, tuned: Run, evaluated: Run) -> dict[str, Any]:
+    """What `--json` prints for the whole job."""
     return {
         "runs": {"prepare": str(prepared.path), "tune": str(tuned.path), "evaluate": str(evaluated.path)},
         "report": str(evaluated.out / "report.html"),
@@ -125,8 +137,7 @@ def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -
         "base": contestants.entrant(recipe.model, recipe.seed),
         "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed),
     }
-    report = stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run))
-    console.say(to_rich(report))
+    stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run))
 
 
 def context(recipe: Recipe, prepared: Run, tuned: Run, run: Run) -> Context:

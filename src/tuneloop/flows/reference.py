@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic_core import PydanticUndefined
+from rich.text import Text
 
 from tuneloop.core.errors import RecipeError
 from tuneloop.core.plugins import Family, did_you_mean
@@ -31,12 +33,21 @@ def list_family(name: str) -> dict[str, Any]:
     chosen = {name: known[name]} if name else known
     result = {title: [_describe(family, plugin) for plugin in family.names()] for title, family in chosen.items()}
     for title, plugins in result.items():
-        console.say(f"[bold]{title}[/]")
+        console.say(Text(title, "bold"))
         for plugin in plugins:
-            console.say(f"  [cyan]{plugin['name']:<20}[/]{plugin['about']}")
+            console.say(Text.assemble("  ", (f"{plugin['name']:<20}", "cyan"), plugin["about"]))
             for option in plugin["options"] if name else []:
-                console.say(f"      {option['name']:<18}{option['about']} [dim](default: {option['default']})[/]")
+                about = f"      {option['name']:<20}{' '.join(option['about'].split())} "
+                given = "required" if option["required"] else f"default: {json.dumps(option['default'])}"
+                console.say(Text.assemble(about, (f"({given})", "dim")))
     return result
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of recipes."""
+    from tuneloop.flows.recipe import Recipe
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
 
 
 def _describe(family: Family[Any], name: str) -> dict[str, Any]:
@@ -45,6 +56,7 @@ def _describe(family: Family[Any], name: str) -> dict[str, Any]:
         {
             "name": key,
             "about": field.description or "",
+            "required": field.is_required(),
             "default": None if field.default is PydanticUndefined else field.get_default(call_default_factory=True),
         }
         for key, field in plugin.model_fields.items()

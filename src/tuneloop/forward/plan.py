@@ -18,9 +18,9 @@ def token_budget(device: str) -> int:
     return TOKEN_BUDGET.get(device.partition(":")[0], TOKEN_BUDGET["cuda"])
 
 
-def epoch_steps(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Row numbers of each optimizer step of an epoch, shuffled. The last step may be smaller; no row is left out."""
-    order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
+def epoch_steps(count: int, batch_size: int, seed: int, epoch: int, shuffle: bool = True) -> list[list[int]]:
+    """Row numbers of each optimizer step of an epoch. The last step may be smaller; no row is left out."""
+    order = np.random.default_rng([seed, epoch]).permutation(count).tolist() if shuffle else list(range(count))
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tuneloop.render.template import Renderer
 
 WASTE = 0.125  # share of padding that a batch may have; the price of fewer, larger batches
+FREE = 128  # padded tokens that a batch may have in any case: reading the weights once more costs as much
 SHORTEST_SHARED = 8  # a shared beginning below this is not worth its attention mask
 
 
@@ -60,7 +61,8 @@ class TransformersEngine:
                 decoder = _Decoder(self.model, core, context, max_new_tokens, frozenset(stop_ids))
                 plain = decoder.plain(longest)
                 shared = decoder.read_shared([prompts[row] for row in order]) if plain else None
-                for batch in _batches(order, prompts, self.batch_tokens, WASTE if plain else 0.0):
+                start = shared.get_seq_length() if shared is not None else 0
+                for batch in _batches(order, list(map(len, prompts)), self.batch_tokens, start, plain):
                     for row, ids in self._decode(decoder, batch, prompts, shared):
                         completions[row] = self._completion(ids, decoder.stop_ids)
                         if progress is not None:
@@ -193,22 +195,25 @@ class _Decoder:
         cache.reorder_cache(torch.tensor(rows, dtype=torch.long, device=self.core.device))  # type: ignore[arg-type]
 
 
-def _batches(
-    order: list[int], prompts: Sequence[Sequence[int]], batch_tokens: int, waste: float
-) -> Iterator[list[int]]:
-    """Rows, longest prompt first, cut into batches of at most `batch_tokens` padded tokens and `waste` padding."""
-    batch: list[int] = []
-    real = 0
+def _batches(order: list[int], lengths: Sequence[int], batch_tokens: int, start: int, padding: bool) -> list[list[int]]:
+    """Rows, longest prompt first, cut into batches of at most `batch_tokens` padded tokens.
+
+    The first `start` tokens of all prompts are shared and computed once; padding counts against what is left. A batch
+    may have WASTE of it, or FREE tokens, which cost less than the passes of a further batch.
+    """
+    batches: list[list[int]] = []
+    longest = real = 0
     for row in order:
-        length = len(prompts[row])
-        padded = (len(batch) + 1) * len(prompts[batch[0]]) if batch else length
-        if batch and (padded > batch_tokens or padded - real - length > waste * padded):
-            yield batch
-            batch, real = [], 0
-        batch.append(row)
-        real += length
-    if batch:
-        yield batch
+        own = lengths[row] - start
+        rows = len(batches[-1]) + 1 if batches else 1
+        excess = rows * longest - real - own
+        allowed = max(WASTE * rows * longest, FREE) if padding else 0
+        if not batches or rows * (start + longest) > batch_tokens or excess > allowed:
+            batches.append([])
+            longest, real = own, 0
+        batches[-1].append(row)
+        real += own
+    return batches
 
 
 def _refusal(prompt: Sequence[int], context: int | None) -> Completion | None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from tuneloop.core import jsonl
+from tuneloop.core.errors import DataError
 
 NOT_PLOTTED = {"step", "epoch"}
 
@@ -43,7 +44,15 @@ class Metrics:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl. A last line that a kill cut short is left out; a corrupt one elsewhere is an error."""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [jsonl.parse(line) for line in whole.splitlines() if line.strip()]
+    """The rows of a metrics.jsonl. A last line that a kill cut short is left out.
+
+    Raises DataError with file:line for a corrupt one elsewhere.
+    """
+    *whole, _ = path.read_bytes().split(b"\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(whole, 1):
+        try:
+            rows.append(jsonl.parse(line))
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
+    return rows

@@ -89,7 +89,9 @@ def train(job: Job) -> Progress:
         while progress.step < job.total_steps and not progress.stopped:
             epoch, index = divmod(progress.step, job.steps_per_epoch)
             if epoch != planned:
-                plan, planned = epoch_steps(len(job.rows), job.config.batch_size, job.seed, epoch), epoch
+                config = job.config
+                plan = epoch_steps(len(job.rows), config.batch_size, job.seed, epoch, config.shuffle)
+                planned = epoch
             row = _step(job, plan[index], lengths, progress.step)
             progress = replace(progress, step=progress.step + 1)
             row["epoch"] = round(progress.step / job.steps_per_epoch, 4)

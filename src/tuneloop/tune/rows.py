@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tuneloop.core.conversation import Drop, Example
 from tuneloop.core.errors import DataError
-from tuneloop.render.rendered import Rendered, Unrenderable
+from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.tune.config import TuneConfig
@@ -32,15 +32,10 @@ class Rows:
 
 def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:
     """Renders every example. Raises DataError, with the reasons counted, when none is left to train on."""
-    rendered: list[Rendered] = []
-    drops: list[Drop] = []
     with console.progress(title, len(examples)) as bar:
-        for example in examples:
-            try:
-                rendered += renderer.render(example, max_length=config.max_length, overlong=config.overlong)
-            except Unrenderable as error:
-                drops.append(Drop(example, "render", error.reason, example.origin, error.evidence))
-            bar.advance()
+        rendered, drops = renderer.render_all(
+            examples, max_length=config.max_length, overlong=config.overlong, progress=bar
+        )
     if examples and not rendered:
         raise DataError(f"none of {len(examples)} rows can be trained on:\n{_counted(drops)}")
     return Rows(rendered, drops)

@@ -23,7 +23,10 @@ from tuneloop.evaluate.forgetting import forgetting_report, is_right, load_probe
         ("paris", "Paris", False),
         ("巴黎，是", "巴黎", True),
         ("巴黎是法国的首都", "巴黎", True),
-        ("12岁", "12", False),
+        ("12岁", "12", True),
+        ("12.5", "12", False),
+        ("12. The", "12", True),
+        ("x_1", "x", False),
         ("", "Paris", False),
     ],
 )

@@ -155,14 +155,17 @@ def test_out_of_memory_halves_the_batch(model: Any, monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_batches_hold_every_row_once_within_the_budget() -> None:
-    prompts = some_prompts(200, seed=9)
-    order = sorted(range(200), key=lambda row: -len(prompts[row]))
-    for budget, waste in [(1, 0.0), (50, 0.0), (50, 0.2), (10_000, 0.1), (10_000, 1.0)]:
-        batches = list(transformers_engine._batches(order, prompts, budget, waste))
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("budget", [1, 50, 300, 10_000])
+def test_batches_hold_every_row_once_within_the_budget(budget: int, start: int) -> None:
+    lengths = [start + len(prompt) for prompt in some_prompts(300, seed=9)]
+    order = sorted(range(300), key=lambda row: -lengths[row])
+    for padding in (True, False):
+        batches = transformers_engine._batches(order, lengths, budget, start, padding)
         assert [row for batch in batches for row in batch] == order
         for batch in batches:
-            lengths = [len(prompts[row]) for row in batch]
-            padded = max(lengths) * len(lengths)
-            assert padded <= budget or len(batch) == 1
-            assert padded - sum(lengths) <= waste * padded
+            longest = max(lengths[row] for row in batch)
+            assert longest * len(batch) <= budget or len(batch) == 1
+            own = (longest - start) * len(batch)
+            waste = longest * len(batch) - sum(lengths[row] for row in batch)
+            assert waste <= (max(transformers_engine.WASTE * own, transformers_engine.FREE) if padding else 0)

@@ -9,7 +9,7 @@ from tuneloop.evaluate.text import tokens
 class RougeL(Metric):
     """Sentence-level ROUGE-L F-measure with equal weights (Lin 2004, "ROUGE: A Package for Automatic Evaluation").
 
-    Equal to the rouge-score package without stemming on English words; that package itself scores Chinese as 0.
+    English is tokenised as by the rouge-score package without stemming; that package itself scores Chinese as 0.
     """
 
     BETTER = "higher"

@@ -1,0 +1,42 @@
+# Everything from a fresh clone: `make demo` runs the main job, `make test` checks and tests. See README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+# pip takes the CPU build where a configured index or folder carries it and there is no GPU; else the usual one.
+TORCH := torch==2.13.0
+TORCH_CPU := torch==2.13.0+cpu
+
+.PHONY: demo test check format base clean
+
+demo: .venv/.installed
+	$(BIN)/tuneloop demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Rebuilds the embedded base model: text, tokenizer, weights, probes (about an hour on two cores).
+base: .venv/.installed
+	$(BIN)/python -m seedling.build
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "tuneloop needs Python 3.11 or newer; make PYTHON=python3.11 names another one"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@if command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/pip install $(TORCH); \
+	else $(BIN)/pip install $(TORCH_CPU) 2>/dev/null || { \
+		echo "no index with a CPU build of torch is configured for pip: taking the larger default build"; \
+		$(BIN)/pip install $(TORCH); }; fi
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

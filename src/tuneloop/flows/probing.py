@@ -1,0 +1,27 @@
+"""How many facts a base completes in prose: the score of its probes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tuneloop.evaluate.config import ForgettingConfig
+from tuneloop.evaluate.contestant import answers
+from tuneloop.evaluate.forgetting import is_right, load_probes
+from tuneloop.flows.contestants import entrant
+from tuneloop.models.config import ModelConfig
+
+
+def completed(base: str, config: ForgettingConfig) -> dict[str, Any]:
+    """{"right", "n", "kinds": {"kind.language": [right, n]}} of greedy completions."""
+    probes = load_probes(config)
+    with entrant(ModelConfig(base=base), seed=0)() as contestant:
+        given = answers(contestant, probes, config.max_new_tokens)
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for probe, answer in zip(probes, given, strict=True):
+        kind = f"{probe.meta['kind']}.{probe.meta['language']}"
+        asked[kind] += 1
+        right[kind] += answer.text is not None and is_right(answer.text, probe.answer.content)
+    kinds = {kind: [right[kind], asked[kind]] for kind in sorted(asked)}
+    return {"right": sum(right.values()), "n": len(probes), "kinds": kinds}
