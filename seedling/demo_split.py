@@ -95,7 +95,7 @@ def draw_split(rng: random.Random) -> Split:
         usable = [g for g in usable if not any(contains(frozen, w) for w in g)]
         count = max(2, round(HELD_OUT_SHARE * len(group)))
         words.update(chain.from_iterable(rng.sample(usable, min(len(usable), count))))
-    pairs = [(x, y) for x in range(1, 31) for y in range(x, 31)]
+    pairs = [(x, y) for x in range(1, 16) for y in range(x, 16)]
     return Split(frozenset(words), frozenset(rng.sample(pairs, len(pairs) // 4)))
 
 

@@ -6,8 +6,17 @@ import typer
 
 from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A tune run (folder, part of its name, or latest), a model folder, or any base.", show_default=False)]
-Text = Annotated[list[str], typer.Option("-m", "--message", metavar="TEXT", help="Ask this and leave (several: one conversation).")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A tune run (folder, part of its name, or latest), a model folder, or any base.",
+        show_default=False,
+    ),
+]
+Text = Annotated[
+    list[str], typer.Option("-m", "--message", metavar="TEXT", help="Ask this and leave (several: one conversation).")
+]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message.")]
 MaxNew = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Length limit of an answer.")]
 

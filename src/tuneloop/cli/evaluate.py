@@ -7,7 +7,12 @@ import typer
 from tuneloop.cli.options import RUNS, Again, AsJson, RecipeArgument, RunsFolder, Settings, emit
 
 TuneRun = Annotated[
-    str | None, typer.Option("--tuned", metavar="RUN", help="Tune run to measure, by folder, part of its name, or latest; default: the finished one of this recipe.")
+    str | None,
+    typer.Option(
+        "--tuned",
+        metavar="RUN",
+        help="Tune run to measure, by folder, part of its name, or latest; default: the finished one of this recipe.",
+    ),
 ]
 
 

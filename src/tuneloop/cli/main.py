@@ -34,7 +34,7 @@ QUIET = {
 class Commands(TyperGroup):
     """The list of commands in `tuneloop --help`, by what they are for."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, names in COMMANDS.items():
             rows = [(name, (self.commands[name].help or "").partition("\n\n")[0]) for name in names]
             with formatter.section(title):

@@ -7,14 +7,21 @@ import typer
 
 from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
 
-Tuned = Annotated[str, typer.Argument(metavar="RUN", help="A finished tune run with an adapter: folder, part of its name, or latest.", show_default=False)]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="A new folder to write; default: out/merged of the run.")]
+Tuned = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A finished tune run with an adapter: folder, part of its name, or latest.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="A new folder to write; default: out/merged of the run.")
+]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="bf16, fp16 or fp32; default: that of the base's weights.")]
 
 
-def command(
-    run: Tuned, out: Out = None, dtype: Dtype = None, runs: RunsFolder = RUNS, as_json: AsJson = False
-) -> None:
+def command(run: Tuned, out: Out = None, dtype: Dtype = None, runs: RunsFolder = RUNS, as_json: AsJson = False) -> None:
     """Merge an adapter into its base: a standard Hugging Face folder, loaded again and compared before it counts.
 
     Example:

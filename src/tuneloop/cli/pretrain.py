@@ -4,7 +4,11 @@ from tuneloop.cli.options import RUNS, Again, AsJson, RecipeArgument, RunsFolder
 
 
 def command(
-    recipe: RecipeArgument, settings: Settings = [], runs: RunsFolder = RUNS, again: Again = False, as_json: AsJson = False
+    recipe: RecipeArgument,
+    settings: Settings = [],
+    runs: RunsFolder = RUNS,
+    again: Again = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train on documents, every token weighted, with the same loop as `tune`; the method is `full` unless named.
 

@@ -6,7 +6,12 @@ import typer
 
 from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
 
-Evaluated = Annotated[str, typer.Argument(metavar="RUN", help="A finished evaluate run: folder, part of its name, or latest.", show_default=False)]
+Evaluated = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A finished evaluate run: folder, part of its name, or latest.", show_default=False
+    ),
+]
 
 
 def command(run: Evaluated, runs: RunsFolder = RUNS, as_json: AsJson = False) -> None:

@@ -4,7 +4,11 @@ from tuneloop.cli.options import RUNS, Again, AsJson, RecipeArgument, RunsFolder
 
 
 def command(
-    recipe: RecipeArgument, settings: Settings = [], runs: RunsFolder = RUNS, again: Again = False, as_json: AsJson = False
+    recipe: RecipeArgument,
+    settings: Settings = [],
+    runs: RunsFolder = RUNS,
+    again: Again = False,
+    as_json: AsJson = False,
 ) -> None:
     """Prepare, tune, evaluate and report: from raw files to a tuned model with its numbers.
 

@@ -11,7 +11,8 @@ OptionalRecipe = Annotated[
     Path | None, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)
 ]
 Resume = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Continue this interrupted run: folder, part of its name, or latest.")
+    str | None,
+    typer.Option("--resume", metavar="RUN", help="Continue this interrupted run: folder, part of its name, or latest."),
 ]
 
 

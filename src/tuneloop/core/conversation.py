@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from tuneloop.core import digest
 from tuneloop.core.errors import DataError
@@ -157,7 +157,7 @@ class Drop:
     evidence: JsonObject = field(default_factory=dict[str, Any])
 
     def to_json(self) -> JsonObject:
-        example = self.example.to_json() if isinstance(self.example, Example) else cast(JsonObject, self.example)
+        example = self.example.to_json() if isinstance(self.example, Example) else self.example
         return {
             "example": example,
             "step": self.step,

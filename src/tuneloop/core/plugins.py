@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
@@ -64,7 +64,8 @@ class Family(Generic[P]):
                 self._loaded[name] = self._class_of(importlib.import_module(f"{self.package}.{name}"))
             else:
                 known = self.names()
-                raise KeyError(f"no '{name}' among the {self.name}{did_you_mean(name, known)}; known: {', '.join(known)}")
+                hint = did_you_mean(name, known)
+                raise KeyError(f"no '{name}' among the {self.name}{hint}; known: {', '.join(known)}")
         return self._loaded[name]
 
     def name_of(self, plugin: P) -> str:
@@ -100,17 +101,22 @@ class Family(Generic[P]):
         classes = [
             value
             for _, value in inspect.getmembers(module, inspect.isclass)
-            if issubclass(value, self.interface) and value.__module__ == module.__name__ and not inspect.isabstract(value)
+            if issubclass(value, self.interface)
+            and value.__module__ == module.__name__
+            and not inspect.isabstract(value)
         ]
         assert len(classes) == 1, f"{module.__name__} must define exactly one plug-in, found {classes}"
         return classes[0]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        dump: Callable[[P], dict[str, Any]] = lambda plugin: {self.name_of(plugin): plugin.model_dump(mode="json")}
-        make: Callable[[Any, ValidationInfo], P] = lambda choice, info: self.make(choice, info.context)
-        return core_schema.with_info_plain_validator_function(
-            make, serialization=core_schema.plain_serializer_function_ser_schema(dump)
-        )
+        def make(choice: Any, info: ValidationInfo) -> P:
+            return self.make(choice, info.context)
+
+        def dump(plugin: P) -> dict[str, Any]:
+            return {self.name_of(plugin): plugin.model_dump(mode="json")}
+
+        serialization = core_schema.plain_serializer_function_ser_schema(dump)
+        return core_schema.with_info_plain_validator_function(make, serialization=serialization)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         choices: list[JsonSchemaValue] = [{"enum": self.names()}]

@@ -22,7 +22,8 @@ Loc = tuple[int | str, ...]
 
 
 def _find_input(value: str, info: ValidationInfo) -> str:
-    folder: Path | None = (info.context or {}).get("folder")
+    context: dict[str, Path | None] = info.context or {}
+    folder = context.get("folder")
     path = Path(value).expanduser()
     if folder is not None and not path.is_absolute() and not path.exists() and (folder / path).exists():
         return str(folder / path)
@@ -73,7 +74,7 @@ def read_yaml(path: Path) -> Source:
 
 def parse_yaml(text: str, name: str) -> Source:
     """As read_yaml, from text."""
-    loader = yaml.SafeLoader(text)
+    loader: Any = yaml.SafeLoader(text)
     source = Source(name)
     try:
         node = loader.get_single_node()
@@ -84,7 +85,9 @@ def parse_yaml(text: str, name: str) -> Source:
         told = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
         raise RecipeError(f"{place}: not valid YAML: {told or error}") from error
     except RecursionError as error:
-        raise RecipeError(f"{name}: not a recipe: nested too deeply, or an alias (*name) stands inside itself") from error
+        raise RecipeError(
+            f"{name}: not a recipe: nested too deeply, or an alias (*name) stands inside itself"
+        ) from error
     finally:
         loader.dispose()
     if not isinstance(value, dict):
@@ -93,12 +96,12 @@ def parse_yaml(text: str, name: str) -> Source:
     return source
 
 
-def _construct(loader: yaml.SafeLoader, node: yaml.Node, loc: Loc, source: Source) -> Any:
+def _construct(loader: Any, node: yaml.Node, loc: Loc, source: Source) -> Any:
     source.lines.setdefault(loc, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(cast(Any, loader.construct_object(key_node)))
+            key = str(loader.construct_object(key_node))
             line = key_node.start_mark.line + 1
             if key in out:
                 raise RecipeError(f"{source.name}:{line}: the key '{key}' stands twice")
@@ -107,7 +110,7 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, loc: Loc, source: Sourc
         return out
     if isinstance(node, yaml.SequenceNode):
         return [_construct(loader, child, (*loc, i), source) for i, child in enumerate(node.value)]
-    return cast(Any, loader.construct_object(node))
+    return loader.construct_object(node)
 
 
 def override(value: dict[str, Any], settings: Sequence[str]) -> dict[Loc, str]:
@@ -130,8 +133,9 @@ def override(value: dict[str, Any], settings: Sequence[str]) -> dict[Loc, str]:
             new = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {setting}: the value is not valid YAML") from error
-        last = _index(cast("list[Any]", target), keys[-1], setting) if isinstance(target, list) else keys[-1]
-        target[last] = new
+        items = cast("list[Any]", target) if isinstance(target, list) else None
+        last = keys[-1] if items is None else _index(items, keys[-1], setting)
+        cast(Any, target)[last] = new
         places[(*loc, last)] = setting
     return places
 
@@ -229,7 +233,7 @@ def _locate(model: type[Branch], value: Any, loc: Loc) -> tuple[Loc, list[str]]:
             if options is None:
                 break
             found.append(options[0])
-            owner, value = owner.load(options[0]), options[1]
+            owner, value = cast("Family[Any]", owner).load(options[0]), options[1]
         if owner is None or get_origin(owner) in (Union, types.UnionType):
             break
         siblings = list(owner.model_fields) if isinstance(owner, type) and issubclass(owner, Branch) else []
@@ -256,7 +260,7 @@ def _child(owner: Any, part: int | str) -> Any:
         info = owner.model_fields.get(str(part))
         if info is None:
             return None
-        families = [extra for extra in info.metadata if isinstance(extra, Family)]
+        families = _families(info.metadata)
         return families[0] if families else _unwrap(info.annotation)
     if get_origin(owner) in (list, tuple):
         return _unwrap(get_args(owner)[0])
@@ -265,9 +269,13 @@ def _child(owner: Any, part: int | str) -> Any:
     return None
 
 
+def _families(metadata: Sequence[Any]) -> list[Any]:
+    return [extra for extra in metadata if isinstance(extra, Family)]
+
+
 def _unwrap(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
-        families = [extra for extra in get_args(annotation)[1:] if isinstance(extra, Family)]
+        families = _families(get_args(annotation)[1:])
         return families[0] if families else _unwrap(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         inner = [arg for arg in get_args(annotation) if arg is not type(None)]

@@ -5,6 +5,7 @@ Status is stated in run.json, never guessed; DONE is written last; one process a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import os
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from tuneloop import __version__
 from tuneloop.core import digest, jsonl, recipe
@@ -55,7 +56,7 @@ class Run:
         record = jsonl.read(path / "run.json")
         if not isinstance(record, dict) or "stage" not in record:
             raise RunError(f"{path}/run.json: not the record of a run")
-        return cls(path, record)
+        return cls(path, cast("dict[str, Any]", record))
 
     # -- facts --------------------------------------------------------------------------------------------------------
     @property
@@ -102,10 +103,8 @@ class Run:
             self.record.update(
                 status="interrupted" if stopped else "failed", finished=_now(), error="^C" if stopped else message
             )
-            try:
+            with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
                 self._write()
-            except OSError:  # a full disk must not hide the error that it caused
-                pass
         assert self._lock is not None
         self._lock.close()
         self._lock = None

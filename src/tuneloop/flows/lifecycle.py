@@ -85,7 +85,7 @@ def _tuning(job: Job, prepared: Run) -> tuple[dict[str, Any], dict[str, str]]:
     return {**config, "seed": job.recipe.seed}, inputs
 
 
-def resume(path: Path, settings: list[str]) -> Run:
+def resume(path: Path) -> Run:
     """Continues an interrupted tune run to the result that it would have had uninterrupted."""
     run = Run.open(path)
     if run.stage != "tune":
@@ -93,7 +93,7 @@ def resume(path: Path, settings: list[str]) -> Run:
     if run.done:
         console.say(f"{path} is finished; nothing to resume")
         return run
-    recipe = load_recipe(path / "recipe.yaml", settings)
+    recipe = load_recipe(path / "recipe.yaml")
     prepared = Run.open(Path(run.record["data"]))
     _hold(run, lambda run: _tune(recipe, prepared, run))
     return run

@@ -1,4 +1,4 @@
-"""Causal attention within each of several concatenated rows, for any transformers model that takes an attention backend.
+"""Causal attention within each of several concatenated rows, for transformers models that take an attention backend.
 
 Everything else in the model runs on the T concatenated tokens without padding; only here are rows laid out as a padded
 block [R, L]. Padding stands on the right, so the causal mask alone keeps real tokens from seeing it.
@@ -194,7 +194,8 @@ def _softcapped(
     if mask is None:
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     scores = scores.masked_fill(~mask, float("-inf"))
-    shares = F.dropout(scores.float().softmax(-1).to(v.dtype), dropout, training=dropout > 0)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    shares = F.dropout(scores.softmax(-1, dtype=wide).to(v.dtype), dropout, training=dropout > 0)
     return shares @ v
 
 

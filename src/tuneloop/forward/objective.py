@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tuneloop.core.errors import ModelError
 from tuneloop.forward.attention import Unsupported, use_packed, use_standard
 from tuneloop.forward.batch import Batch, Row, collate
 from tuneloop.forward.loss import chunked_nll
@@ -29,7 +30,7 @@ def core_of(model: Any) -> PreTrainedModel:
 
 
 def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
-    """What an architecture does to its logits after the head: Gemma's soft cap, Cohere's and Granite's scales."""
+    """What an architecture does to its logits after the head: Gemma's cap, the scales of Cohere, Granite, Falcon-H1."""
     config = model.config
     cap = getattr(config, "final_logit_softcapping", None)
     if cap:
@@ -40,6 +41,9 @@ def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
     divisor = getattr(config, "logits_scaling", None)
     if divisor:
         return lambda logits: logits / divisor
+    multiplier = getattr(config, "lm_head_multiplier", None)
+    if multiplier:
+        return lambda logits: logits * multiplier
     return None
 
 
@@ -85,12 +89,21 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     use_standard(core)
     padded = Objective(model, packed=False)
     gap = _gap(padded, rows, pad_id, reference_N)
-    assert gap <= tolerance, f"{type(core).__name__}: own loss differs from the model's logits by {gap:.2g} nats"
+    if not gap <= tolerance:
+        raise ModelError(
+            f"{type(core).__name__} does something to its logits that tuneloop does not know: its own loss differs by "
+            f"{gap:.2g} nats from the one computed here. Take another base, or report this architecture."
+        )
     return padded, f"rows are padded, grouped by length ({reason})"
 
 
 def nll(
-    objective: Objective, rows: Sequence[Row], *, pad_id: int, budget: int, advance: Callable[[int], object] = lambda _: None
+    objective: Objective,
+    rows: Sequence[Row],
+    *,
+    pad_id: int,
+    budget: int,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> list[tuple[float, float]]:
     """(sum of weight · nll, sum of weights) of each row, in nats, in the rows' order. Batches hold `budget` tokens."""
     out: list[tuple[float, float]] = [(0.0, 0.0)] * len(rows)

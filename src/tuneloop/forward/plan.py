@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 16384}
 
 

@@ -80,7 +80,7 @@ class Bar:
 
 
 @contextmanager
-def progress(description: str, total: float | None, completed: float = 0) -> Iterator[Bar]:
+def progress(description: str, total: float | None, completed: int = 0) -> Iterator[Bar]:
     """A live bar on a terminal; in a log file or pipe a line at the end only. Without a total it only counts."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -94,7 +95,7 @@ def _write(target: Path, tensors: dict[str, Tensor], progress: Progress) -> None
             os.replace(target, aside)
         os.replace(temporary, target)
         shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is a SafetensorError where safetensors writes
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(
             f"{target}: the checkpoint could not be written ({error}); the previous one is whole. Make room, then "
@@ -105,5 +106,5 @@ def _write(target: Path, tensors: dict[str, Tensor], progress: Progress) -> None
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path / "state.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise RunError(f"{path}: this checkpoint cannot be read ({error})") from error

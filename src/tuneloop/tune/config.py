@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneloop.core.plugins import Branch
 from tuneloop.tune.methods import MethodChoice
@@ -70,6 +70,16 @@ class TuneConfig(Branch):
     """Stop when the metric no longer improves; the best checkpoint is kept."""
     save_every: int | None = Field(None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
+
+    @model_validator(mode="after")
+    def _metric_is_measured(self) -> Self:
+        rule = self.early_stopping
+        if rule and rule.metric != "loss" and not self.validation.generate:
+            raise ValueError(
+                f"early_stopping.metric '{rule.metric}' is measured on generated answers: set validation.generate to "
+                f"the number of rows to answer, e.g. 50"
+            )
+        return self
 
     def steps_per_epoch(self, rows: int) -> int:
         """Optimizer steps that see every row once."""

@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -82,7 +82,7 @@ def train(job: Job) -> Progress:
     planned = -1
     stop = _Interrupt()
     with (
-        Metrics(job.folder, resume_from=progress.step) as metrics,
+        Metrics(job.folder, resume_from=progress.step) if main else nullcontext() as metrics,
         console.progress("tune", job.total_steps, completed=progress.step) as bar,
         stop.listening(),
     ):
@@ -97,7 +97,7 @@ def train(job: Job) -> Progress:
             row["epoch"] = round(progress.step / job.steps_per_epoch, 4)
             if job.validate and (progress.step % job.validate_every == 0 or progress.step == job.total_steps):
                 progress = _validated(job, progress, row)
-            if main:
+            if metrics:
                 metrics.write(row)
                 bar.advance(note=f"loss {row['loss']:.3f}")
             ending = progress.stopped or progress.step == job.total_steps
@@ -105,6 +105,7 @@ def train(job: Job) -> Progress:
                 checkpoint.save(job.checkpoints, progress, job.optimizer)
             if stop.asked:
                 raise KeyboardInterrupt
+    job.accelerator.wait_for_everyone()  # the best weights are read by all and written by one
     if job.config.early_stopping and (job.checkpoints / "best").exists():
         checkpoint.load_best(job.checkpoints, job.optimizer)
     return progress
@@ -120,10 +121,12 @@ def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[st
     loss = torch.zeros((), dtype=torch.float64, device=job.accelerator.device)
     for micro in micro_batches(lengths, mine, job.token_budget, packed=job.objective.packed):
         batch = collate([job.rows[i] for i in micro], packed=job.objective.packed, pad_id=job.pad_id)
+        # scaled here and not after the loss, where half precision would round the factor and lose small slopes
+        batch = replace(batch, weights_N=batch.weights_N * (job.optimizer.loss_scale / total_weight))
         weighted, _ = job.objective(batch.to(job.accelerator.device))
-        (weighted * (job.optimizer.loss_scale / total_weight)).backward()
+        weighted.backward()
         job.optimizer.accumulate()
-        loss += weighted.detach().double() / total_weight
+        loss += weighted.detach().double() / job.optimizer.loss_scale
     loss = _over_ranks(job, loss)
     norm = job.optimizer.gradient_norm()
     factor = job.config.schedule.factor(step, job.total_steps)
@@ -147,8 +150,13 @@ def _over_ranks(job: Job, loss: torch.Tensor) -> torch.Tensor:
     """Sums loss and master gradients over all processes; they hold sums over disjoint rows, so the sum is exact."""
     if job.accelerator.num_processes == 1:
         return loss
-    for master in job.optimizer.masters.values():
-        if master.grad is None:  # a rank without rows in this step
+    masters = list(job.optimizer.masters.values())
+    used = torch.tensor([float(master.grad is not None) for master in masters], device=loss.device)
+    torch.distributed.all_reduce(used)
+    for master, ranks in zip(masters, used.tolist(), strict=True):
+        if ranks == 0:  # as on a single rank, what no row uses gets no gradient, and so no weight decay
+            continue
+        if master.grad is None:  # this rank has no row in this step
             master.grad = torch.zeros_like(master)
         torch.distributed.all_reduce(master.grad)
     torch.distributed.all_reduce(loss)
@@ -166,7 +174,8 @@ def _validated(job: Job, progress: Progress, row: dict[str, Any]) -> Progress:
         raise TrainingError(f"early_stopping.metric: '{name}' is not measured; measured are: {', '.join(values)}")
     value, lower = values[name]
     delta = rule.min_delta if rule else 0.0
-    better = progress.best is None or (progress.best - value if lower else value - progress.best) > delta
+    gain = math.inf if progress.best is None else (progress.best - value if lower else value - progress.best)
+    better = math.isfinite(value) and gain > delta
     if better:
         progress = replace(progress, best=value, best_step=progress.step, stale=0)
         if rule and job.accelerator.is_main_process:

@@ -97,8 +97,9 @@ def tune(
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
+        trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
         _export(trained, renderer, base, folder, config, seed)
-        _check_export(job, base, folder, dtype, config.method.adapter)
+        _check_export(job, base, folder, dtype, trained_loss)
     return Tuned(folder, config.method.adapter, progress)
 
 
@@ -112,7 +113,7 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
 
 def _seed_all(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # libraries below us draw from the global state
+    np.random.seed(seed)  # libraries below us draw from the global state
     torch.manual_seed(seed)
 
 
@@ -167,7 +168,8 @@ def _say_decisions(
     for decision in (*base.decisions, *renderer.decisions):
         say(f"[bold]decided[/]    {decision}")
     say(f"[bold]rows[/]       {losses_in_words(rows, given)}")
-    say(f"[bold]tokens[/]     {rows.tokens:,} an epoch, {rows.supervised:,} supervised ({rows.supervised / rows.tokens:.0%})")
+    share = rows.supervised / rows.tokens
+    say(f"[bold]tokens[/]     {rows.tokens:,} an epoch, {rows.supervised:,} supervised ({share:.0%})")
     say(f"[bold]compute[/]    {form}")
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     say(
@@ -188,13 +190,18 @@ def _continued(config: TuneConfig, model: PreTrainedModel, base: Base) -> Any:
             f"(tuneloop merge {base.adapter}) and take the merged folder as model.base, or tune with method lora."
         )
     stored = adapters.check_folder(base.adapter)
-    for option, key in (("rank", "r"), ("alpha", "lora_alpha")):
+    for option, key in (("rank", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout")):
         wanted = getattr(config.method, option)
         if wanted != stored.get(key):
             raise ModelError(
                 f"tune.method.lora.{option} is {wanted}, but the adapter {base.adapter} that training starts from has "
                 f"{stored.get(key)}: write that value, or leave model.adapter out to start anew"
             )
+    targets, has = getattr(config.method, "targets", "auto"), stored.get("target_modules")
+    if targets != "auto" and (targets if isinstance(targets, str) else sorted(targets)) != (
+        has if isinstance(has, str) or has is None else sorted(has)
+    ):
+        raise ModelError(f"tune.method.lora.targets: {base.adapter} adapts {has}; leave targets at auto")
     return adapters.attach(model, base.adapter, base, trainable=True)
 
 
@@ -209,17 +216,29 @@ def _export(trained: Any, renderer: Renderer, base: Base, folder: Path, config: 
         save_model(trained, renderer.tokenizer, folder, stop_ids=stops)
 
 
-def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
-    """Exported = trained: what was written is loaded again and must give the same loss on real rows."""
-    rows = job.rows[:8]
+def _loss(job: Job, objective: Objective) -> float:
+    """Mean loss of a few real rows, for the comparison of what was trained with what was written."""
+    return forward.mean_nll(objective, job.rows[:8], pad_id=job.pad_id, budget=job.token_budget)
+
+
+def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, trained_loss: float) -> None:
+    """Exported = trained: what was written is loaded again and must hold the same weights and give the same loss."""
     device = str(job.accelerator.device)
-    if adapter:
-        again: nn.Module = adapters.load_with_adapter(replace(base, adapter=folder), dtype, seed=job.seed, device=device)
+    if job.config.method.adapter:
+        exported = replace(base, adapter=folder)
+        again: nn.Module = adapters.load_with_adapter(exported, dtype, seed=job.seed, device=device)
     else:
         again = model_from(folder, dtype, device=device)
-    fresh, _ = forward.prepare(again, rows, job.pad_id)
-    losses = [forward.mean_nll(one, rows, pad_id=job.pad_id, budget=job.token_budget) for one in (job.objective, fresh)]
-    gap = abs(losses[0] - losses[1])
-    if not gap <= forward.TOLERANCE[dtype]:
+    found = dict(again.named_parameters())
+    weights = job.optimizer.model_weights
+    wrong = [name for name in weights if name not in found or not torch.equal(weights[name], found[name])]
+    if wrong:
+        raise ModelError(
+            f"{folder}: {len(wrong)} of {len(weights)} exported weights are not the trained ones, e.g. {wrong[0]}. The "
+            f"disk or another program changed them; tuneloop tune --resume {job.folder.name} writes them again."
+        )
+    fresh, _ = forward.prepare(again, job.rows, job.pad_id)
+    gap = abs(trained_loss - _loss(job, fresh))
+    if not gap <= forward.LEAK[dtype]:
         raise ModelError(f"{folder}: the exported weights give another loss than the trained ones (Δ {gap:.3g} nats)")
     console.say(f"[bold]exported[/]   {folder} (loaded again: Δ loss {gap:.1e} nats)")

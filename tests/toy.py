@@ -1,0 +1,80 @@
+"""Toy rows and training jobs that the tests of forward, tune and the invariants share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from tuneloop.forward.objective import Objective
+from tuneloop.render.rendered import Rendered
+from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.loop import Job, Validate
+from tuneloop.tune.optimizer import MasterOptimizer
+
+ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
+NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
+"""GPT-2's config drops out by default, so two ways to compute would draw differently."""
+
+
+def random_rows(count: int, seed: int = 0, vocab: int = 300, shortest: int = 3, longest: int = 24) -> list[Rendered]:
+    """Rows of random tokens; the later half of each is scored, with weights of 0.5, 1 and 2."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        length = int(draw.integers(shortest, longest + 1))
+        weights = draw.choice([0.5, 1.0, 2.0], length).astype(np.float32)
+        weights[: max(1, length // 2)] = 0
+        rows.append(Rendered(draw.integers(3, vocab, length).astype(np.int32), weights, f"row{index}"))
+    return rows
+
+
+def counting_rows(count: int, seed: int = 0, length: int = 10) -> list[Rendered]:
+    """Rows that a model learns in a few steps: each token is the one before plus one; all but the first are scored."""
+    draw = np.random.default_rng(seed)
+    starts = draw.integers(3, 40, count)
+    weights = np.ones(length, np.float32)
+    weights[0] = 0
+    return [Rendered(np.arange(s, s + length).astype(np.int32), weights, f"row{i}") for i, s in enumerate(starts)]
+
+
+def job_of(
+    model: Any,
+    rows: list[Rendered],
+    folder: Path,
+    *,
+    packed: bool = True,
+    token_budget: int = 4096,
+    validate: Validate | None = None,
+    accelerator: Accelerator | None = None,
+    **config: Any,
+) -> Job:
+    """A job on a model that is taken as it is; `config` are the fields of the branch `tune`."""
+    from tuneloop.forward.attention import use_packed
+    from tuneloop.forward.objective import core_of
+
+    branch = TuneConfig.model_validate({"method": "full", "learning_rate": 1e-2, "batch_size": 4, **config})
+    trained = branch.method.apply(model)
+    if packed:
+        use_packed(core_of(trained))
+    named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job(
+        objective=Objective(trained, packed=packed),
+        optimizer=MasterOptimizer(named, branch.optimizer, branch.learning_rate),
+        rows=rows,
+        config=branch,
+        validate=validate,
+        accelerator=accelerator or Accelerator(cpu=True),
+        folder=folder,
+        seed=7,
+        pad_id=0,
+        token_budget=token_budget,
+    )
+
+
+def weights_of(job: Job) -> dict[str, Any]:
+    """A copy of all weights that the job trains."""
+    return {name: weight.detach().clone() for name, weight in job.optimizer.model_weights.items()}
