@@ -1,4 +1,4 @@
-"""Toy rows and training jobs that the tests of forward, tune and the invariants share."""
+"""Toy rows, conversations and training jobs that the tests of forward, tune and the invariants share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from tuneloop.core.conversation import Example, Message, Origin
+from tuneloop.core.runs import Run
 from tuneloop.forward.objective import Objective
+from tuneloop.models.config import ModelConfig
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.train import Tuned, tune
 
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
@@ -78,3 +82,35 @@ def job_of(
 def weights_of(job: Job) -> dict[str, Any]:
     """A copy of all weights that the job trains."""
     return {name: weight.detach().clone() for name, weight in job.optimizer.model_weights.items()}
+
+
+def conversations(count: int, start: int = 0) -> list[Example]:
+    """Sums to add, in English and Chinese; one of three has two turns."""
+    out = []
+    for row in range(start, start + count):
+        question = f"Add {row} and 30." if row % 2 else f"{row}加30是多少？"
+        turns = [Message("user", question), Message("assistant", f"{row + 30}")]
+        if row % 3 == 0:
+            turns += [Message("user", "Thanks!"), Message("assistant", "不客气。")]
+        out.append(Example(tuple(turns), Origin("made.jsonl", row)))
+    return out
+
+
+def tune_in(
+    root: Path,
+    model: dict[str, Any],
+    *,
+    train: list[Example] | None = None,
+    val: list[Example] | None = None,
+    run: Run | None = None,
+    seed: int = 7,
+    **config: Any,
+) -> tuple[Run, Tuned]:
+    """The stage `tune` in a run folder of its own (or in `run`, which it continues)."""
+    values = {"learning_rate": 1e-2, "batch_size": 4, "steps": 5, "method": {"lora": {"rank": 4, "alpha": 8}}}
+    branch = TuneConfig.model_validate({**values, **config})
+    run = run or Run.create(root, "tune", "toy", "sha256:0123456789", {}, branch)
+    with run:
+        model_config = ModelConfig.model_validate({"dtype": "fp32", **model})
+        tuned = tune(branch, model_config, train or conversations(12), val or [], seed=seed, run=run)
+    return run, tuned

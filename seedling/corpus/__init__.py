@@ -31,7 +31,7 @@ KINDS: dict[str, Kind] = {
 WEIGHTS = {
     "statements": 0.30,
     "questions": 0.46,
-    "sums": 0.06,  # about 900 sums, and digits are cheap to learn
+    "sums": 0.06,  # about 350 sums, and digits are cheap to learn
     "topics": 0.03,  # the category of a noun is also stated among the facts
     "reviews": 0.04,  # the widest English vocabulary after the stories
     "records": 0.07,  # copying: the induction heads that every form needs

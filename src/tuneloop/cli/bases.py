@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.options import AsJson, emit
+from tuneloop.cli.options import AsJson, Group, emit
 
 ABOUT = """List known base models and fetch them.
 
@@ -14,7 +14,7 @@ Examples:
 
   tuneloop bases get smollm2-135m-instruct
 """
-app = typer.Typer(help=ABOUT, no_args_is_help=False, invoke_without_command=True)
+app = typer.Typer(cls=Group, help=ABOUT, no_args_is_help=False, invoke_without_command=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of the list.", show_default=False)]
 
 

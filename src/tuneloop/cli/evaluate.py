@@ -32,6 +32,7 @@ def command(
 
       tuneloop evaluate recipe.yaml --tuned 7f3a --set evaluate.limit=200
     """
+    from tuneloop.core.errors import RunError
     from tuneloop.core.runs import resolve
     from tuneloop.flows import lifecycle
     from tuneloop.flows.recipe import load_recipe
@@ -39,6 +40,8 @@ def command(
     job = lifecycle.Job(load_recipe(recipe, settings), runs, again)
     prepared = lifecycle.prepare(job)
     chosen = resolve(runs, tuned, stage="tune", done=True) if tuned else lifecycle.finished_tuning(job, prepared)
+    if chosen.stage != "tune" or not chosen.done:
+        raise RunError(f"{chosen.path} is a {chosen.stage} run ({chosen.status}); --tuned takes a finished tune run")
     run = lifecycle.evaluate(job, prepared, chosen)
     lifecycle.show(run)
     emit({"run": str(run.path), "report": str(run.out / "report.html")}, as_json)

@@ -10,9 +10,9 @@ import warnings
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from tuneloop import __version__
+from tuneloop.cli.options import Group
 from tuneloop.core.errors import TuneloopError
 
 COMMANDS = {
@@ -31,7 +31,7 @@ QUIET = {
 }
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The list of commands in `tuneloop --help`, by what they are for."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup, TyperOption
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 Settings = Annotated[
@@ -16,6 +17,16 @@ RunsFolder = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Wher
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object (last line on stdout).")]
 Again = Annotated[bool, typer.Option("--again", help="Run the stage anew even where a finished run fits.")]
 RUNS = Path("runs")
+
+
+class Group(TyperGroup):
+    """A command with sub-commands."""
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False  # typer imports pydantic to turn an absent one into False: half of the start-up time
+        return option
 
 
 def emit(result: dict[str, Any], as_json: bool) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuneloop.cli.options import RUNS, AsJson, RunsFolder, emit
+from tuneloop.cli.options import RUNS, AsJson, Group, RunsFolder, emit
 
 ABOUT = """List, show and clean run folders.
 
@@ -12,7 +12,7 @@ Example:
 
   tuneloop runs list
 """
-app = typer.Typer(help=ABOUT, no_args_is_help=True)
+app = typer.Typer(cls=Group, help=ABOUT, no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="RUN", help="Folder, part of its name, or latest.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Really delete; without it only say what would go.")]
 

@@ -140,14 +140,14 @@ def resolve(root: Path, name: str, *, stage: str | None = None, done: bool | Non
     known = all_runs(root)
     matching = [run for run in known if name == "latest" or name in run.path.name]
     fitting = [run for run in matching if stage in (None, run.stage) and done in (None, run.done)]
-    if name == "latest" and fitting:
-        return fitting[-1]
+    if name == "latest":
+        matching = fitting = fitting[-1:]
     for candidates in ([run for run in known if run.path.name == name], matching, fitting):
         if len(candidates) == 1:
             return candidates[0]
     state = {None: "", True: "finished ", False: "unfinished "}[done]
     what = f"{state}{stage} run" if stage else f"{state}run"
-    if not matching or name == "latest":
+    if not matching:
         wanted = f"no {what}" if name == "latest" else f"no run '{name}'"
         raise RunError(f"{wanted} in {root}/. `tuneloop runs list` shows what is there.")
     shown = fitting or matching
@@ -195,7 +195,10 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _new_folder(root: Path, stem: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"{root} cannot hold runs: {error.filename} is a file, not a folder") from error
     for number in range(1, 1000):
         path = root / (stem if number == 1 else f"{stem}-{number}")
         try:

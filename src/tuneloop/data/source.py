@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tuneloop.core.conversation import Drop, Example, JsonObject, Origin
@@ -123,7 +124,8 @@ def _choose(config: SourceConfig, records: list[JsonObject]) -> tuple[Format, La
 
 def _chosen(config: SourceConfig, available: int, seed: int) -> list[int]:
     if config.sample is not None and config.sample < available:
-        return sorted(random.Random(f"{seed} {config.path}").sample(range(available), config.sample))
+        # by the file's name, not its path: the same recipe draws the same rows in any folder
+        return sorted(random.Random(f"{seed} {Path(config.path).name}").sample(range(available), config.sample))
     return list(range(min(available, config.limit or available)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tuneloop.core.conversation import Message
@@ -17,12 +18,15 @@ from tuneloop.track import console
 
 def chat(model: str, root: Path, messages: Sequence[str], system: str | None, max_new_tokens: int) -> list[str]:
     """Answers the given messages as one conversation, or asks for them on the terminal; returns the answers."""
-    with entrant(ModelConfig(base=_named(model, root)), seed=0)() as contestant:
+    with ExitStack() as stack:
+        with console.waiting(f"loading {model}"):
+            contestant = stack.enter_context(entrant(ModelConfig(base=_named(model, root)), seed=0)())
         history = [Message("system", system)] if system else []
         answers: list[str] = []
         for text in messages or _typed():
             history.append(Message("user", text))
-            answers.append(_answer(contestant, history, max_new_tokens))
+            with console.waiting("answering"):
+                answers.append(_answer(contestant, history, max_new_tokens))
             history.append(Message("assistant", answers[-1]))
             print(answers[-1], flush=True)
         return answers

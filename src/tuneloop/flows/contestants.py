@@ -29,15 +29,14 @@ def entrant(config: ModelConfig, seed: int) -> Entrant:
 
         from tuneloop.models.adapters import load_with_adapter
         from tuneloop.models.find import find_base
-        from tuneloop.models.load import load_tokenizer
         from tuneloop.models.precision import pick_dtype
-        from tuneloop.render.template import Renderer
+        from tuneloop.render.load import renderer_of
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         base = find_base(config)
         dtype, _ = pick_dtype(config.dtype, device)
         model = load_with_adapter(base, dtype, seed=seed, device=device)
-        yield contestant(model, Renderer(load_tokenizer(base)))
+        yield contestant(model, renderer_of(base))
 
     return opened
 

@@ -27,7 +27,7 @@ def merge_run(run: Run, out: Path | None = None, dtype: str | None = None) -> di
 
     adapter = run.out / "adapter"
     if run.stage != "tune" or not run.done:
-        raise RunError(f"{run.path} is a {run.status} '{run.stage}' run; merge takes a finished tune run")
+        raise RunError(f"{run.path} is a {run.stage} run ({run.status}); merge takes a finished tune run")
     if not adapter.is_dir():
         raise RunError(f"{run.path} holds a whole model, nothing to merge: {run.out / 'model'} is ready to use")
     if dtype is not None and dtype not in DTYPES:

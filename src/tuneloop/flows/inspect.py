@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.core.errors import RunError
 from tuneloop.core.runs import resolve
 from tuneloop.flows.recipe import Recipe
 from tuneloop.track import console
+
+if TYPE_CHECKING:
+    from tuneloop.tune.rows import Rows
 
 OVERHEAD = 1.15
 """Validation, checkpoints and start-up on top of the training steps, in the time estimate."""
@@ -17,15 +20,17 @@ OVERHEAD = 1.15
 def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
     """The first training rows, token by token with their weights."""
     from tuneloop.core import jsonl
-    from tuneloop.data.prepare import collect
-    from tuneloop.models.load import find_tokenizer
+    from tuneloop.data.prepare import collect, nothing_left
+    from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_html, to_json, to_rich
-    from tuneloop.render.template import Renderer
 
-    renderer = Renderer(find_tokenizer(recipe.model))
+    renderer = find_renderer(recipe.model)
+    splits = collect(recipe.data, recipe.seed).splits
+    if not splits.train:
+        raise nothing_left(splits.drops)
     rows = preview_rows(
         renderer,
-        collect(recipe.data, recipe.seed).splits.train,
+        splits.train,
         count,
         max_length=recipe.tune.max_length,
         overlong=recipe.tune.overlong,
@@ -41,35 +46,56 @@ def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
 
 def check(recipe: Recipe) -> dict[str, Any]:
     """Everything that can be known before a run: rows, losses, tokens, a masked row, memory, time."""
-    import torch
-
     from tuneloop.data.prepare import collect, nothing_left, say
-    from tuneloop.forward.plan import token_budget
-    from tuneloop.models import fit
-    from tuneloop.models.find import find_base
-    from tuneloop.models.load import config_of, load_tokenizer
-    from tuneloop.models.precision import matmul_rate, pick_dtype
+    from tuneloop.models.load import is_tokenizer_alone
+    from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_rich
-    from tuneloop.render.template import Renderer
     from tuneloop.tune.rows import losses_in_words, render_rows
-    from tuneloop.tune.train import trainable_parameters
 
     collected = collect(recipe.data, recipe.seed)
     say(collected)
     if not collected.splits.train:
         raise nothing_left(collected.splits.drops)
-    base = find_base(recipe.model)
-    renderer = Renderer(load_tokenizer(base))
+    renderer = find_renderer(recipe.model)
     train = collected.splits.train
     rows = render_rows(renderer, train, recipe.tune, "render")
-    for decision in (*base.decisions, *renderer.decisions):
+    for decision in renderer.decisions:
         console.decided("decided", decision)
     console.decided("rows", losses_in_words(rows, len(train)))
-    console.say(to_rich(preview_rows(renderer, train, 1)))
+    console.say(to_rich(preview_rows(renderer, train, 1, max_length=recipe.tune.max_length)))
+    found = {
+        "rows": collected.card["rows"],
+        "splits": collected.card["splits"],
+        "findings": collected.card["findings"],
+        "unrenderable": len(rows.drops),
+        "tokens": rows.tokens,
+        "supervised_tokens": rows.supervised,
+    }
+    if is_tokenizer_alone(recipe.model):
+        console.say(f"{recipe.model.base} holds a tokenizer alone: memory and time need a model")
+        return found
+    return {**found, **_forecast(recipe, rows)}
 
+
+def _forecast(recipe: Recipe, rows: Rows) -> dict[str, Any]:
+    """Steps, memory and time of the tuning, from the model's config and this machine's matrix rate."""
+    import torch
+
+    from tuneloop.forward.plan import token_budget
+    from tuneloop.models import adapters, fit
+    from tuneloop.models.find import find_base
+    from tuneloop.models.load import config_of
+    from tuneloop.models.precision import matmul_rate, pick_dtype
+    from tuneloop.tune.train import trainable_parameters
+
+    base = find_base(recipe.model)
+    for decision in base.decisions:
+        console.decided("decided", decision)
+    if base.adapter is not None:
+        adapters.check_belongs(base.adapter, base)
+    config = config_of(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype, why = pick_dtype(recipe.model.dtype, device)
-    config = config_of(base)
     estimate = fit.estimate(
         config,
         tokens_per_step=recipe.tune.token_budget or token_budget(device),
@@ -83,21 +109,16 @@ def check(recipe: Recipe) -> dict[str, Any]:
     steps = recipe.tune.total_steps(len(rows.rendered))
     tokens = round(steps * recipe.tune.batch_size / len(rows.rendered) * rows.tokens)
     seconds = OVERHEAD * estimate.seconds(tokens, matmul_rate(dtype, device))
-    lines = [
-        f"base        {base.name} ({base.licence or 'licence unknown'}), {why}",
-        *estimate.lines(),
-        f"training    {steps:,} steps, {tokens:,} tokens, {rows.supervised / rows.tokens:.0%} supervised, about "
-        f"{_duration(seconds)} on this machine (from its matrix rate, within a factor of two)",
-    ]
-    for line in lines:
+    console.decided("base", f"{base.name} ({base.licence or 'licence unknown'}), {why}")
+    for line in estimate.lines():
         console.say(line)
+    share = rows.supervised / rows.tokens
+    console.decided(
+        "training",
+        f"{steps:,} steps, {tokens:,} tokens, {share:.0%} supervised, about {_duration(seconds)} on this machine "
+        "(from its matrix rate, within a factor of two or three)",
+    )
     return {
-        "rows": collected.card["rows"],
-        "splits": collected.card["splits"],
-        "findings": collected.card["findings"],
-        "unrenderable": len(rows.drops),
-        "tokens": rows.tokens,
-        "supervised_tokens": rows.supervised,
         "steps": steps,
         "parameters": estimate.parameters,
         "trainable_parameters": estimate.trainable,
@@ -114,7 +135,7 @@ def report(name: str, root: Path) -> dict[str, Any]:
 
     run = resolve(root, name, stage="evaluate", done=True)
     if run.stage != "evaluate" or not run.done:
-        raise RunError(f"{run.path} is a {run.status} '{run.stage}' run; report takes a finished evaluate run")
+        raise RunError(f"{run.path} is a {run.stage} run ({run.status}); report takes a finished evaluate run")
     lifecycle.show(run)
     return read(run.out).value
 

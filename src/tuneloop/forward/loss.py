@@ -66,7 +66,7 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         factor = grads[0]
         scaled = [None if saved is None else saved * factor.to(saved.dtype) for saved in ctx.saved_tensors]
         return (*scaled, None, None)

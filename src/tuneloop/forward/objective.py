@@ -62,6 +62,7 @@ class Objective(nn.Module):
         hidden = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra).last_hidden_state
         hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N)
         head = core.get_output_embeddings()
+        assert head is not None
         return chunked_nll(hidden_ND, head, batch.targets_N, batch.weights_N, logit_finish(core))
 
 
@@ -76,9 +77,9 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     rows = [_head_of(row) for row in sample[:4]]
     reference_N = _own_nll(model, rows)
     tolerance = TOLERANCE[core.dtype]
+    packed = Objective(model, packed=True)
     try:
         use_packed(core)
-        packed = Objective(model, packed=True)
         gap = max(_gap(packed, rows, pad_id, reference_N), tolerance * _leak(packed, rows) / LEAK[core.dtype])
     except (Unsupported, TypeError, ValueError) as error:
         gap, reason = float("inf"), str(error)

@@ -26,7 +26,7 @@ from tuneloop.core.plugins import did_you_mean
 from tuneloop.models import safety
 from tuneloop.models.checks import check_architecture, check_tokenizer_files
 from tuneloop.models.config import ModelConfig
-from tuneloop.models.find import Base, find_base, read_template
+from tuneloop.models.find import Base, read_template
 from tuneloop.models.quiet import quiet
 
 CANNOT_BUILD = (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError)
@@ -46,16 +46,20 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that a recipe's model reads; a folder with a tokenizer alone will do, as no weights are needed."""
+def is_tokenizer_alone(config: ModelConfig) -> bool:
+    """Whether `base` is a folder with a tokenizer and no model: enough to preview and check rows, not to tune."""
     folder = Path(config.base) if config.base is not None else None
-    if folder is not None and (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file():
-        tokenizer = tokenizer_from(folder)
-        template = read_template(config)
-        if template is not None:
-            tokenizer.chat_template = template
-        return tokenizer
-    return load_tokenizer(find_base(config))
+    return folder is not None and (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file()
+
+
+def load_tokenizer_alone(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder that holds nothing else."""
+    assert config.base is not None
+    tokenizer = tokenizer_from(Path(config.base))
+    template = read_template(config)
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
 
 
 def tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:

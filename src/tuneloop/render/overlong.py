@@ -10,6 +10,7 @@ from tuneloop.render.rendered import Rendered, Unrenderable
 
 
 def too_long(tokens: int, max_length: int) -> Unrenderable:
+    """The reason why a row of so many tokens is not trained on."""
     return Unrenderable(
         f"{tokens} tokens are more than max_length {max_length}; raise it, or allow `overlong: drop_turns`",
         {"tokens": tokens, "max_length": max_length},
@@ -17,6 +18,7 @@ def too_long(tokens: int, max_length: int) -> Unrenderable:
 
 
 def truncate(rendered: Rendered, max_length: int) -> Rendered:
+    """The first `max_length` tokens, with the number of those that were cut."""
     cut = max(0, len(rendered) - max_length)
     return replace(rendered, ids=rendered.ids[:max_length], weights=rendered.weights[:max_length], cut_tokens=cut)
 

@@ -99,6 +99,7 @@ def visible(text: str) -> str:
 
 
 def kind(weight: float) -> str:
+    """The name of a loss weight in LEGEND."""
     return "context" if weight == 0 else "learnt" if weight == 1 else "scaled"
 
 
@@ -111,6 +112,7 @@ def runs(row: PreviewRow) -> list[tuple[float, str]]:
 
 
 def summary(row: PreviewRow) -> str:
+    """One line about a row: its id and how much of it is learnt."""
     if row.problem is not None:
         return f"{row.id}: not trained on"
     return f"{row.id}: {len(row.ids)} tokens, {sum(weight > 0 for weight in row.weights)} learnt"

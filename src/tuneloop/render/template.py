@@ -31,7 +31,9 @@ BATCH = 256  # examples tokenised together
 
 
 class Progress(Protocol):
-    def advance(self, n: int) -> object: ...
+    """What is told how many Examples were rendered."""
+
+    def advance(self, n: int, /) -> object: ...
 
 
 class Renderer:

@@ -65,6 +65,15 @@ def logging_to(path: Path) -> Iterator[None]:
             _logs.remove(log)
 
 
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Shows on a terminal that something is under way whose length is not known; nothing in a pipe."""
+    from rich.markup import escape
+
+    with console().status(f"[dim]{escape(text)} …[/]"):
+        yield
+
+
 @dataclass
 class Bar:
     """One progress bar; `advance` may carry a short note such as the current loss."""

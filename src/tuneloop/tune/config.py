@@ -27,11 +27,11 @@ class EarlyStopping(Branch):
 class Validation(Branch):
     """What is measured on the validation rows while training runs."""
 
-    every: int | None = Field(None, ge=1)
+    every: int | None = Field(default=None, ge=1)
     """Steps between validations; by default five times an epoch, at least once."""
-    rows: int = Field(200, ge=1)
+    rows: int = Field(default=200, ge=1)
     """At most this many validation rows (a fixed sample)."""
-    generate: int = Field(0, ge=0)
+    generate: int = Field(default=0, ge=0)
     """Rows to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
 
 

@@ -219,5 +219,3 @@ class _Interrupt:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-

@@ -32,11 +32,13 @@ class Rows:
 
 def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:
     """Renders every example. Raises DataError, with the reasons counted, when none is left to train on."""
+    if not examples:
+        return Rows([], [])
     with console.progress(title, len(examples)) as bar:
         rendered, drops = renderer.render_all(
             examples, max_length=config.max_length, overlong=config.overlong, progress=bar
         )
-    if examples and not rendered:
+    if not rendered:
         raise DataError(f"none of {len(examples)} rows can be trained on:\n{_counted(drops)}")
     return Rows(rendered, drops)
 

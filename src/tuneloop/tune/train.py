@@ -24,9 +24,10 @@ from tuneloop.forward.plan import token_budget
 from tuneloop.models import adapters, fit
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
-from tuneloop.models.load import load_model, load_tokenizer, model_from
+from tuneloop.models.load import load_model, model_from
 from tuneloop.models.precision import pick_dtype
 from tuneloop.models.save import save_model
+from tuneloop.render.load import renderer_of
 from tuneloop.render.preview import preview_rows, to_rich
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
@@ -64,9 +65,9 @@ def tune(
     _seed_all(seed)
     accelerator = Accelerator()
     base = find_base(model_config)
-    renderer = Renderer(load_tokenizer(base))
+    renderer = renderer_of(base)
     train_set = render_rows(renderer, train_rows, config, "render")
-    val_set = render_rows(renderer, val_rows[: config.validation.rows], config, "render validation")
+    val_set = render_rows(renderer, val_rows[: config.validation.rows], config, "render val")
     _write_drops(run, train_set, val_set)
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
@@ -74,7 +75,7 @@ def tune(
     trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
     if config.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
-        core_of(trained).gradient_checkpointing_enable({"use_reentrant": False})
+        core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
     objective, form = forward.prepare(trained, train_set.rendered, renderer.pad_id)
     budget = config.token_budget or token_budget(str(accelerator.device))
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
@@ -163,21 +164,22 @@ def _say_decisions(
         beside=config.method.adapter, checkpointing=config.gradient_checkpointing, device=str(job.accelerator.device),
         supervised_share=rows.supervised / rows.tokens,
     )  # fmt: skip
-    say = console.say
-    say(f"[bold]base[/]       {base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
+    decided = console.decided
+    decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
     for decision in (*base.decisions, *renderer.decisions):
-        say(f"[bold]decided[/]    {decision}")
-    say(f"[bold]rows[/]       {losses_in_words(rows, given)}")
+        decided("decided", decision)
+    decided("rows", losses_in_words(rows, given))
     share = rows.supervised / rows.tokens
-    say(f"[bold]tokens[/]     {rows.tokens:,} an epoch, {rows.supervised:,} supervised ({share:.0%})")
-    say(f"[bold]compute[/]    {form}")
+    decided("tokens", f"{rows.tokens:,} an epoch, {rows.supervised:,} supervised ({share:.0%})")
+    decided("compute", form)
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
-    say(
-        f"[bold]steps[/]      {job.total_steps:,} of {config.batch_size} examples, micro-batches of up to "
-        f"{job.token_budget:,} tokens{ranks}; a checkpoint every {job.save_every} steps"
+    decided(
+        "steps",
+        f"{job.total_steps:,} of {config.batch_size} examples, micro-batches of up to {job.token_budget:,} tokens{ranks}"
+        f"; a checkpoint every {job.save_every} steps",
     )
     for line in memory.lines()[1:]:
-        say(line)
+        console.say(line)
     console.say(to_rich(preview_rows(renderer, examples, 1)))
 
 
@@ -241,4 +243,4 @@ def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, traine
     gap = abs(trained_loss - _loss(job, fresh))
     if not gap <= forward.LEAK[dtype]:
         raise ModelError(f"{folder}: the exported weights give another loss than the trained ones (Δ {gap:.3g} nats)")
-    console.say(f"[bold]exported[/]   {folder} (loaded again: Δ loss {gap:.1e} nats)")
+    console.decided("exported", f"{folder} (loaded again: Δ loss {gap:.1e} nats)")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Drop, Example, Message, Origin, ToolCall
 from tuneloop.core.errors import DataError
@@ -79,7 +80,13 @@ def test_tools_belong_to_the_id_and_the_order_of_their_keys_does_not() -> None:
 
 
 def test_weights_are_one_for_the_assistant_unless_they_are_given() -> None:
-    assert [message.weight for message in chat("system", "user", "assistant", "tool", "text").messages] == [0, 0, 1, 0, 0]
+    assert [message.weight for message in chat("system", "user", "assistant", "tool", "text").messages] == [
+        0,
+        0,
+        1,
+        0,
+        0,
+    ]
     assert Message("user", "hi", train=0.5).weight == 0.5
     assert Message("assistant", "hi", train=0.0).weight == 0
 

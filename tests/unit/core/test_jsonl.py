@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tuneloop.core import jsonl
 from tuneloop.core.errors import DataError
 
@@ -40,7 +41,18 @@ def test_half_a_surrogate_pair_is_read_and_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", '{"a": 1} {"b": 2}', "[1,]", "{'a': 1}", "NaN", "[Infinity]", "[NaN, 12345678901234567890]", b"\xff", "01"],
+    [
+        "",
+        "{",
+        '{"a": 1} {"b": 2}',
+        "[1,]",
+        "{'a': 1}",
+        "NaN",
+        "[Infinity]",
+        "[NaN, 12345678901234567890]",
+        b"\xff",
+        "01",
+    ],
 )
 def test_what_is_not_exactly_one_json_value_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError):

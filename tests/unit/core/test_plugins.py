@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+
 from tuneloop.core import recipe
 from tuneloop.core.plugins import Branch, Family, Plugin
 
@@ -68,7 +69,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
 def branch(family: Family[Any]) -> type[Branch]:
     class Drawing(Branch):
         shape: Annotated[family.interface, family]  # type: ignore[name-defined]
-        more: list[Annotated[family.interface, family]] = []  # type: ignore[name-defined]
+        more: tuple[Annotated[family.interface, family], ...] = ()  # type: ignore[name-defined]
 
     return Drawing
 
@@ -89,7 +90,10 @@ def test_a_choice_is_a_name_or_a_name_with_options(package: Make) -> None:
     assert [shape.area() for shape in (drawing.shape, *drawing.more)] == [1, 12, 1]
     assert family.name_of(drawing.more[0]) == "circle"
     dumped = drawing.model_dump(mode="json")
-    assert dumped == {"shape": {"square": {"side": 1.0}}, "more": [{"circle": {"radius": 2.0}}, {"square": {"side": 1.0}}]}
+    assert dumped == {
+        "shape": {"square": {"side": 1.0}},
+        "more": [{"circle": {"radius": 2.0}}, {"square": {"side": 1.0}}],
+    }
     assert load(family, dumped).model_dump() == drawing.model_dump()
 
 
@@ -101,9 +105,9 @@ def test_an_instance_made_in_python_is_a_choice_as_well(package: Make) -> None:
 
 def test_a_misspelt_name_gets_a_suggestion_and_the_list(package: Make) -> None:
     family = package(square=SQUARE, circle=CIRCLE)
-    with pytest.raises(KeyError, match="no 'sqare' among the shapes .did you mean 'square'..; known: circle, square"):
+    with pytest.raises(KeyError, match=r"no 'sqare' among the shapes .did you mean 'square'..; known: circle, square"):
         family.load("sqare")
-    with pytest.raises(ValidationError, match="no 'sqare' among the shapes"):
+    with pytest.raises(ValidationError, match=r"no 'sqare' among the shapes"):
         load(family, {"shape": "sqare"})
 
 
@@ -134,9 +138,7 @@ def test_a_file_defines_exactly_one_plugin(package: Make, text: str) -> None:
         package(square=text).load("square")
 
 
-def test_installed_packages_join_by_entry_point(
-    package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_installed_packages_join_by_entry_point(package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = package(square=SQUARE)
     outside = "from tuneloop.core.plugins import Plugin\n" + CIRCLE.replace("PACKAGE", family.package)
     (tmp_path / "outside_shapes.py").write_text(outside)

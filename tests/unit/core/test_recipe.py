@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
+
 from tuneloop.core import recipe
 from tuneloop.core.errors import RecipeError
 from tuneloop.core.plugins import Branch
@@ -32,13 +33,13 @@ class Tree(Branch):
     """A length."""
     flag: bool = False
     """A flag."""
-    sources: list[Source] = []
+    sources: tuple[Source, ...] = ()
     """Files."""
-    steps: list[Annotated[Step, STEPS]] = []
+    steps: tuple[Annotated[Step, STEPS], ...] = ()
     """Steps."""
     schedule: Annotated[Schedule, SCHEDULES] = Field("cosine", validate_default=True)  # type: ignore[assignment]
     """A schedule."""
-    words: dict[str, str] = {}
+    words: dict[str, str] = Field(default_factory=dict)
     """Words."""
 
 
@@ -79,7 +80,8 @@ length: long
         "r.yaml:9: steps.1.length.min_words: must be greater than or equal to 0, given: -1",
         "r.yaml:10: unknown key 'steps.2.exact_duplicates.of'; it has no options",
         "r.yaml:11: unknown key 'schedule.cosine.warmpu' (did you mean 'warmup'?); known here: warmup, floor",
-        "r.yaml:12: length: must be a valid integer, unable to parse string as an integer; or must be 'auto', given: 'long'",
+        "r.yaml:12: length: must be a valid integer, unable to parse string as an integer; or must be 'auto', "
+        "given: 'long'",
     ]
 
 
@@ -165,7 +167,9 @@ def test_paths_are_looked_up_here_first_and_then_beside_the_recipe(
 ) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "r.yaml").write_text("sources: [{path: both}, {path: only_there}, {path: nowhere}, {path: /a}]")
+    (tmp_path / "there" / "r.yaml").write_text(
+        "sources: [{path: both}, {path: only_there}, {path: nowhere}, {path: /a}]"
+    )
     for file in ("here/both", "there/both", "there/only_there"):
         (tmp_path / file).touch()
     monkeypatch.chdir(tmp_path / "here")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tuneloop.core import digest, jsonl, runs
 from tuneloop.core.errors import DataError, RunError, TrainingError
 from tuneloop.core.plugins import Branch
@@ -164,9 +165,9 @@ def test_a_name_fits_by_path_by_folder_or_by_an_unambiguous_part(tmp_path: Path)
     for name in (str(one.path), one.path.name, "alpha", "prepare"):
         assert runs.resolve(tmp_path, name).path == one.path
     assert runs.resolve(Path("nowhere"), str(other.path)).path == other.path
-    with pytest.raises(RunError, match="'a-' fits 2 runs .*alpha.*beta"):
+    with pytest.raises(RunError, match=r"'a-' fits 2 runs .*alpha.*beta"):
         runs.resolve(tmp_path, "a-")
-    with pytest.raises(RunError, match="no run 'gamma' in .* `tuneloop runs list`"):
+    with pytest.raises(RunError, match=r"no run 'gamma' in .* `tuneloop runs list`"):
         runs.resolve(tmp_path, "gamma")
     with pytest.raises(RunError, match="no run in"):
         runs.resolve(tmp_path / "empty", "latest")
@@ -187,7 +188,9 @@ def test_the_stage_chooses_where_a_name_fits_several(tmp_path: Path) -> None:
         assert runs.resolve(tmp_path, name, stage="tune", done=True).path == tuned.path
         assert runs.resolve(tmp_path, name, stage="evaluate", done=True).path == evaluated.path
     assert runs.resolve(tmp_path, "latest", stage="tune", done=False).path == stopped.path
-    assert runs.resolve(tmp_path, prepared.path.name, stage="tune").path == prepared.path  # the caller says what is wrong
+    assert (
+        runs.resolve(tmp_path, prepared.path.name, stage="tune").path == prepared.path
+    )  # the caller says what is wrong
     with pytest.raises(RunError, match="no finished pretrain run in"):
         runs.resolve(tmp_path, "latest", stage="pretrain", done=True)
 

@@ -65,8 +65,8 @@ def test_state_space_layers_run_padded(tiny_tokenizer: Any) -> None:
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        "mamba2", vocab_size=300, hidden_size=32, num_hidden_layers=2, num_heads=8, head_dim=8, state_size=8, n_groups=1,
-        chunk_size=8, initializer_range=0.3, pad_token_id=0, bos_token_id=None, eos_token_id=2,
+        "mamba2", vocab_size=300, hidden_size=32, num_hidden_layers=2, num_heads=8, head_dim=8, state_size=8,
+        n_groups=1, chunk_size=8, initializer_range=0.3, pad_token_id=0, bos_token_id=None, eos_token_id=2,
     )  # fmt: skip
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     rows = random_rows(6)
@@ -139,7 +139,7 @@ def test_gradient_checkpointing_changes_nothing(name: str, tiny_model: Make) -> 
         model = tiny_model(name, **NO_DROPOUT.get(name, {}))
         if checkpointing:
             model.enable_input_require_grads()
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         objective, _ = prepare(model, random_rows(5), 0)
         total, _ = objective.train()(collate(random_rows(5), packed=True))
         total.backward()

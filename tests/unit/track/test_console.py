@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from rich.table import Table
+
 from tuneloop.track import console
 
 

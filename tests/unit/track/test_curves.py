@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tuneloop.core.errors import DataError
 from tuneloop.track.metrics import Metrics, read
 

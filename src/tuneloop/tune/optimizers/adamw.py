@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class AdamW(OptimizerChoice):
     """Adam with decoupled weight decay."""
 
-    beta1: float = Field(0.9, ge=0, lt=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the running mean of gradients."""
-    beta2: float = Field(0.999, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the running mean of squared gradients."""
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
 
     def build(self, named: dict[str, nn.Parameter], learning_rate: float) -> list[Optimizer]:

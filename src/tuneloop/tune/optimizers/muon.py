@@ -25,15 +25,20 @@ class Muon(OptimizerChoice):
 
         hidden = {name: p for name, p in named.items() if p.ndim == 2 and not _outer(name)}
         rest = {name: p for name, p in named.items() if name not in hidden}
-        muon = torch.optim.Muon(
-            list(hidden.values()),
-            lr=learning_rate,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            adjust_lr_fn="match_rms_adamw",  # one learning rate fits both kinds of parameters
-        )
-        others = AdamW(weight_decay=self.weight_decay, beta2=0.95).build(rest, learning_rate) if rest else []
-        return [muon, *others]
+        built: list[Optimizer] = []
+        if hidden:
+            built.append(
+                torch.optim.Muon(
+                    list(hidden.values()),
+                    lr=learning_rate,
+                    weight_decay=self.weight_decay,
+                    momentum=self.momentum,
+                    adjust_lr_fn="match_rms_adamw",  # one learning rate fits both kinds of parameters
+                )
+            )
+        if rest:
+            built += AdamW(weight_decay=self.weight_decay, beta2=0.95).build(rest, learning_rate)
+        return built
 
 
 def _outer(name: str) -> bool:

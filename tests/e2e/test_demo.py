@@ -1,0 +1,78 @@
+"""The demo as a newcomer runs it: it learns, it generalises, and what it says it wrote is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from demo_run import Demo
+from tuneloop.core import jsonl
+
+KINDS = {"recall", "arithmetic", "word", "classify", "form"}
+
+
+def report_of(demo: Demo) -> dict[str, Any]:
+    return jsonl.read(demo.folder / demo.result["runs"]["evaluate"] / "out" / "report.json")
+
+
+def test_it_learns_what_the_base_cannot_do(demo: Demo) -> None:
+    found = report_of(demo)["metrics"]["exact_match"]
+    assert found["base"]["value"] <= 0.10
+    assert found["tuned"]["value"] >= 0.90
+    assert found["tuned"]["n"] == found["base"]["n"] >= 400
+    assert found["difference"]["low"] > 0.5
+
+
+def test_every_kind_language_and_wording_is_reported(demo: Demo) -> None:
+    slices = report_of(demo)["slices"]
+    assert set(slices["kind"]) == KINDS
+    assert set(slices["language"]) == {"en", "zh"}
+    assert set(slices["wording"]) == {"seen", "new"}
+    for rows in slices.values():
+        for metrics in rows.values():
+            tuned = metrics["exact_match"]["tuned"]
+            assert tuned["low"] <= tuned["value"] <= tuned["high"] and tuned["n"] >= 40
+
+
+def test_forgetting_is_reported_on_facts_that_the_base_knows(demo: Demo) -> None:
+    found = report_of(demo)["forgetting"]
+    assert found["base"]["value"] >= 0.95 and found["base"]["n"] >= 400
+    assert {"untouched", "touched"} == set(found["slices"]["group"])
+
+
+def test_rows_lost_are_listed_and_add_up(demo: Demo) -> None:
+    folder, result = demo.folder, demo.result
+    out = folder / result["runs"]["prepare"] / "out"
+    card = jsonl.read(out / "card.json")
+    dropped = list(jsonl.read_lines(out / "dropped.jsonl"))
+    assert card["rows"]["in"] == card["rows"]["kept"] + len(dropped)
+    assert len(dropped) == sum(card["rows"]["dropped"].values()) > 0
+
+
+def test_no_test_question_is_a_training_question(demo: Demo) -> None:
+    folder, result = demo.folder, demo.result
+    out = folder / result["runs"]["prepare"] / "out"
+
+    def prompts(name: str) -> set[str]:
+        return {row["messages"][0]["content"] for row in jsonl.read_lines(out / f"{name}.jsonl")}
+
+    assert not prompts("test") & (prompts("train") | prompts("val"))
+
+
+def test_it_ends_with_what_to_do_next(demo: Demo) -> None:
+    folder, result, said = demo.folder, demo.result, demo.said
+    for command in ("tuneloop chat", "tuneloop preview", "tuneloop report"):
+        assert command in "\n".join(said.splitlines()[-5:])
+    assert (folder / result["merged"] / "model.safetensors").is_file()
+    page = (folder / result["report"]).read_text("utf-8")
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_tuned_model_answers_in_chat(demo: Demo) -> None:
+    folder, result = demo.folder, demo.result
+    command = [sys.executable, "-m", "tuneloop.cli.main", "chat", result["merged"], "-m", "5+4=?", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["answers"] == ["9"]
