@@ -67,9 +67,7 @@ class Writer:
         """A row of one kind that keeps the promises of `check`."""
         while True:
             row = self.makers[kind](language, wording)
-            if leaks_answer(row) or (
-                self.side == "train" and self.split.mentions_held_out(row.question, row.answer)
-            ):
+            if leaks_answer(row) or (self.side == "train" and self.split.mentions_held_out(row.question, row.answer)):
                 continue
             return row
 
@@ -101,11 +99,7 @@ class Writer:
         """A sum."""
         operation = self.rng.choice(("add", "sub", "mul"))
         held_out = self.side == "test"
-        ours = [
-            row
-            for row in all_sums()
-            if row[0] == operation and self.split.is_pair_held_out(*row[1:3]) == held_out
-        ]
+        ours = [row for row in all_sums() if row[0] == operation and self.split.is_pair_held_out(*row[1:3]) == held_out]
         _, x, y, result = self.rng.choice(ours)
         options = sum_wordings(self._wording("arithmetic", operation, language, wording), x, y, result)
         question = fill(self.rng.choice(options), language, **sum_slots(self.rng, language, x, y, result))
@@ -205,10 +199,7 @@ def check(train: list[Row], val: list[Row], test: list[Row], split: Split) -> No
 
 
 _TOPIC_FILES = (
-    *(
-        ("relations", topic)
-        for topic in ("capital", "currency", "continent", "opposite", "to_english", "to_chinese")
-    ),
+    *(("relations", topic) for topic in ("capital", "currency", "continent", "opposite", "to_english", "to_chinese")),
     *(("arithmetic", topic) for topic in ("add", "sub", "mul")),
     *(("tasks", topic) for topic in ("topic", "sentiment", "form")),
 )
@@ -219,8 +210,7 @@ def with_flaws(rng: random.Random, rows: list[Row]) -> list[Row]:
     duplicates = rng.sample(rows, 15)
     empty = [Row(r.kind, r.language, r.question, "", r.wording, r.entities) for r in rng.sample(rows, 10)]
     rambling = [
-        Row(r.kind, r.language, r.question, _ramble(rng, r), r.wording, r.entities)
-        for r in rng.sample(rows, 5)
+        Row(r.kind, r.language, r.question, _ramble(rng, r), r.wording, r.entities) for r in rng.sample(rows, 5)
     ]
     flawed = rows + duplicates + empty + rambling
     rng.shuffle(flawed)

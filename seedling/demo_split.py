@@ -18,10 +18,7 @@ def contains(text: str, words: str) -> bool:
     """Whether the text has the words: whole words (also in the plural) in English, anywhere in Chinese."""
     if not words.isascii():
         return words in text
-    return (
-        re.search(rf"(?<![A-Za-z0-9]){re.escape(words)}(?:s|es)?(?![A-Za-z0-9])", text, re.IGNORECASE)
-        is not None
-    )
+    return re.search(rf"(?<![A-Za-z0-9]){re.escape(words)}(?:s|es)?(?![A-Za-z0-9])", text, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)
@@ -72,14 +69,8 @@ def draw_split(rng: random.Random) -> Split:
     frozen = _wording_text()
     groups = [
         [(row["en"], row["zh"], row["capital_en"], row["capital_zh"]) for row in table("countries")],
-        *(
-            [(r["word"], r["opposite"]) for r in table("opposites") if r["language"] == la]
-            for la in LANGUAGES
-        ),
-        *(
-            [(row["name"],) for row in table("names") if row["language"] == language]
-            for language in LANGUAGES
-        ),
+        *([(r["word"], r["opposite"]) for r in table("opposites") if r["language"] == la] for la in LANGUAGES),
+        *([(row["name"],) for row in table("names") if row["language"] == language] for language in LANGUAGES),
     ]
     by_category: dict[str, list[tuple[str, ...]]] = {}
     for row in table("words"):

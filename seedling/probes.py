@@ -54,9 +54,7 @@ def probes(seed: int = 0) -> list[Probe]:
                 found = [_cut(fact) for fact in rng.sample(known, min(count, len(known)))]
             group = "touched" if kind in TOUCHED | {"arithmetic"} else "untouched"
             for prompt, answer in found:
-                rows.append(
-                    {"kind": kind, "language": language, "group": group, "prompt": prompt, "answer": answer}
-                )
+                rows.append({"kind": kind, "language": language, "group": group, "prompt": prompt, "answer": answer})
     return rows
 
 

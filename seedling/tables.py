@@ -110,9 +110,7 @@ def facts(language: str) -> tuple[Fact, ...]:
 
 def _opposites(language: str) -> list[Fact]:
     pairs = [(row["word"], row["opposite"]) for row in table("opposites") if row["language"] == language]
-    return [
-        Fact("opposite", language, s, a) for left, right in pairs for s, a in ((left, right), (right, left))
-    ]
+    return [Fact("opposite", language, s, a) for left, right in pairs for s, a in ((left, right), (right, left))]
 
 
 def _categories(language: str) -> list[Fact]:

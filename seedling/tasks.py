@@ -66,9 +66,7 @@ def sum_slots(rng: random.Random, language: str, x: int, y: int, result: int) ->
     return {"x": str(x), "y": str(y), "a": str(result), "name": rng.choice(names), "thing": thing}
 
 
-def topic_sentence(
-    rng: random.Random, language: str, words: Vocabulary, categories: list[str]
-) -> tuple[str, str, str]:
+def topic_sentence(rng: random.Random, language: str, words: Vocabulary, categories: list[str]) -> tuple[str, str, str]:
     """A sentence about one noun, its category and the noun."""
     category = rng.choice(categories)
     word = rng.choice(words.nouns[category])
@@ -87,16 +85,12 @@ def label_list(rng: random.Random, language: str, categories: list[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def opinion(
-    rng: random.Random, language: str, words: Vocabulary, polarity: str, domain: str | None = None
-) -> str:
+def opinion(rng: random.Random, language: str, words: Vocabulary, polarity: str, domain: str | None = None) -> str:
     """One sentence that praises or blames."""
     domain = domain or rng.choice(_DOMAINS)
     forms = ("adj", "adj", "adj", "noun", "verb") if language == "en" else ("adj", "adj", "adj", "idiom")
     form = rng.choice(forms) if domain in ("film", "book") else "adj"
-    subjects = [
-        row["noun"] for row in table("subjects") if (row["language"], row["domain"]) == (language, domain)
-    ]
+    subjects = [row["noun"] for row in table("subjects") if (row["language"], row["domain"]) == (language, domain)]
     template = rng.choice(wordings("reviews")[f"{form} {language}"])
     # A second {adj} is another word than the first.
     fitting = {"any", "art" if domain in ("film", "book") else domain}
@@ -130,9 +124,7 @@ def polarity_name(language: str, polarity: str) -> str:
     return POLARITY[language][polarity]
 
 
-def person(
-    rng: random.Random, language: str, words: Vocabulary, fields: str | None = None
-) -> tuple[str, Record]:
+def person(rng: random.Random, language: str, words: Vocabulary, fields: str | None = None) -> tuple[str, Record]:
     """A sentence about a person and the record it states; keys are in the order of the section's name."""
     fields = fields or rng.choice(FIELD_SETS[language] + _EXTRA_FIELDS[language])
     values: Record = {

@@ -45,7 +45,8 @@ CHINESE_SHARE = 0.45
 
 
 # At first a few entities and wordings come most of the time: a model that meets everything equally often stays on a
-# plateau until it has learnt how to recall at all, and the more facts the longer (Zucchet et al. 2025, arXiv 2503.21676).
+# plateau until it has learnt how to recall at all, and the more facts the longer (Zucchet et al. 2025, arXiv
+# 2503.21676).
 SKEW, SKEWED_SHARE = 8.0, 0.5
 
 
@@ -78,9 +79,7 @@ def document(rng: random.Random) -> tuple[str, str, str]:
 
 def _long(rng: random.Random, language: str) -> str:
     """Several paragraphs, of one kind or mixed, up to about 900 tokens."""
-    kinds = rng.choice(
-        (["stories"], ["reviews"], ["statements"], ["stories", "reviews", "statements", "questions"])
-    )
+    kinds = rng.choice((["stories"], ["reviews"], ["statements"], ["stories", "reviews", "statements", "questions"]))
     size = rng.randint(900, 2600) if language == "en" else rng.randint(300, 800)
     paragraphs: list[str] = []
     while sum(map(len, paragraphs)) < size:

@@ -57,9 +57,7 @@ def _by_relation(language: str) -> dict[str, list[Fact]]:
 def _about_one(rng: random.Random, language: str) -> list[Fact]:
     relations = rng.choice(ENTITY_RELATIONS)
     subject = rng.choice(_by_relation(language)[relations[0]]).subject
-    found = [
-        fact for relation in relations for fact in _by_relation(language)[relation] if fact.subject == subject
-    ]
+    found = [fact for relation in relations for fact in _by_relation(language)[relation] if fact.subject == subject]
     rng.shuffle(found)
     return found
 

@@ -14,14 +14,10 @@ _CODAS = ["", "", "n", "r", "l", "s", "m", "x", "ck", "th"]
 def made_up_name(rng: random.Random, language: str) -> str:
     """A name nobody has, so that copying is learnt for any token and not for a list of names."""
     if language == "zh":
-        characters = "".join(row["zh"] for row in table("words")) + "".join(
-            row["name"] for row in table("names")
-        )
+        characters = "".join(row["zh"] for row in table("words")) + "".join(row["name"] for row in table("names"))
         han = [c for c in characters if "\u4e00" <= c <= "\u9fff"]
         return "".join(rng.choice(han) for _ in range(rng.choice((2, 2, 3))))
-    syllables = [
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2)))
-    ]
+    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2)))]
     return "".join(syllables).capitalize()
 
 

@@ -27,13 +27,9 @@ def story(rng: random.Random, language: str) -> str:
     for stage in range(1, 7):
         if stage in (2, 4, 5) and rng.random() < 0.25:
             continue
-        for template in rng.sample(
-            slots[f"stage{stage} {language}"], 1 if stage == 1 else rng.choice((1, 1, 1, 2))
-        ):
+        for template in rng.sample(slots[f"stage{stage} {language}"], 1 if stage == 1 else rng.choice((1, 1, 1, 2))):
             values = {
-                name: _one(rng, name, language)
-                for name in re.findall(r"\{(\w+)\}", template)
-                if name not in fixed
+                name: _one(rng, name, language) for name in re.findall(r"\{(\w+)\}", template) if name not in fixed
             }
             sentences.append(fill(template, language, **fixed, **values))
     return (" " if language == "en" else "").join(sentences)

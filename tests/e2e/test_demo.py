@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from demo_run import Demo
+
 from tuneloop.core import jsonl
 
 KINDS = {"recall", "arithmetic", "word", "classify", "form"}

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from demo_run import Demo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +28,7 @@ def test_the_readme_has_commands() -> None:
 
 
 def test_they_run_as_written(demo: Demo) -> None:
-    """In the folder where the demo has run, whose stages are not run again; later commands use what earlier ones made."""
+    """In the folder where the demo has run, whose stages are not run again; later commands use what others made."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command in commands():
         done = subprocess.run(

@@ -19,9 +19,9 @@ class ForgettingConfig(Branch):
 
     probes: Literal["embedded"] | InputPath = "embedded"
     """`embedded` (the facts of the bundled base) or a JSONL file: Examples, or rows with `prompt` and `answer`."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """At most so many probes, chosen by their digests (a random but fixed choice); null takes all."""
-    max_new_tokens: int = Field(24, ge=1)
+    max_new_tokens: int = Field(default=24, ge=1)
     """Length of a completion; enough for the longest answer."""
 
 
@@ -34,11 +34,11 @@ class EvaluateConfig(Branch):
     """Metrics of `tuneloop list metrics`, each by name or with its options."""
     split: Literal["test", "val"] = "test"
     """The held-out part that is asked. `val` has already chosen the checkpoint, so its numbers flatter."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """At most so many examples, chosen by their digests (a random but fixed choice); null takes all."""
     max_new_tokens: int | Literal["auto"] = "auto"
     """Length of an answer; auto = twice the longest reference plus 8. Answers cut there are counted in the report."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of all intervals."""
     base: bool = True
     """Also ask the model as it was before tuning, on the same examples."""

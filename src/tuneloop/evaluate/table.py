@@ -45,9 +45,11 @@ def _new(title: str, head: str, confidence: float) -> Table:
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column(head, overflow="fold")
+    table.add_column(head, no_wrap=True)
     share = percent(confidence)
-    for name in ("base", share, "tuned", share, "difference", "p", "n"):
+    for name in (f"base, {share}", f"tuned, {share}"):
+        table.add_column(name, justify="right")
+    for name in ("change", "p", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
@@ -59,14 +61,19 @@ def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidenc
     colour = COLOURS[verdict(change, better, confidence)]
     table.add_row(
         Text(label),
-        Text(number(base.get("value"))),
-        Text(interval(base), style="dim"),
-        Text(number(tuned.get("value")), style="bold"),
-        Text(interval(tuned), style="dim"),
+        _measured(base, ""),
+        _measured(tuned, "bold"),
         Text(number(change["value"], signed=True) if change else "–", style=colour),
         Text(probability(change["p"]) if change else "–"),
         Text(str(tuned.get("n", 0))),
     )
+
+
+def _measured(value: dict[str, Any], style: str) -> Text:
+    """A number and its interval in a cell that still fits a terminal of 80 columns."""
+    from rich.text import Text
+
+    return Text.assemble((number(value.get("value")), style), " ", (interval(value).replace(" … ", "–"), "dim"))
 
 
 def _notes(value: dict[str, Any]) -> list[Text]:

@@ -49,7 +49,9 @@ def contestant(model: nn.Module, renderer: Renderer) -> Contestant:
 
     def nll(rows: Sequence[forward.Row]) -> list[tuple[float, float]]:
         scored, _ = forward.prepare(model, rows, renderer.pad_id)
-        return forward.nll(scored, rows, pad_id=renderer.pad_id, budget=token_budget(str(next(model.parameters()).device)))
+        return forward.nll(
+            scored, rows, pad_id=renderer.pad_id, budget=token_budget(str(next(model.parameters()).device))
+        )
 
     return Contestant(TransformersEngine(model, renderer), renderer, nll)
 

@@ -1,11 +1,17 @@
-"""The main job, top to bottom: prepare → tune → evaluate. Stages meet through run folders; finished ones are not redone."""
+"""The main job, top to bottom: prepare → tune → evaluate.
+
+Stages meet through run folders; finished ones are not done again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.text import Text
 
 from tuneloop.core import digest, jsonl, runs
 from tuneloop.core import recipe as loading
@@ -39,7 +45,7 @@ def run(job: Job) -> dict[str, Any]:
 def show(evaluated: Run) -> None:
     """The table of an evaluation and where its pages lie."""
     console.say(to_rich(read(evaluated.out)))
-    console.say(f"report: [bold]{evaluated.out / 'report.html'}[/]")
+    console.decided("report", str(evaluated.out / "report.html"))
 
 
 def result(prepared: Run, tuned: Run, evaluated: Run) -> dict[str, Any]:
@@ -87,15 +93,16 @@ def _tuning(job: Job, prepared: Run) -> tuple[dict[str, Any], dict[str, str]]:
 
 def resume(path: Path) -> Run:
     """Continues an interrupted tune run to the result that it would have had uninterrupted."""
-    run = Run.open(path)
+    run = Run.open(path.resolve())
     if run.stage != "tune":
         raise RunError(f"{path}: a '{run.stage}' run; only tune runs are resumed. Other stages are simply run again.")
     if run.done:
-        console.say(f"{path} is finished; nothing to resume")
+        console.say(Text(f"{path} is finished; nothing to resume"))
         return run
-    recipe = load_recipe(path / "recipe.yaml")
-    prepared = Run.open(Path(run.record["data"]))
-    _hold(run, lambda run: _tune(recipe, prepared, run))
+    with contextlib.chdir(run.record["folder"]):  # paths in recipe and record are relative to where the run began
+        recipe = load_recipe(run.path / "recipe.yaml")
+        prepared = Run.open(Path(run.record["data"]))
+        _hold(run, lambda run: _tune(recipe, prepared, run))
     return run
 
 
@@ -170,11 +177,11 @@ def _once(
     if not job.again:
         done = runs.find(job.root, key, done=True)
         if done:
-            console.say(f"[dim]{stage}: already done in {done.path} (--again runs it anew)[/]")
+            console.say(Text(f"{stage}: already done in {done.path} (--again runs it anew)", "dim"))
             return done
     open_run = None if job.again or stage != "tune" else runs.find(job.root, key, done=False)
     if open_run:
-        console.say(f"{stage}: continuing {open_run.path}")
+        console.say(Text(f"{stage}: continuing {open_run.path}"))
     run = open_run or Run.create(job.root, stage, job.recipe.name, key, inputs, job.recipe)
     if data is not None:
         run.record["data"] = str(data.path)
@@ -185,10 +192,10 @@ def _once(
 def _hold(run: Run, work: Any) -> None:
     """Runs the work inside the run folder: locked, logged, its end stated."""
     with run, console.logging_to(run.path / "log.txt"):
-        console.say(f"[bold cyan]── {run.stage}[/] [dim]{run.path}[/]")
+        console.say(Text.assemble((f"── {run.stage} ", "bold cyan"), (str(run.path), "dim")))
         try:
             work(run)
         except KeyboardInterrupt:
             if run.stage == "tune":
-                console.say(f"stopped; continue with: tuneloop tune --resume {run.path}")
+                console.say(Text(f"stopped; continue with: tuneloop tune --resume {run.path}"))
             raise

@@ -93,7 +93,7 @@ def chunked_nll(
         logits = logits if finish is None else finish(logits)
         return F.cross_entropy(logits.to(weights_N.dtype), target, reduction="none")
 
-    width = int(getattr(head, "out_features", 0)) or head.weight.shape[0]  # type: ignore[union-attr]
+    width: Any = getattr(head, "out_features", None) or head.weight.shape[0]  # type: ignore[union-attr]
     parts = [
         checkpoint(part_nll, hidden_ND[part], targets_N[part], use_reentrant=False)
         for part in _chunks(hidden_ND, width, any(p.requires_grad for p in head.parameters()))

@@ -12,7 +12,7 @@ from tuneloop.render.rendered import Rendered, Unrenderable
 def too_long(tokens: int, max_length: int) -> Unrenderable:
     """The reason why a row of so many tokens is not trained on."""
     return Unrenderable(
-        f"{tokens} tokens are more than max_length {max_length}; raise it, or allow `overlong: drop_turns`",
+        f"longer than max_length {max_length} tokens; raise it, or allow `overlong: drop_turns` or `truncate`",
         {"tokens": tokens, "max_length": max_length},
     )
 

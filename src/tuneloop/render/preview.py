@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEGEND = (
     ("learnt", "weight 1: the model learns to write it"),
-    ("scaled", "another weight, shown in the tooltip or after ×"),
+    ("scaled", "another weight"),
     ("context", "weight 0: the model reads it"),
 )
 

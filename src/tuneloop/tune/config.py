@@ -18,9 +18,9 @@ class EarlyStopping(Branch):
 
     metric: str = "loss"
     """`loss` on the validation rows, or a metric of `evaluate.metrics` measured on generated answers."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(default=3, ge=1)
     """Validations without improvement before training stops."""
-    min_delta: float = Field(0.0, ge=0)
+    min_delta: float = Field(default=0.0, ge=0)
     """An improvement smaller than this counts as none."""
 
 
@@ -38,29 +38,29 @@ class Validation(Branch):
 class TuneConfig(Branch):
     """How the model is tuned."""
 
-    method: MethodChoice = Field("lora", validate_default=True)  # type: ignore[assignment]
+    method: MethodChoice = Field(default="lora", validate_default=True)  # type: ignore[assignment]
     """What is trained: full, lora, …"""
-    epochs: float = Field(3, gt=0)
+    epochs: float = Field(default=3, gt=0)
     """Passes over the training rows; fractions are allowed."""
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     """Optimizer steps, instead of epochs."""
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Examples per optimizer step, over all devices and accumulation steps."""
     shuffle: bool = True
     """Another order in each epoch, drawn from the seed; false keeps the rows' order (a curriculum)."""
-    max_length: int = Field(2048, ge=8)
+    max_length: int = Field(default=2048, ge=8)
     """Tokens of the longest example; `overlong` says what happens to longer ones."""
     overlong: Literal["reject", "drop_turns", "truncate"] = "reject"
     """reject: drop the row and say so; drop_turns: drop whole turns from the middle; truncate: cut the answer."""
-    optimizer: OptimizerField = Field("adamw", validate_default=True)  # type: ignore[assignment]
+    optimizer: OptimizerField = Field(default="adamw", validate_default=True)  # type: ignore[assignment]
     """adamw or muon, with their options."""
-    schedule: ScheduleChoice = Field("cosine", validate_default=True)  # type: ignore[assignment]
+    schedule: ScheduleChoice = Field(default="cosine", validate_default=True)  # type: ignore[assignment]
     """cosine, linear, constant or wsd, each with warm-up."""
-    clip: float = Field(1.0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0: no clipping."""
-    token_budget: int | None = Field(None, ge=8)
+    token_budget: int | None = Field(default=None, ge=8)
     """Tokens per forward pass (micro-batch); by default by device. Smaller needs less memory, the result is equal."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -68,7 +68,7 @@ class TuneConfig(Branch):
     """Measurements while training."""
     early_stopping: EarlyStopping | None = None
     """Stop when the metric no longer improves; the best checkpoint is kept."""
-    save_every: int | None = Field(None, ge=1)
+    save_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
 
     @model_validator(mode="after")
