@@ -48,8 +48,8 @@ VOCABULARY = {language: vocabulary(language) for language in LANGUAGES}
 
 def all_sums() -> list[tuple[str, int, int, int]]:
     """Every (operation, x, y, result) of the pre-training text."""
-    added = [("add", x, y, x + y) for x, y in product(range(1, 13), repeat=2)]
-    taken = [("sub", x, y, x - y) for x in range(1, 16) for y in range(1, x + 1)]
+    added = [("add", x, y, x + y) for x, y in product(range(1, 11), repeat=2)]
+    taken = [("sub", x, y, x - y) for x in range(1, 13) for y in range(1, x + 1)]
     times = [("mul", x, y, x * y) for x, y in product(range(1, 10), repeat=2)]
     return added + taken + times
 

@@ -29,13 +29,13 @@ KINDS: dict[str, Kind] = {
 # Share of the documents. Facts come twice, stated and asked, because each must be repeated about a hundred
 # times to stick and only asking brings the answer to the start of a line.
 WEIGHTS = {
-    "statements": 0.30,
-    "questions": 0.46,
-    "sums": 0.06,  # about 350 sums, and digits are cheap to learn
+    "statements": 0.27,
+    "questions": 0.42,
+    "sums": 0.10,  # about 350 sums, and digits are cheap to learn
     "topics": 0.03,  # the category of a noun is also stated among the facts
-    "reviews": 0.04,  # the widest English vocabulary after the stories
-    "records": 0.07,  # copying: the induction heads that every form needs
-    "stories": 0.03,  # connected prose, pronouns, connectives
+    "reviews": 0.03,  # the widest English vocabulary after the stories
+    "records": 0.12,  # copying: the induction heads that every form needs
+    "stories": 0.02,  # connected prose, pronouns, connectives
     "sayings": 0.01,  # a small fixed text: more would only be learnt by heart
 }
 # A share of long documents, or the model would never have seen a position beyond 250.
@@ -47,7 +47,7 @@ CHINESE_SHARE = 0.45
 # At first a few entities and wordings come most of the time: a model that meets everything equally often stays on a
 # plateau until it has learnt how to recall at all, and the more facts the longer (Zucchet et al. 2025, arXiv
 # 2503.21676).
-SKEW, SKEWED_SHARE = 8.0, 0.5
+SKEW, SKEWED_SHARE = 4.0, 0.15
 
 
 class Skewed(random.Random):

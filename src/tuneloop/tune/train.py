@@ -175,8 +175,8 @@ def _say_decisions(
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     decided(
         "steps",
-        f"{job.total_steps:,} of {config.batch_size} examples, micro-batches of up to {job.token_budget:,} tokens{ranks}"
-        f"; a checkpoint every {job.save_every} steps",
+        f"{job.total_steps:,} of {config.batch_size} examples{ranks}, micro-batches up to {job.token_budget:,} tokens; "
+        f"a checkpoint every {job.save_every} steps",
     )
     for line in memory.lines()[1:]:
         console.say(line)

@@ -15,7 +15,8 @@ from tuneloop.core import jsonl, recipe
 from tuneloop.core.errors import MissingExtra, ModelError, RecipeError
 from tuneloop.models import bases, cache
 from tuneloop.models.config import ModelConfig
-from tuneloop.models.load import find_base, load_model, load_tokenizer, model_from
+from tuneloop.models.find import find_base
+from tuneloop.models.load import load_model, load_tokenizer, model_from
 
 Make = Callable[..., Any]
 

@@ -13,7 +13,8 @@ import torch
 from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.models.config import ModelConfig
-from tuneloop.models.load import find_base, load_model, load_tokenizer
+from tuneloop.models.find import find_base
+from tuneloop.models.load import load_model, load_tokenizer
 from tuneloop.models.merge import logits, prompt_ids
 
 Make = Callable[..., Any]

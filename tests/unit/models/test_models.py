@@ -16,7 +16,8 @@ from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
-from tuneloop.models.load import Base, find_base, load_model, load_tokenizer, model_from, tokenizer_from
+from tuneloop.models.find import Base, find_base
+from tuneloop.models.load import load_model, load_tokenizer, model_from, tokenizer_from
 from tuneloop.models.merge import MergeCheck, logits, merge, prompt_ids
 from tuneloop.models.save import save_model
 

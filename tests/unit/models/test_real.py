@@ -12,7 +12,8 @@ from peft import LoraConfig, get_peft_model
 from tuneloop.core.errors import ModelError
 from tuneloop.models import adapters, bases, gate
 from tuneloop.models.config import ModelConfig
-from tuneloop.models.load import Base, find_base, load_model, load_tokenizer
+from tuneloop.models.find import Base, find_base
+from tuneloop.models.load import load_model, load_tokenizer
 from tuneloop.models.merge import merge
 
 NAME = "smollm2-135m-instruct"
