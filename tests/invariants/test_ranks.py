@@ -53,7 +53,7 @@ def test_two_processes_are_one(tiny_model: Callable[..., Any], tmp_path: Path) -
         environment = {
             **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
-            "PYTHONPATH": os.pathsep.join([*sys.path, str(tests), str(Path(__file__).parent)]),
+            "PYTHONPATH": os.pathsep.join([str(tests), str(Path(__file__).parent), *sys.path]),
         }  # fmt: skip
         workers.append(
             subprocess.Popen(

@@ -33,10 +33,11 @@ def to_rich(report: Report) -> Group:
     if "forgetting" in value:
         lost = value["forgetting"]
         table.add_section()
-        table.add_row(Text("untouched facts (forgetting)", style="dim italic"))
+        table.add_row(Text("known facts (forgetting)", style="dim italic"))
         _add(table, "  all", lost, "higher", confidence)
-        for label, entry in lost["slices"].get("kind", {}).items():
-            _add(table, f"  {label}", entry, "higher", confidence)
+        for key in ("group", "kind"):
+            for label, entry in lost["slices"].get(key, {}).items():
+                _add(table, f"  {label}", entry, "higher", confidence)
     return Group(table, *_notes(value))
 
 

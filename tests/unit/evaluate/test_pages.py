@@ -162,7 +162,7 @@ def test_terminal_table(report: Report) -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(to_rich(report))
     text = console.export_text()
-    assert "exact_match" in text and "0.640 … 0.948" in text and "+0.842" in text and "< 0.001" in text
+    assert "exact_match" in text and "0.640–0.948" in text and "+0.842" in text and "< 0.001" in text
     assert "facts lost by tuning: 50, won: 1" in text
 
 
