@@ -241,6 +241,7 @@ def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, traine
         )
     fresh, _ = forward.prepare(again, job.rows, job.pad_id)
     gap = abs(trained_loss - _loss(job, fresh))
-    if not gap <= forward.LEAK[dtype]:
+    # the weights are bit-equal, so what is left is rounding: in deep bf16 models it reaches hundredths of a nat
+    if not gap <= forward.TOLERANCE[dtype]:
         raise ModelError(f"{folder}: the exported weights give another loss than the trained ones (Δ {gap:.3g} nats)")
     console.decided("exported", f"{folder} (loaded again: Δ loss {gap:.1e} nats)")
