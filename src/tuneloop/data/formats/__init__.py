@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,13 @@ class Format(Plugin, ABC):
     @abstractmethod
     def likeness(self, record: JsonObject) -> float:
         """From 0 (another format) to 1 (surely this one), by the record's shape alone; never raises."""
+
+    def gather(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
+        """The records with those joined that describe one row (several annotations of an item); default: as they are.
+
+        A joined record is one row of the ledger. A format that overrides this gets the whole file at once.
+        """
+        return records
 
     def recognise(self, records: Sequence[JsonObject]) -> float:
         """The mean likeness of some records: how sure `format: auto` may be."""
