@@ -3,29 +3,71 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from tuneloop.core.conversation import Role
 from tuneloop.core.plugins import Branch
 from tuneloop.core.recipe import InputPath
 from tuneloop.data.formats import FORMATS, Format
+from tuneloop.data.mix import MixConfig, check_mix
+from tuneloop.data.reading.place import HUB
 from tuneloop.data.steps import STEPS, Step
 
 
-class SourceConfig(Branch):
-    """One file of raw data."""
+_INPUT_PATH = TypeAdapter(InputPath)
 
-    path: InputPath
-    """A .jsonl, .json, .csv, .tsv, .parquet or .txt file."""
+
+def _find_source(value: str, info: ValidationInfo) -> str:
+    """As InputPath; a part (`book.xlsx#Sheet2`) is no part of the path, and a hub data set is no path."""
+    if value.startswith(HUB):
+        return value
+    bare = value
+    while True:  # a '#' may also belong to the name
+        found = _INPUT_PATH.validate_python(bare, context=info.context)
+        if Path(found).exists() or "#" not in bare:
+            return found + value[len(bare) :]
+        bare = bare.rpartition("#")[0]
+
+
+class TemplateMessage(Branch):
+    """One turn of the conversation that a template writes."""
+
+    role: Role
+    """system, user, assistant, tool or text."""
+    content: str
+    """Jinja text over the row's columns, e.g. "Age: {{ age }}, symptoms: {{ symptoms | join(', ') }}"."""
+    train: float | None = Field(default=None, ge=0)
+    """Loss weight of the turn; by default 1 for assistant (and 0 for all others)."""
+
+
+class SourceConfig(Branch):
+    """One source of raw data."""
+
+    path: Annotated[str, AfterValidator(_find_source)]
+    """A .jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow, .xlsx, .xls, .ods or .zip file; a folder of shards, or one
+    that `datasets` saved; a data set of the hub, as hf:org/name?config=main#train. A part of it is named behind a #:
+    book.xlsx#Sheet2, folder#train, data.json#rows, dataset_info.json#name1,name2 (LLaMA-Factory's list)."""
     format: Annotated[Format, FORMATS] = Field(default_factory=lambda: FORMATS.make("auto"))
     """How the rows become conversations; `auto` recognises the format; `tuneloop list formats` lists them."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Role: column, e.g. {prompt: question, response: answer, label: topic}. Roles that the format does not know become
     meta. Naming `prompt` or `response` under `format: auto` means `format: table`."""
-    template: dict[str, str] = Field(default_factory=dict)
+    template: dict[str, str] | list[TemplateMessage] = Field(default_factory=dict)
     """Role: Jinja text over the row's columns, e.g. {prompt: "Review: {{ sentence }}", response: "{{ {'0': 'negative',
-    '1': 'positive'}[label] }}"}. CSV and TSV values are text. A column with an odd name is `row["odd name"]`."""
+    '1': 'positive'}[label] }}"}; or the turns of a conversation, e.g. [{role: user, content: "Age: {{ age }}"}, {role:
+    assistant, content: "{{ answer }}"}]. CSV and TSV values are text. A column with an odd name is `row["odd name"]`.
+    A column that a row does not have is an error."""
     encoding: str = "auto"
     """auto (UTF-8, GB18030, Big5, decided on the whole file) or the name of an encoding."""
     limit: PositiveInt | None = None
@@ -51,32 +93,47 @@ class SourceConfig(Branch):
 
     @field_validator("template")
     @classmethod
-    def _valid_template(cls, value: dict[str, str]) -> dict[str, str]:
+    def _valid_template(cls, value: dict[str, str] | list[TemplateMessage]) -> dict[str, str] | list[TemplateMessage]:
         if value:
-            from jinja2 import TemplateSyntaxError
+            from jinja2 import TemplateError
 
             from tuneloop.data.layout import sandbox
 
-            for role, text in value.items():
+            texts = value if isinstance(value, dict) else {
+                f"message {number}": message.content for number, message in enumerate(value)
+            }  # fmt: skip
+            for role, text in texts.items():
                 try:
                     sandbox().from_string(text)
-                except TemplateSyntaxError as error:
+                except TemplateError as error:
                     raise ValueError(f"the template for '{role}' is not valid Jinja: {error.message}") from None
+        if isinstance(value, list) and not any(_is_trained(message) for message in value):
+            raise ValueError("no message of the template is trained on; one must have the role assistant")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.limit is not None and self.sample is not None:
             raise ValueError("give limit (the first rows) or sample (random rows), not both")
-        both = sorted(self.columns.keys() & self.template.keys())
+        if isinstance(self.template, list):
+            if FORMATS.name_of(self.format) not in ("auto", "messages"):
+                raise ValueError("a template that is a list of messages goes with `format: messages` (or auto)")
+            both = sorted(self.columns.keys() & {"messages"})
+        else:
+            both = sorted(self.columns.keys() & self.template.keys())
         if both:
             raise ValueError(f"{', '.join(both)}: named in columns and in template; keep one of the two")
         return self
 
 
+def _is_trained(message: TemplateMessage) -> bool:
+    return message.train > 0 if message.train is not None else message.role == "assistant"
+
+
 class SplitConfig(Branch):
-    """Shares of the sources. Each row is placed by the hash of its prompt, so the shares hold on average, equal prompts
-    stay together, and a row never moves when others are added. A share is not used where an own file is given."""
+    """Shares of the sources. Rows that belong together (near-duplicates, equal prompts, rows made from one another) are
+    placed as one, by the hash of the first one's prompt: the shares hold on average, also within each label, language
+    and length, and a row stays where it is when others are added. No share is used where an own file is given."""
 
     train: float = Field(default=0.8, gt=0, le=1)
     """Share to train on; it also gets the share of val or test where these have files of their own."""
@@ -84,6 +141,8 @@ class SplitConfig(Branch):
     """Share to watch during training (early stopping, best checkpoint)."""
     test: float = Field(default=0.1, ge=0, lt=1)
     """Share to evaluate on at the end."""
+    together: Literal["near", "equal"] = "near"
+    """What never straddles train, val and test beside equal prompts: near-duplicates too, or nothing else (faster)."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -103,10 +162,17 @@ class DataConfig(Branch):
     left as they are. Rows without an answer are always dropped."""
     split: SplitConfig = SplitConfig()
     """How the sources are divided."""
+    mix: MixConfig = MixConfig()
+    """What an epoch of training is made of; by default every row once."""
     val: list[SourceConfig] | None = None
     """Files to watch during training, instead of a share of the sources."""
     test: list[SourceConfig] | None = None
     """Files to evaluate on, instead of a share of the sources. What also stands in them leaves the training rows."""
+
+    @model_validator(mode="after")
+    def _mix_names_sources(self) -> Self:
+        check_mix(self.mix, {source.label: source.path for source in self.sources})
+        return self
 
     @field_validator("val", "test")
     @classmethod

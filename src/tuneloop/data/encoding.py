@@ -14,6 +14,7 @@ from itertools import islice
 from tuneloop.core.errors import DataError
 
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MARK_SIZE = 4096  # bytes of a file's beginning that `first_guess` wants
 LOOKED_AT = 100_000  # non-ASCII characters judged for plausibility; the decoding itself covers the whole file
 PLAUSIBLE = 0.7  # share of common characters among the non-ASCII ones; Chinese has > 0.95, mojibake < 0.5
 FREQUENT = frozenset(
@@ -25,13 +26,21 @@ PINYIN = "āáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜü"
 GB18030_FIRST = 0.2  # by how much more frequent characters Big5 must have, where a short text reads as both
 
 
+def first_guess(head: bytes, encoding: str) -> str:
+    """The encoding to try first on a file that begins so: what the recipe says, what its mark says, or UTF-8."""
+    marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
+    if encoding == "auto":
+        return marked or _unmarked_utf16(head) or "utf-8"
+    # utf-8 and utf-16-le would take the mark for a character of the text
+    same = marked is not None and codecs.lookup(encoding).name.startswith(marked.removesuffix("-sig"))
+    return marked if marked is not None and same else encoding
+
+
 def decode(data: bytes, path: str, encoding: str) -> tuple[str, str]:
     """The text and the name of its encoding. Raises DataError with the line where an encoding does not fit."""
-    if encoding != "auto":
-        return _strictly(data, path, encoding), encoding
-    for mark, name in MARKS.items():
-        if data.startswith(mark):
-            return _strictly(data, path, name), name
+    guess = first_guess(data[:MARK_SIZE], encoding)
+    if encoding != "auto" or guess != "utf-8":
+        return _strictly(data, path, guess), guess
     try:
         return data.decode("utf-8"), "utf-8"
     except UnicodeDecodeError as error:
@@ -42,6 +51,16 @@ def decode(data: bytes, path: str, encoding: str) -> tuple[str, str]:
         raise _unknown(data, path, candidates)
     name, text = max(plausible, key=lambda found: _share(found[1], FREQUENT) + GB18030_FIRST * (found[0] == "gb18030"))
     return text, name
+
+
+def _unmarked_utf16(head: bytes) -> str | None:
+    """Which UTF-16 a text without a mark is in. Its ASCII characters hold NUL bytes, which no other encoding has."""
+    if b"\0" not in head:
+        return None
+    names = ("utf-16-le", "utf-16-be")
+    readable = {name: _readable(head[: len(head) // 2 * 2].decode(name, "ignore")) for name in names}
+    best = max(names, key=lambda name: readable[name])
+    return best if readable[best] >= PLAUSIBLE else None
 
 
 def _strictly(data: bytes, path: str, encoding: str) -> str:
@@ -84,6 +103,11 @@ def _line(data: bytes, position: int) -> int:
 def _share(text: str, known: frozenset[str]) -> float:
     foreign = [match[0] for match in islice(re.finditer(r"[^\x00-\x7f]", text), LOOKED_AT)]
     return sum(char in known for char in foreign) / max(1, len(foreign))
+
+
+def _readable(text: str) -> float:
+    """Share of the characters that people write."""
+    return sum(" " <= char <= "~" or char in "\t\r\n" or char in _common() for char in text) / max(1, len(text))
 
 
 @cache

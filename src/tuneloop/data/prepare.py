@@ -1,35 +1,33 @@
-"""The stage `prepare`: raw files → train.jsonl, val.jsonl, test.jsonl, dropped.jsonl, card.json and card.md.
+"""The stage `prepare`: raw files → train.jsonl, val.jsonl, test.jsonl, dropped.jsonl and the card (json, md, html).
 
-Every row of every source is in exactly one of these files. Knows nothing of models and tokens.
+Every row of every source is in exactly one of these files. Knows nothing of models; who does may pass `measure`.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneloop.core import jsonl
-from tuneloop.core.conversation import Drop, Example, JsonObject
+from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
-from tuneloop.data.card import Facts, card, markdown
+from tuneloop.data.audit import audit, to_html, to_markdown
 from tuneloop.data.config import DataConfig, SourceConfig
+from tuneloop.data.facts import Measure
 from tuneloop.data.read import existing
-from tuneloop.data.source import Loaded, Recognition, load
-from tuneloop.data.split import Splits, split
-from tuneloop.data.steps import STEPS, Step
+from tuneloop.data.source import Recognition, Source, recognise
+from tuneloop.data.workers import Executor
 from tuneloop.track import console
 
+if TYPE_CHECKING:
+    from tuneloop.data.passes import Refined
 
-@dataclass(frozen=True)
-class Collected:
-    """All rows in memory, before anything is written: what `tuneloop check` shows."""
-
-    splits: Splits
-    card: JsonObject
-    recognitions: tuple[Recognition, ...]
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -39,42 +37,53 @@ class Prepared:
     train: Path
     val: Path
     test: Path
+    dropped: Path
     card: JsonObject
     recognitions: tuple[Recognition, ...]
 
 
-def prepare(config: DataConfig, *, seed: int, run: Run) -> Prepared:
+def prepare(
+    config: DataConfig, *, seed: int, run: Run, measure: Measure | None = None, executor: Executor = "auto"
+) -> Prepared:
     """Runs the stage inside `run.out`. Raises DataError for unusable files, and when nothing is left to train on."""
-    collected = collect(config, seed)
-    say(collected)
-    out, splits = run.out, collected.splits
-    paths = {name: out / f"{name}.jsonl" for name in ("train", "val", "test")}
-    for name, path in paths.items():
-        jsonl.write_lines(path, (example.to_json() for example in getattr(splits, name)))
-    jsonl.write_lines(out / "dropped.jsonl", (drop.to_json() for drop in splits.drops))
-    jsonl.write(out / "card.json", collected.card)
-    jsonl.write_text(out / "card.md", markdown(collected.card))
-    if not splits.train:  # after writing, so that the user can look at the dropped rows
-        raise nothing_left(splits.drops, out / "dropped.jsonl")
-    return Prepared(**paths, card=collected.card, recognitions=collected.recognitions)
+    prepared = prepare_in(run.out, config, seed=seed, title=run.record["name"], measure=measure, executor=executor)
+    say(prepared)
+    if not prepared.card["splits"]["train"]:  # after writing, so that the user can look at the dropped rows
+        raise nothing_left(prepared)
+    return prepared
 
 
-def collect(config: DataConfig, seed: int) -> Collected:
-    """Reads, checks and divides all rows without writing. Raises DataError for unusable files."""
-    loaded = {name: _load_all(sources, seed) for name, sources in _groups(config).items()}
-    sources = [source for group in loaded.values() for source in group]
-    read = {name: [example for source in group for example in source.examples] for name, group in loaded.items()}
-    drops = [drop for source in sources for drop in source.drops]
-    kept = read["sources"]
-    for step in config.steps:
-        kept, rejected = _apply(step, kept)
-        drops += rejected
-    splits = split(kept, config.split, read.get("val"), read.get("test"))
-    splits.drops = drops + splits.drops
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    shares = {**config.split.model_dump(), **{name: 1.0 for name in ("val", "test") if name in loaded}}
-    facts = Facts(sources, parts, splits.drops, _repaired(read["sources"], kept), shares)
-    return Collected(splits, card(facts), tuple(source.recognition for source in sources))
+def prepare_in(
+    folder: Path,
+    config: DataConfig,
+    *,
+    seed: int,
+    title: str = "data",
+    measure: Measure | None = None,
+    executor: Executor = "auto",
+) -> Prepared:
+    """Reads, checks and divides all rows, and writes the files of the stage into a folder.
+
+    `measure` counts the tokens of some Examples. Raises DataError for unusable files.
+    """
+    from tuneloop.data import assembly, mix
+
+    shards = folder / ".shards"
+    shards.mkdir(parents=True)
+    try:
+        groups = {name: [recognise(one, seed) for one in found] for name, found in _groups(config).items()}
+        refined = _refine(config, groups, shards, executor)
+        facts = assembly.assemble(config, groups, refined, folder, measure)
+    finally:
+        shutil.rmtree(shards, ignore_errors=True)
+    mix.write_mix(config.mix, folder, {source.label: source.path for source in groups["sources"]})
+    card = audit(facts)
+    jsonl.write(folder / "card.json", card)
+    jsonl.write_text(folder / "card.md", to_markdown(card))
+    jsonl.write_text(folder / "card.html", to_html(card, title))
+    files = {name: folder / f"{name}.jsonl" for name in (*SPLITS, "dropped")}
+    recognitions = tuple(source.recognition for group in groups.values() for source in group)
+    return Prepared(**files, card=card, recognitions=recognitions)
 
 
 def source_files(config: DataConfig) -> list[Path]:
@@ -98,29 +107,29 @@ def load_examples(path: Path) -> list[Example]:
     return examples
 
 
-def say(collected: Collected) -> None:
+def say(prepared: Prepared) -> None:
     """What was recognised and decided, on the console. As Text: data may hold what rich takes for markup."""
     from rich.text import Text
 
-    for recognition in collected.recognitions:
+    for recognition in prepared.recognitions:
         console.say(Text(str(recognition)))
-    rows, splits = collected.card["rows"], collected.card["splits"]
+    rows, splits = prepared.card["rows"], prepared.card["splits"]
     dropped = ", ".join(f"{count:,} {step}" for step, count in rows["dropped"].items())
     divided = ", ".join(f"{name} {count:,}" for name, count in splits.items())
     lost = f"{rows['in'] - rows['kept']:,} dropped{f' ({dropped})' if dropped else ''}"
     console.say(Text(f"{rows['in']:,} rows in = {rows['kept']:,} kept ({divided}) + {lost}"))
-    for found in collected.card["findings"]:
+    for found in prepared.card["findings"]:
         if found["level"] != "INFO" or found["code"] in ("decided", "not_all_used"):
             console.say(Text(f"{found['level']} {found['code']}: {found['message']}"))
 
 
-def nothing_left(drops: Sequence[Drop], listed: Path | None = None) -> DataError:
-    """The error for an empty training set, with the reasons counted."""
-    reasons = Counter(f"{drop.step}: {drop.reason}" for drop in drops).most_common(5)
-    counted = "".join(f"\n  {count:,} × {reason}" for reason, count in reasons)
-    where = f" All of them stand in {listed}." if listed and drops else ""
-    why = f"{len(drops):,} rows were dropped:{counted}\n" if drops else "all rows went to val or test. "
-    return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{where}")
+def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:
+    """The error for an empty training set, with the reasons counted; `where` the dropped rows can be looked at."""
+    reasons = Counter(f"{drop['step']}: {drop['reason']}" for drop in jsonl.read_lines(prepared.dropped))
+    counted = "".join(f"\n  {count:,} × {reason}" for reason, count in reasons.most_common(5))
+    listed = f" All of them stand in {where or prepared.dropped}." if reasons else ""
+    why = f"{reasons.total():,} rows were dropped:{counted}\n" if reasons else "all rows went to val or test. "
+    return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{listed}")
 
 
 def _groups(config: DataConfig) -> dict[str, Sequence[SourceConfig]]:
@@ -128,24 +137,18 @@ def _groups(config: DataConfig) -> dict[str, Sequence[SourceConfig]]:
     return {"sources": config.sources, **{name: files for name, files in own.items() if files is not None}}
 
 
-def _load_all(sources: Sequence[SourceConfig], seed: int) -> list[Loaded]:
-    loaded: list[Loaded] = []
-    for source in sources:
-        with console.progress(f"reading {Path(source.path).name}", None) as bar:
-            loaded.append(load(source, seed, bar.advance))
-    return loaded
+def _refine(
+    config: DataConfig, groups: Mapping[str, list[Source]], folder: Path, executor: Executor
+) -> dict[str, Refined]:
+    """All groups through their steps: only the sources have some."""
+    from tuneloop.data import split
+    from tuneloop.data.passes import refine, segments_of
 
-
-def _apply(step: Step, examples: list[Example]) -> tuple[list[Example], list[Drop]]:
-    name = STEPS.name_of(step)
-    sieved = step.apply(examples)
-    lost = len(examples) - len(sieved.kept) - len(sieved.rejected)
-    assert lost == 0, f"step {name}: {len(examples)} Examples in, {lost} unaccounted for"
-    drops = [Drop(one.example, name, one.reason, one.example.origin, one.evidence) for one in sieved.rejected]
-    return sieved.kept, drops
-
-
-def _repaired(before: Sequence[Example], kept: Sequence[Example]) -> int:
-    """Kept rows whose content is no longer what was read."""
-    ids = {example.id for example in before}
-    return sum(example.id not in ids for example in kept)
+    near = list(split.near().items()) if config.split.together == "near" else []
+    steps = {name: config.steps if name == "sources" else [] for name in groups}
+    rows = {name: sum(source.recognition.rows for source in group) for name, group in groups.items()}
+    out: dict[str, Refined] = {}
+    with console.progress("cleaning", sum(rows[name] * len(segments_of(steps[name])) for name in groups)) as bar:
+        for name, group in groups.items():
+            out[name] = refine(group, steps[name], folder / name, executor, bar.advance, near)
+    return out

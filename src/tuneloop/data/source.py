@@ -1,21 +1,23 @@
-"""One source of the recipe: its file read, its format recognised, its records made Examples or Drops."""
+"""One source of the recipe: its format recognised, its records made Examples or Drops, piece by piece."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from tuneloop.core.conversation import Drop, Example, JsonObject, Origin
+from tuneloop.core.errors import DataError
 from tuneloop.data.config import SourceConfig
 from tuneloop.data.formats import FORMATS, Format, RowError
 from tuneloop.data.formats.auto import Auto
 from tuneloop.data.formats.table import Table
 from tuneloop.data.layout import Layout
-from tuneloop.data.read import read
+from tuneloop.data.read import Piece, Raw, open_source
 
 UNANSWERED = "answer"
 """The step that is always on: a row without a supervised message, or with an empty one, teaches nothing."""
@@ -33,14 +35,17 @@ class Recognition:
     rows: int
     meta: tuple[str, ...]
     """Columns that the format did not read; they are kept as meta."""
+    used: tuple[str, ...]
+    """Columns that `columns:` and `template:` name."""
     raw: JsonObject
     """The first row that became an Example, as it stands in the file."""
     example: Example | None
 
     def __str__(self) -> str:
         sure = "as the recipe says" if self.confidence is None else f"recognised, {self.confidence:.0%} sure"
-        head = f"{self.source}: {self.rows:,} rows, format {self.format} ({sure}), {self.encoding or 'Parquet'}"
-        lines = [head]
+        lines = [f"{self.source}: {self.rows:,} rows, format {self.format} ({sure}), {self.encoding or 'binary'}"]
+        if self.used:
+            lines.append(f"  columns used: {', '.join(self.used)}")
         if self.meta:
             lines.append(f"  not read, kept as meta: {', '.join(self.meta)}")
         for message in self.example.messages if self.example else ():
@@ -50,51 +55,81 @@ class Recognition:
         return "\n".join(lines)
 
 
-@dataclass
-class Loaded:
-    """A source's rows: `rows` = examples + drops. `available` counts the file, `limit` and `sample` before."""
+@dataclass(frozen=True)
+class Source:
+    """A source whose format is known; picklable, so that any process can read its parts."""
 
-    label: str
-    path: str
-    rows: int
-    available: int
+    config: SourceConfig
+    format: str
+    reader: Format
+    parts: tuple[tuple[Piece, ...], ...]
+    """What one call of `read` takes: one piece each, or all together where records are joined across the file."""
     recognition: Recognition
-    examples: list[Example] = field(default_factory=list[Example])
-    drops: list[Drop] = field(default_factory=list[Drop])
-    notes: Counter[str] = field(default_factory=Counter[str])
+    seed: int
 
+    @property
+    def label(self) -> str:
+        return self.config.label
 
-def load(config: SourceConfig, seed: int, advance: Callable[[int], Any] = lambda rows: None) -> Loaded:
-    """Reads a source. Raises DataError where the file, its format or a named column cannot be used.
+    @property
+    def path(self) -> str:
+        return self.config.path
 
-    `advance` is told how many rows were done.
-    """
-    raw = read(config.path, config.encoding)
-    reader, layout, confidence = _choose(config, raw.records)
-    chosen = _chosen(config, len(raw.records), seed)
-    name = FORMATS.name_of(reader)
-    out = Loaded(config.label, config.path, len(chosen), len(raw.records),
-                 Recognition(config.label, name, confidence, raw.encoding, len(chosen), (), {}, None))  # fmt: skip
-    first: tuple[JsonObject, Example] | None = None
-    for done, row in enumerate(chosen, 1):
-        record, origin = raw.records[row], Origin(config.path, row)
-        try:
-            example = _example(reader, layout, record, origin, out.notes)
-        except RowError as error:
-            out.drops.append(Drop(record, name, error.reason, origin, error.evidence))
-        else:
+    def read(self, part: Sequence[Piece], notes: Counter[str]) -> Iterator[Example | Drop]:
+        """The rows of a part, each an Example or a Drop with its reason; what was decided is counted in `notes`."""
+        for row, record in self._records(part):
+            origin = Origin(self.path, row)
+            try:
+                example = _example(self.reader, self._layout, record, origin, notes)
+            except RowError as error:
+                yield Drop(record, self.format, error.reason, origin, error.evidence)
+                continue
             problem = unanswered(example)
-            if problem:
-                out.drops.append(Drop(example, UNANSWERED, problem, origin))
-            else:
-                out.examples.append(example)
-                first = first or (record, example)
-        if done % 1000 == 0 or done == len(chosen):
-            advance((done - 1) % 1000 + 1)
-    shown, example = first or (raw.records[chosen[0]], None)
-    meta = tuple(example.meta) if example else ()
-    out.recognition = Recognition(config.label, name, confidence, raw.encoding, len(chosen), meta, shown, example)
-    return out
+            yield Drop(example, UNANSWERED, problem, origin) if problem else example
+
+    def _records(self, part: Sequence[Piece]) -> Iterator[tuple[int, JsonObject]]:
+        records = chain.from_iterable(piece.records() for piece in part)
+        if not _gathers(self.reader):
+            chosen, first = self._chosen, part[0].first
+            for row, record in enumerate(records, first):
+                if chosen is None or row in chosen:
+                    yield row, record
+            return
+        joined = list(self.reader.gather(records))
+        chosen = _chosen(self.config, len(joined), self.seed)
+        for row, record in enumerate(joined):
+            if chosen is None or row in chosen:
+                yield row, record
+
+    @cached_property
+    def _chosen(self) -> range | frozenset[int] | None:
+        return _chosen(self.config, self.recognition.rows, self.seed)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout(self.config.columns, self.config.template, explicit=isinstance(self.reader, Table))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}  # templates are not
+
+
+def recognise(config: SourceConfig, seed: int) -> Source:
+    """A source's format and first row. Raises DataError where the file, its format or a named column cannot be used."""
+    raw = open_source(config.path, config.encoding)
+    head = raw.head()
+    if not head:
+        raise DataError(f"{config.path} holds no rows")
+    reader, layout, confidence = _choose(config, raw, head)
+    name = FORMATS.name_of(reader)
+    gathered = list(reader.gather(raw.records())) if _gathers(reader) else head
+    shown, example = next(_readable(reader, layout, config.path, gathered), (gathered[0], None))
+    rows = len(gathered) if _gathers(reader) else raw.rows
+    found = Recognition(
+        config.label, name, confidence, raw.encoding, rows, tuple(example.meta) if example else (), layout.used,
+        shown, example,
+    )  # fmt: skip
+    parts = (raw.pieces,) if _gathers(reader) else tuple((piece,) for piece in raw.pieces)
+    return Source(config, name, reader, parts, found, seed)
 
 
 def unanswered(example: Example) -> str | None:
@@ -108,25 +143,41 @@ def unanswered(example: Example) -> str | None:
     return None
 
 
-def _choose(config: SourceConfig, records: list[JsonObject]) -> tuple[Format, Layout, float | None]:
+def _gathers(reader: Format) -> bool:
+    return type(reader).gather is not Format.gather
+
+
+def _choose(config: SourceConfig, raw: Raw, head: list[JsonObject]) -> tuple[Format, Layout, float | None]:
     """The format, found by `auto` if need be, and the layout; naming prompt or response means a table."""
     reader, confidence = config.format, None
     if isinstance(reader, Auto) and (config.template or config.columns.keys() & {"prompt", "response"}):
         reader = FORMATS.make("table")
     layout = Layout(config.columns, config.template, explicit=isinstance(reader, Table))
-    layout.check(records, config.label)
+    layout.check(raw, config.label)
     if isinstance(reader, Auto):
-        seen = [layout.apply(record)[0] for record in records] if config.columns else records
+        seen = [layout.apply(record)[0] for record in head] if config.columns else head
         name, confidence = reader.choose(seen, config.label)
         reader = FORMATS.make(name)
     return reader, layout, confidence
 
 
-def _chosen(config: SourceConfig, available: int, seed: int) -> list[int]:
+def _readable(
+    reader: Format, layout: Layout, path: str, records: list[JsonObject]
+) -> Iterator[tuple[JsonObject, Example]]:
+    for record in records:
+        try:
+            example = _example(reader, layout, record, Origin(path, 0), Counter())
+        except RowError:
+            continue  # it becomes a Drop when the rows are read
+        if not unanswered(example):
+            yield record, example
+
+
+def _chosen(config: SourceConfig, available: int, seed: int) -> range | frozenset[int] | None:
     if config.sample is not None and config.sample < available:
         # by the file's name, not its path: the same recipe draws the same rows in any folder
-        return sorted(random.Random(f"{seed} {Path(config.path).name}").sample(range(available), config.sample))
-    return list(range(min(available, config.limit or available)))
+        return frozenset(random.Random(f"{seed} {Path(config.path).name}").sample(range(available), config.sample))
+    return range(config.limit) if config.limit is not None else None
 
 
 def _example(reader: Format, layout: Layout, record: JsonObject, origin: Origin, notes: Counter[str]) -> Example:

@@ -1,74 +1,147 @@
-"""Which Example is trained on, watched and tested on. Knows nothing of files.
+"""Which row is trained on, watched and tested on. Works on columns of all rows; knows nothing of files.
 
-An Example's place is u = (first 8 bytes of SHA-256 of its normalised prompt) / 2^64, uniform in [0, 1): test where
-u < test share, val where u < test + val share, else train. So equal prompts stay together, a place does not depend on
-other rows nor on the seed, and the shares hold on average, not to the row.
+Rows that belong together are one unit: near-duplicates, equal prompts, children and the rows they were made from. A
+unit's place is u = the prompt hash of its first row / 2^64, uniform in [0, 1): test where u < test share, val where
+u < test + val share, else train. So nothing straddles, and a place does not depend on the seed nor on other rows.
+A stratum (label × language × length) that chance left far from its shares is corrected by moving its units next to the
+border, which only small ones ever need.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from tuneloop.core.conversation import Drop, Example
+import numpy as np
+
 from tuneloop.data.config import SplitConfig
-from tuneloop.data.words import content_key, prompt_key
+from tuneloop.data.steps import STEPS, SetStep
+from tuneloop.data.union_find import UnionFind
 
 STEP = "split"
+NAMES = ("train", "val", "test")
+TRAIN, VAL, TEST, OUT = 0, 1, 2, -1
+LENGTHS = (50, 300)
+"""Words of a conversation: up to the first it is short, up to the second medium, beyond long."""
 
 
-@dataclass
-class Splits:
-    """The Examples of each split in the order of the sources, and what had to leave."""
-
-    train: list[Example] = field(default_factory=list[Example])
-    val: list[Example] = field(default_factory=list[Example])
-    test: list[Example] = field(default_factory=list[Example])
-    drops: list[Drop] = field(default_factory=list[Drop])
+def near() -> dict[str, SetStep]:
+    """The steps whose clusters the split keeps together, by name: alike as a whole, and alike in what is asked."""
+    whole, asked = ({"near_duplicates": {"drop": False, "of": of}} for of in ("conversation", "prompt"))
+    steps = {f"{STEP}.conversation": STEPS.make(whole), f"{STEP}.prompt": STEPS.make(asked)}
+    return {name: step for name, step in steps.items() if isinstance(step, SetStep)}
 
 
-def place(example: Example) -> float:
-    """The Example's place in [0, 1); the same for Examples with the same prompt."""
-    return int.from_bytes(hashlib.sha256(prompt_key(example)).digest()[:8]) / 2**64
+@dataclass(frozen=True)
+class Columns:
+    """What the split reads of N rows, in the order of the sources; then those of own val files, then of own test files.
 
-
-def split(
-    examples: Sequence[Example],
-    shares: SplitConfig,
-    own_val: Sequence[Example] | None = None,
-    own_test: Sequence[Example] | None = None,
-) -> Splits:
-    """Divides the sources; splits with own files get no share, and what stands in them leaves the other splits.
-
-    test keeps all it was given; val leaves out what is in test; train what is in val or test (compared by content).
+    `group` [N]: 0 for sources, 1 and 2 for own val and test files. `clusters`, each [N]: equal for near-duplicates.
+    `parents`: the ids that a row was made from, separated by spaces.
     """
-    test_share = shares.test if own_test is None else 0.0
-    val_share = shares.val if own_val is None else 0.0
-    out = Splits(val=list(own_val or ()), test=list(own_test or ()))
-    for example in examples:
-        u = place(example)
-        (out.test if u < test_share else out.val if u < test_share + val_share else out.train).append(example)
-    if own_test is not None:
-        out.val = _without(out.val, out.test, "test", out.drops)
-        out.train = _without(out.train, out.test, "test", out.drops)
-    if own_val is not None:
-        out.train = _without(out.train, out.val, "val", out.drops)
-        if own_test is None:  # the file is given, the share is ours: the share yields
-            out.test = _without(out.test, out.val, "val", out.drops)
-    return out
+
+    group: np.ndarray
+    id: np.ndarray
+    prompt_key: np.ndarray
+    clusters: Sequence[np.ndarray]
+    parents: np.ndarray
+    label: np.ndarray
+    language: np.ndarray
+    words: np.ndarray
 
 
-def _without(examples: list[Example], others: list[Example], name: str, drops: list[Drop]) -> list[Example]:
-    there: dict[bytes, Example] = {}
-    for example in others:
-        there.setdefault(content_key(example), example)
-    kept: list[Example] = []
-    for example in examples:
-        same = there.get(content_key(example))
-        if same is None:
-            kept.append(example)
-        else:
-            evidence = {"same": same.id, "origin": same.origin.to_json()}
-            drops.append(Drop(example, STEP, f"also in {name}", example.origin, evidence))
-    return kept
+@dataclass(frozen=True)
+class Division:
+    """`fate` [N]: TRAIN, VAL, TEST or OUT. `unit` [N]: the first row of each row's unit.
+
+    `twins`: a row that had to leave → the row of another split that it repeats, and that split.
+    """
+
+    fate: np.ndarray
+    unit: np.ndarray
+    twins: Mapping[int, tuple[int, str]]
+
+
+def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
+    """Divides the rows of the sources; `own` names the splits with files of their own, which get no share.
+
+    test keeps all it was given; val leaves out what is in test; train what is in val or test. Where val has a file and
+    test is a share, the share yields.
+    """
+    unit = _units(rows)
+    fate = np.full(len(unit), TRAIN, np.int8)
+    test_share = 0.0 if "test" in own else shares.test
+    val_share = 0.0 if "val" in own else shares.val
+    mine = rows.group == 0
+    heads = np.flatnonzero(mine & (unit == np.arange(len(unit))))
+    fate[heads] = _places(rows, heads, test_share, val_share)
+    fate[mine] = fate[unit[mine]]
+    fate[rows.group == 1], fate[rows.group == 2] = VAL, TEST
+    twins: dict[int, tuple[int, str]] = {}
+    for row, twin in _straddling(rows, unit):
+        twins.setdefault(row, twin)
+    fate[list(twins)] = OUT
+    return Division(fate, unit, twins)
+
+
+def _units(rows: Columns) -> np.ndarray:
+    """The smallest row of each row's unit."""
+    found = UnionFind(len(rows.id))
+    for key in (rows.prompt_key, *rows.clusters):
+        for one, other in _same(key):
+            found.union(one, other)
+    children = np.flatnonzero(rows.parents != "").tolist()
+    home: dict[int, int] = {id_: row for row, id_ in enumerate(rows.id.tolist())} if children else {}
+    for row in children:
+        for parent in rows.parents[row].split():
+            found.union(row, home.setdefault(int(parent, 16), row))  # siblings stay together where the parent has left
+    return found.groups()
+
+
+def _same(key: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Neighbouring rows with the same key."""
+    order = np.argsort(key, kind="stable")
+    equal = np.flatnonzero(key[order[1:]] == key[order[:-1]])
+    return zip(order[equal].tolist(), order[equal + 1].tolist(), strict=True)
+
+
+def _places(rows: Columns, heads: np.ndarray, test: float, val: float) -> np.ndarray:
+    u = rows.prompt_key[heads].astype(np.float64) / 2**64
+    fate = np.where(u < test, TEST, np.where(u < test + val, VAL, TRAIN)).astype(np.int8)
+    for stratum in _strata(rows, heads):
+        order = stratum[np.argsort(u[stratum], kind="stable")]
+        _correct(fate, order, TEST, test * len(order))
+        _correct(fate, order[fate[order] != TEST], VAL, val * len(order))
+    return fate
+
+
+def _strata(rows: Columns, heads: np.ndarray) -> list[np.ndarray]:
+    """Positions in `heads` by label × language × length."""
+    length = np.searchsorted(LENGTHS, rows.words[heads])
+    codes = np.zeros(len(heads), np.int64)
+    for column in (rows.label[heads].astype(str), rows.language[heads], length):
+        codes = codes * (len(heads) + 1) + np.unique(column, return_inverse=True)[1]
+        codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
+
+
+def _correct(fate: np.ndarray, order: np.ndarray, split: int, wanted: float) -> None:
+    """Brings a stratum's units in `split` to between half and twice as many as wanted; `order` is by u."""
+    there = int(np.count_nonzero(fate[order] == split))
+    low, high = math.floor(wanted + 0.5) // 2 or int(wanted >= 1), math.ceil(2 * wanted)
+    if there < low:
+        fate[order[fate[order] == TRAIN][: low - there]] = split
+    elif there > high:
+        fate[order[fate[order] == split][high:]] = TRAIN
+
+
+def _straddling(rows: Columns, unit: np.ndarray) -> Iterator[tuple[int, tuple[int, str]]]:
+    """Rows whose unit also stands in a stronger own file, with the first row there. Only own files divide units."""
+    for group, name in ((2, "test"), (1, "val")):
+        there = np.flatnonzero(rows.group == group)
+        first = np.full(len(unit), -1, np.int64)
+        first[unit[there[::-1]]] = there[::-1]
+        weaker = np.flatnonzero((rows.group < group if group == 2 else rows.group == 0) & (first[unit] >= 0))
+        yield from ((row, (twin, name)) for row, twin in zip(weaker.tolist(), first[unit[weaker]].tolist(), strict=True))

@@ -97,16 +97,21 @@ class Turns:
             ]
 
 
-def read_turns(turns: Any, role_key: str, content_key: str) -> Turns:
-    """A list of {role, content} objects (or its JSON text, as Parquet files keep it)."""
+def read_turns(turns: Any, role_key: str, content_key: str, roles: Mapping[str, str] = {}) -> Turns:
+    """A list of {role, content} objects (or its JSON text, as Parquet files keep it).
+
+    `roles` translates names of roles to ones that are known; they go before the usual meaning.
+    """
     turns = from_json_text(turns, "the conversation")
     if not isinstance(turns, list) or not turns:
         raise RowError("the conversation is no list of messages" if turns else "the conversation is empty")
     out = Turns()
     for number, turn in enumerate(cast("list[Any]", turns)):
+        turn = from_json_text(turn, f"message {number}")
         if not isinstance(turn, Mapping) or not isinstance(turn.get(role_key), str):
             raise RowError(f"message {number} has no '{role_key}'", message=turn)
-        out.add(turn[role_key], cast("Mapping[str, Any]", turn), turn.get(content_key))
+        role = roles.get(turn[role_key], turn[role_key])
+        out.add(role, cast("Mapping[str, Any]", turn), turn.get(content_key))
     return out
 
 
@@ -154,7 +159,8 @@ def read_calls(value: Any, where: str) -> list[ToolCall]:
     value = from_json_text(value, f"{where}: the tool call")
     if value is None:
         return []
-    return [_read_call(call, where) for call in (value if isinstance(value, list) else [value])]
+    calls = value if isinstance(value, list) else [value]
+    return [_read_call(from_json_text(call, f"{where}: the tool call"), where) for call in calls]
 
 
 def read_history(value: Any) -> list[tuple[str, str]]:

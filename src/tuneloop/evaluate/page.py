@@ -1,4 +1,4 @@
-"""report.html: one self-contained page without scripts. Prepares what the template shows; the looks are its own."""
+"""report.html: one self-contained page without scripts. Prepares what the template shows."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop.core import digest
-from tuneloop.evaluate import drawing
 from tuneloop.evaluate.metrics import METRICS
-from tuneloop.evaluate.report import (
-    Context,
-    Report,
-    contestants,
-    interval,
-    notes,
-    number,
-    percent,
-    probability,
-    verdict,
-)
+from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
+from tuneloop.pages import drawing
+from tuneloop.pages.numbers import percent, probability
+from tuneloop.pages.page import render
 
 Json = dict[str, Any]
 SAMPLES = 10
@@ -29,17 +21,12 @@ VALIDATION = re.compile(r"(val|validation|eval)[_/.]?loss")
 
 
 def to_html(report: Report, context: Context) -> str:
-    """The page; all values are escaped by the template engine."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tuneloop.evaluate", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(number=number, interval=interval)
+    """The page, inside the frame that all pages share."""
     value = report.value
     primary = primary_metric(value)
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        "tuneloop.evaluate",
+        "report.html.jinja",
         title=context.title,
         context=context,
         report=value,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuneloop.core import jsonl
+from tuneloop.pages.markdown import code, plain
+from tuneloop.pages.numbers import interval, number, percent, probability
 
 Json = dict[str, Any]
 
@@ -53,29 +54,6 @@ def read(folder: Path) -> Report:
 
 
 # -- numbers in words -------------------------------------------------------------------------------------------------
-def number(value: float | None, signed: bool = False) -> str:
-    """Three decimals below 10, three digits above, a dash for nothing; a true minus sign."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    text = f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:.3g}"
-    if signed and value > 0 and float(text) != 0:
-        text = "+" + text
-    return text.replace("-", "−") if float(text) != 0 else text.removeprefix("-")
-
-
-def interval(value: Mapping[str, Any] | None, signed: bool = False) -> str:
-    """`low … high`, or nothing."""
-    if not value or value.get("low") is None:
-        return ""
-    return f"{number(value['low'], signed)} … {number(value['high'], signed)}"
-
-
-def probability(p: float | None) -> str:
-    """A p-value, never as 0."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def verdict(difference: Mapping[str, Any] | None, better: str, confidence: float = 0.95) -> str:
     """better, worse or even: even where the p-value does not rule out chance."""
     if not difference or difference.get("value") is None:
@@ -89,11 +67,6 @@ def contestants(report: Json) -> list[str]:
     """base and tuned, as far as they took part."""
     first = next(iter(report["metrics"].values()), {})
     return [name for name in ("base", "tuned") if name in first]
-
-
-def percent(confidence: float) -> str:
-    """95 %, 99.5 %."""
-    return f"{100 * confidence:g} %"
 
 
 def notes(report: Json) -> list[str]:
@@ -118,19 +91,19 @@ def to_markdown(report: Report, context: Context) -> str:
     value = report.value
     share = percent(value["confidence"])
     asked = f"{value['n']} examples of the {value['split']} split; {share} intervals."
-    lines = [f"# {_plain(context.title)}", "", asked, ""]
+    lines = [f"# {plain(context.title)}", "", asked, ""]
     lines += _table(list(value["metrics"].items()), "metric")
-    lines += ["", *(f"- {_plain(note)}" for note in notes(value))]
+    lines += ["", *(f"- {plain(note)}" for note in notes(value))]
     for key, rows in value["slices"].items():
         for metric in value["metrics"]:
-            lines += ["", f"## {_plain(metric)} by {_plain(key)}", ""]
+            lines += ["", f"## {plain(metric)} by {plain(key)}", ""]
             lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
     if "forgetting" in value:
         lines += _forgetting(value["forgetting"])
     lines += ["", "## Signatures", ""]
-    lines += [f"- {name}: {_code(entry['signature'])}" for name, entry in value["metrics"].items()]
+    lines += [f"- {name}: {code(entry['signature'])}" for name, entry in value["metrics"].items()]
     if context.run:
-        lines += ["", f"Run: {_code(context.run)}"]
+        lines += ["", f"Run: {code(context.run)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -142,14 +115,14 @@ def _forgetting(value: Json) -> list[str]:
         changed = value.get(name, [])
         lines += ["", f"{name.capitalize()}: {len(changed)}", ""]
         for line in changed[:20]:
-            said = _plain(line["tuned"] or "(nothing)")
-            lines.append(f"- {_plain(line['prompt'])} **{_plain(line['answer'])}** (tuned: {said})")
+            said = plain(line["tuned"] or "(nothing)")
+            lines.append(f"- {plain(line['prompt'])} **{plain(line['answer'])}** (tuned: {said})")
         lines += [f"- … and {len(changed) - 20} more in report.json"] if len(changed) > 20 else []
     return lines
 
 
 def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
-    lines = [f"| {_plain(head)} | base | tuned | difference | p | n |", "|---|---|---|---|---|---|"]
+    lines = [f"| {plain(head)} | base | tuned | difference | p | n |", "|---|---|---|---|---|---|"]
     for label, entry in rows:
         change = entry.get("difference")
         cells = [
@@ -159,17 +132,5 @@ def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
         moved = f"{number(change['value'], True)} ({interval(change, True)})" if change else "–"
         n = (entry.get("tuned") or {}).get("n", 0)
         p = probability(change["p"]) if change else "–"
-        lines.append(f"| {_plain(label)} | {cells[0]} | {cells[1]} | {moved} | {p} | {n} |")
+        lines.append(f"| {plain(label)} | {cells[0]} | {cells[1]} | {moved} | {p} | {n} |")
     return lines
-
-
-def _plain(text: str) -> str:
-    """One line of Markdown that shows the text as it is."""
-    escaped = "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in text)
-    return " ".join(escaped.split())
-
-
-def _code(text: str) -> str:
-    """A code span that holds any text: its fence is longer than every run of backticks inside."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneloop.evaluate.report import Report, interval, notes, number, percent, probability, verdict
+from tuneloop.evaluate.report import Report, notes, verdict
+from tuneloop.pages.numbers import interval, number, percent, probability
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.core.errors import RunError
@@ -11,8 +14,10 @@ from tuneloop.flows.recipe import Recipe
 from tuneloop.track import console
 
 if TYPE_CHECKING:
-    from tuneloop.tune.rows import Rows
+    from tuneloop.data.prepare import Prepared
+    from tuneloop.render.rendered import Rendered
 
+LISTED = "dropped.jsonl of `tuneloop prepare RECIPE.yaml`"
 OVERHEAD = 1.15
 """Validation, checkpoints and start-up on top of the training steps, in the time estimate."""
 
@@ -20,17 +25,18 @@ OVERHEAD = 1.15
 def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
     """The first training rows, token by token with their weights."""
     from tuneloop.core import jsonl
-    from tuneloop.data.prepare import collect, nothing_left
+    from tuneloop.data.prepare import load_examples, nothing_left
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_html, to_json, to_rich
 
     renderer = find_renderer(recipe.model)
-    splits = collect(recipe.data, recipe.seed).splits
-    if not splits.train:
-        raise nothing_left(splits.drops)
+    with _prepared(recipe) as prepared:
+        train = load_examples(prepared.train)
+        if not train:
+            raise nothing_left(prepared, LISTED)
     rows = preview_rows(
         renderer,
-        splits.train,
+        train,
         count,
         max_length=recipe.tune.max_length,
         overlong=recipe.tune.overlong,
@@ -44,29 +50,44 @@ def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
     return to_json(rows)
 
 
+@contextmanager
+def _prepared(recipe: Recipe) -> Iterator[Prepared]:
+    """The data as `prepare` makes it, in a folder that is gone afterwards."""
+    from tuneloop.data.prepare import prepare_in
+
+    with TemporaryDirectory() as folder:
+        yield prepare_in(Path(folder), recipe.data, seed=recipe.seed)
+
+
 def check(recipe: Recipe) -> dict[str, Any]:
     """Everything that can be known before a run: rows, losses, tokens, a masked row, memory, time."""
-    from tuneloop.data.prepare import collect, nothing_left, say
+    from tuneloop.data.prepare import load_examples, nothing_left, say
+    from tuneloop.forward import mixing
     from tuneloop.models.load import is_tokenizer_alone
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_rich
-    from tuneloop.tune.rows import losses_in_words, render_rows
+    from tuneloop.tune.rows import losses_in_words, render_rows, sources_of
 
-    collected = collect(recipe.data, recipe.seed)
-    say(collected)
-    if not collected.splits.train:
-        raise nothing_left(collected.splits.drops)
+    with _prepared(recipe) as prepared:
+        say(prepared)
+        train, mix = load_examples(prepared.train), mixing.read(prepared.train.parent)
+        if not train:
+            raise nothing_left(prepared, LISTED)
     renderer = find_renderer(recipe.model)
-    train = collected.splits.train
     rows = render_rows(renderer, train, recipe.tune, "render")
     for decision in renderer.decisions:
         console.decided("decided", decision)
     console.decided("rows", losses_in_words(rows, len(train)))
+    epoch = rows.rendered
+    if mix:
+        mixture = mixing.Mixture.of(mix, sources_of(rows, train), recipe.seed)
+        console.decided("epoch", mixture.in_words([row.supervised for row in rows.rendered]))
+        epoch = [rows.rendered[index] for index in mixture.plan_epoch(0)]
     console.say(to_rich(preview_rows(renderer, train, 1, max_length=recipe.tune.max_length)))
     found = {
-        "rows": collected.card["rows"],
-        "splits": collected.card["splits"],
-        "findings": collected.card["findings"],
+        "rows": prepared.card["rows"],
+        "splits": prepared.card["splits"],
+        "findings": prepared.card["findings"],
         "unrenderable": len(rows.drops),
         "tokens": rows.tokens,
         "supervised_tokens": rows.supervised,
@@ -74,11 +95,11 @@ def check(recipe: Recipe) -> dict[str, Any]:
     if is_tokenizer_alone(recipe.model):
         console.say(f"{recipe.model.base} holds a tokenizer alone: memory and time need a model")
         return found
-    return {**found, **_forecast(recipe, rows)}
+    return {**found, **_forecast(recipe, epoch)}
 
 
-def _forecast(recipe: Recipe, rows: Rows) -> dict[str, Any]:
-    """Steps, memory and time of the tuning, from the model's config and this machine's matrix rate."""
+def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
+    """Steps, memory and time of the tuning, from the rows of an epoch, the model's config and the matrix rate here."""
     import torch
 
     from tuneloop.forward.plan import token_budget
@@ -96,6 +117,8 @@ def _forecast(recipe: Recipe, rows: Rows) -> dict[str, Any]:
     config = config_of(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype, why = pick_dtype(recipe.model.dtype, device)
+    epoch_tokens = sum(map(len, epoch))
+    share = sum(row.supervised for row in epoch) / epoch_tokens
     estimate = fit.estimate(
         config,
         tokens_per_step=recipe.tune.token_budget or token_budget(device),
@@ -103,16 +126,15 @@ def _forecast(recipe: Recipe, rows: Rows) -> dict[str, Any]:
         trainable=trainable_parameters(recipe.tune, config),
         beside=recipe.tune.method.adapter,
         checkpointing=recipe.tune.gradient_checkpointing,
-        supervised_share=rows.supervised / rows.tokens,
+        supervised_share=share,
         device=device,
     )
-    steps = recipe.tune.total_steps(len(rows.rendered))
-    tokens = round(steps * recipe.tune.batch_size / len(rows.rendered) * rows.tokens)
+    steps = recipe.tune.total_steps(len(epoch))
+    tokens = round(steps * recipe.tune.batch_size / len(epoch) * epoch_tokens)
     seconds = OVERHEAD * estimate.seconds(tokens, matmul_rate(dtype, device))
     console.decided("base", f"{base.name} ({base.licence or 'licence unknown'}), {why}")
     for line in estimate.lines():
         console.say(line)
-    share = rows.supervised / rows.tokens
     console.decided(
         "training",
         f"{steps:,} steps, {tokens:,} tokens, {share:.0%} supervised, about {_duration(seconds)} on this machine "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from rich.text import Text
 
 from tuneloop.core import digest, jsonl, runs
 from tuneloop.core import recipe as loading
-from tuneloop.core.errors import RunError
+from tuneloop.core.errors import DataError, RunError
 from tuneloop.core.runs import Run
 from tuneloop.evaluate.report import Context, read
 from tuneloop.evaluate.table import to_rich
-from tuneloop.flows import contestants
+from tuneloop.flows import contestants, forecast
 from tuneloop.flows.recipe import Recipe, load_recipe
 from tuneloop.track import console, metrics
 
@@ -63,14 +64,40 @@ def prepare(job: Job) -> Run:
 
     recipe = job.recipe
     inputs = {str(path): digest.of_file(path) for path in source_files(recipe.data)}
-    config = {"data": recipe.data.model_dump(mode="json"), "seed": recipe.seed}
-    return _once(job, "prepare", config, inputs, lambda run: stage(recipe.data, seed=recipe.seed, run=run))
+    config = {
+        "data": recipe.data.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "tokens": {"model": recipe.model.model_dump(mode="json"), "max_length": recipe.tune.max_length},  # the forecast
+    }
+
+    def work(run: Run) -> None:
+        stage(recipe.data, seed=recipe.seed, run=run, measure=partial(forecast.measure, recipe))
+
+    return _once(job, "prepare", config, inputs, work)
 
 
 def tune(job: Job, prepared: Run) -> Run:
     """Train and validation rows and a base → an adapter or a model. An interrupted run of the same job is continued."""
+    _refuse_errors(job.recipe, prepared)
     config, inputs = _tuning(job, prepared)
     return _once(job, "tune", config, inputs, lambda run: _tune(job.recipe, prepared, run), data=prepared)
+
+
+def _refuse_errors(recipe: Recipe, prepared: Run) -> None:
+    """Raises DataError when the card of the data has an ERROR that the recipe does not waive."""
+    findings = jsonl.read(prepared.out / "card.json")["findings"]
+    errors = [found for found in findings if found["level"] == "ERROR"]
+    waived = recipe.tune.waive
+    open_ones = [found for found in errors if found["code"] not in waived]
+    if open_ones:
+        listed = "".join(f"\n  {found['code']}: {found['message']}" for found in open_ones)
+        raise DataError(
+            f"the data has {len(open_ones)} error(s) that would spoil the training:{listed}\n"
+            f"Look at {prepared.out / 'card.html'} and mend the data or its steps; or, where it is meant to be so, write "
+            f"the reason into the recipe: tune: {{waive: {{{open_ones[0]['code']}: <why>}}}}"
+        )
+    for found in errors:
+        console.decided("waived", f"{found['code']} ({found['message']}): {waived[found['code']]}")
 
 
 def finished_tuning(job: Job, prepared: Run) -> Run:
@@ -82,10 +109,12 @@ def finished_tuning(job: Job, prepared: Run) -> Run:
 
 
 def _tuning(job: Job, prepared: Run) -> tuple[dict[str, Any], dict[str, str]]:
-    """What makes a tune run this tune run: its branches of the recipe, and the digests of rows and base."""
+    """What makes a tune run this tune run: its branches of the recipe, and the digests of rows, mix and base."""
+    from tuneloop.forward import mixing
     from tuneloop.models.find import find_base
 
-    files = [prepared.out / name for name in ("train.jsonl", "val.jsonl")]
+    mix = prepared.out / mixing.FILE
+    files = [*(prepared.out / name for name in ("train.jsonl", "val.jsonl")), *([mix] if mix.is_file() else [])]
     inputs = {path.name: digest.of_file(path) for path in files} | {"base": find_base(job.recipe.model).digest}
     config = {branch: getattr(job.recipe, branch).model_dump(mode="json") for branch in ("tune", "model")}
     return {**config, "seed": job.recipe.seed}, inputs
@@ -123,6 +152,7 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
 
 def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
     from tuneloop.data.prepare import load_examples
+    from tuneloop.forward import mixing
     from tuneloop.tune.train import tune as stage
 
     stage(
@@ -133,6 +163,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
         seed=recipe.seed,
         run=run,
         scorer=contestants.scorer(recipe.evaluate),
+        mix=mixing.read(prepared.out),
     )
 
 

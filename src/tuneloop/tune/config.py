@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,7 +41,7 @@ class TuneConfig(Branch):
     method: MethodChoice = Field(default="lora", validate_default=True)  # type: ignore[assignment]
     """What is trained: full, lora, …"""
     epochs: float = Field(default=3, gt=0)
-    """Passes over the training rows; fractions are allowed."""
+    """Passes over the training rows, or draws of `data.mix`; fractions are allowed."""
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps, instead of epochs."""
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -70,6 +70,8 @@ class TuneConfig(Branch):
     """Stop when the metric no longer improves; the best checkpoint is kept."""
     save_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
+    waive: dict[str, Annotated[str, Field(min_length=3)]] = Field(default_factory=dict)
+    """ERROR findings of the data card under which training goes on all the same: code: the reason, kept on record."""
 
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:
@@ -82,9 +84,9 @@ class TuneConfig(Branch):
         return self
 
     def steps_per_epoch(self, rows: int) -> int:
-        """Optimizer steps that see every row once."""
+        """Optimizer steps of an epoch of so many rows."""
         return math.ceil(rows / self.batch_size)
 
     def total_steps(self, rows: int) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run, in epochs of so many rows."""
         return self.steps or max(1, round(self.epochs * self.steps_per_epoch(rows)))

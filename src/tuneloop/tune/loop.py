@@ -21,6 +21,7 @@ from accelerate import Accelerator
 
 from tuneloop.core.errors import TrainingError
 from tuneloop.forward.batch import collate
+from tuneloop.forward.mixing import Mixture
 from tuneloop.forward.objective import Objective
 from tuneloop.forward.plan import epoch_steps, micro_batches, share_of_rank
 from tuneloop.render.rendered import Rendered
@@ -50,14 +51,16 @@ class Job:
     seed: int
     pad_id: int
     token_budget: int
+    mixture: Mixture | None = None
+    """Which rows an epoch has; None: all of them once."""
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.config.steps_per_epoch(len(self.rows))
+        return self.config.steps_per_epoch(len(self.mixture or self.rows))
 
     @property
     def total_steps(self) -> int:
-        return self.config.total_steps(len(self.rows))
+        return self.config.total_steps(len(self.mixture or self.rows))
 
     @property
     def validate_every(self) -> int:
@@ -70,6 +73,12 @@ class Job:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "out" / "checkpoints"
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """Row numbers of each step of an epoch."""
+        drawn = self.mixture.plan_epoch(epoch) if self.mixture else range(len(self.rows))
+        steps = epoch_steps(len(drawn), self.config.batch_size, self.seed, epoch, self.config.shuffle)
+        return [[drawn[i] for i in step] for step in steps]
 
 
 def train(job: Job) -> Progress:
@@ -89,9 +98,7 @@ def train(job: Job) -> Progress:
         while progress.step < job.total_steps and not progress.stopped:
             epoch, index = divmod(progress.step, job.steps_per_epoch)
             if epoch != planned:
-                config = job.config
-                plan = epoch_steps(len(job.rows), config.batch_size, job.seed, epoch, config.shuffle)
-                planned = epoch
+                plan, planned = job.plan(epoch), epoch
             row = _step(job, plan[index], lengths, progress.step)
             progress = replace(progress, step=progress.step + 1)
             row["epoch"] = round(progress.step / job.steps_per_epoch, 4)

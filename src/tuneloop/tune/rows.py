@@ -43,6 +43,16 @@ def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneCon
     return Rows(rendered, drops)
 
 
+def sources_of(rows: Rows, examples: Sequence[Example]) -> list[str]:
+    """The source of each rendered row; `examples` are those that `render_rows` was given.
+
+    By count and order, not by id alone: equal Examples of two sources have the same id.
+    """
+    sequences = Counter(row.example for row in rows.rendered)
+    equal = Counter(example.id for example in examples)
+    return [example.origin.source for example in examples for _ in range(sequences[example.id] // equal[example.id])]
+
+
 def losses_in_words(rows: Rows, examples: int) -> str:
     """What rendering cost, in a line or a few."""
     cut = [row for row in rows.rendered if row.cut_tokens]

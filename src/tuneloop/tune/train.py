@@ -19,6 +19,7 @@ from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, ModelError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
+from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.forward.plan import token_budget
 from tuneloop.models import adapters, fit
@@ -36,7 +37,7 @@ from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate, train
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.optimizer import MasterOptimizer
-from tuneloop.tune.rows import Rows, losses_in_words, render_rows
+from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 
 Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
 """Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
@@ -60,8 +61,12 @@ def tune(
     seed: int,
     run: Run,
     scorer: Scorer | None = None,
+    mix: Mix | None = None,
 ) -> Tuned:
-    """Tunes a model inside `run` (held by the caller); continues from the run's last checkpoint if there is one."""
+    """Tunes a model inside `run` (held by the caller); continues from the run's last checkpoint if there is one.
+
+    `mix` says which rows an epoch is made of; without it, it is all of them once.
+    """
     _seed_all(seed)
     accelerator = Accelerator()
     base = find_base(model_config)
@@ -69,6 +74,7 @@ def tune(
     train_set = render_rows(renderer, train_rows, config, "render")
     val_set = render_rows(renderer, val_rows[: config.validation.rows], config, "render val")
     _write_drops(run, train_set, val_set)
+    mixture = Mixture.of(mix, sources_of(train_set, train_rows), seed) if mix else None
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
@@ -91,6 +97,7 @@ def tune(
         seed=seed,
         pad_id=renderer.pad_id,
         token_budget=budget,
+        mixture=mixture,
     )
     if accelerator.is_main_process:
         _say_decisions(job, base, renderer, train_set, len(train_rows), f"{why}; {form}", train_rows)
@@ -169,8 +176,12 @@ def _say_decisions(
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
     decided("rows", losses_in_words(rows, given))
-    share = rows.supervised / rows.tokens
-    decided("tokens", f"{rows.tokens:,} an epoch, {rows.supervised:,} supervised ({share:.0%})")
+    if job.mixture:
+        decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))
+    first = [job.rows[i] for step in job.plan(0) for i in step]
+    tokens, supervised = sum(map(len, first)), sum(row.supervised for row in first)
+    about = "about " if job.mixture else ""
+    decided("tokens", f"{about}{tokens:,} an epoch, {supervised:,} supervised ({supervised / tokens:.0%})")
     decided("compute", form)
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     decided(

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tuneloop.core.conversation import Example
+from tuneloop.core.conversation import Drop, Example
 from tuneloop.data.config import SourceConfig
-from tuneloop.data.source import Loaded, load
+from tuneloop.data.source import Recognition, recognise
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+
+
+@dataclass
+class Loaded:
+    """All rows of a source."""
+
+    recognition: Recognition
+    examples: list[Example]
+    drops: list[Drop]
+    notes: Counter[str]
 
 
 @pytest.fixture
@@ -43,7 +55,11 @@ def loaded(write: Callable[..., str]) -> Callable[..., Loaded]:
     """loaded("a.jsonl", content, **source options) -> the source's rows."""
 
     def loader(name: str, content: list[Any] | str | bytes, **options: Any) -> Loaded:
-        return load(SourceConfig(path=write(name, content), **options), seed=1)
+        source = recognise(SourceConfig(path=write(name, content), **options), seed=1)
+        notes: Counter[str] = Counter()
+        rows = [row for part in source.parts for row in source.read(part, notes)]
+        examples = [row for row in rows if isinstance(row, Example)]
+        return Loaded(source.recognition, examples, [row for row in rows if isinstance(row, Drop)], notes)
 
     return loader
 

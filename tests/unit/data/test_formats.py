@@ -11,7 +11,7 @@ import pytest
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.data.formats import FORMATS, RowError
-from tuneloop.data.source import Loaded
+from conftest import Loaded
 
 Load = Callable[..., Loaded]
 Turns = Callable[[Example], list[tuple[str, str]]]

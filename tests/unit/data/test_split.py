@@ -1,74 +1,161 @@
-"""The split is stable, keeps equal prompts together and leaves nothing in two places."""
+"""The split is stable, leaves nothing in two places, and gives every stratum its share."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from typing import Any
+
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from stepping import decide
 
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.data.config import SplitConfig
-from tuneloop.data.split import Splits, split
+from tuneloop.data.shards import described, places
+from tuneloop.data.split import LENGTHS, NAMES, OUT, Columns, Division, divide, near
 
 
-def example(prompt: str, answer: str = "a", row: int = 0) -> Example:
-    return Example((Message("user", prompt), Message("assistant", answer)), Origin("s", row))
+def example(prompt: str, answer: str = "a", row: int = 0, parents: tuple[str, ...] = (), **meta: Any) -> Example:
+    return Example((Message("user", prompt), Message("assistant", answer)), Origin("s", row, parents), (), meta)
 
 
-def where(splits: Splits) -> dict[str, str]:
-    return {one.id: name for name in ("train", "val", "test") for one in getattr(splits, name)}
+def split(
+    sources: list[Example], shares: SplitConfig | None = None, clusters: Any = None, **own: list[Example]
+) -> tuple[list[str], Division]:
+    """The name of the split of every row (sources, then own val, then own test); "" for rows that left."""
+    rows = [*sources, *own.get("val", []), *own.get("test", [])]
+    column = {**places(rows), **described(rows)}
+    sizes = [len(sources), len(own.get("val", [])), len(own.get("test", []))]
+    columns = Columns(
+        group=np.repeat([0, 1, 2], sizes),
+        clusters=[] if clusters is None else [np.array(clusters)],
+        words=column["prompt_words"] + column["answer_words"],
+        **{name: column[name] for name in ("id", "prompt_key", "parents", "label", "language")},
+    )
+    found = divide(columns, shares or SplitConfig(), list(own))
+    return ["" if fate == OUT else NAMES[fate] for fate in found.fate.tolist()], found
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), unique=True, max_size=40), st.lists(st.text(max_size=8), max_size=40))
-def test_adding_rows_moves_no_row(first: list[str], more: list[str]) -> None:
-    before = where(split([example(prompt) for prompt in first], SplitConfig()))
-    after = where(split([example(prompt) for prompt in [*more, *first]], SplitConfig()))
-    assert before.items() <= after.items()
+def test_adding_rows_moves_no_row_of_a_large_stratum(first: list[str], more: list[str]) -> None:
+    padding = [f"row {number}" for number in range(200)]  # so that no stratum is so small that it is corrected
+    rows = [example(text) for text in [*padding, *first]]
+    before, _ = split(rows)
+    after, _ = split([*rows, *(example(text) for text in more)])
+    moved = [row for row, (old, new) in enumerate(zip(before, after, strict=False)) if old != new]
+    assert all(row >= len(padding) for row in moved)
+
+
+def test_a_row_stays_when_others_come_before_it() -> None:
+    rows = [example(f"问题 {number}") for number in range(500)]
+    more = [example(f"new {number}") for number in range(500)]
+    assert split([*more, *rows])[0][500:] == split(rows)[0]
 
 
 def test_the_same_question_never_straddles() -> None:
     asked = [f"Question {number}" for number in range(200)]
     variants = [example(text, answer) for text in asked for answer in ("a", "b")]
     variants += [example(f"  {text.upper()}\u3000") for text in asked]
-    splits = split(variants, SplitConfig(train=0.4, val=0.3, test=0.3))
-    normal = {
-        name: {one.prompt[0].content.strip().lower() for one in getattr(splits, name)}
-        for name in ("train", "val", "test")
-    }
-    assert not normal["train"] & (normal["val"] | normal["test"]) and not normal["val"] & normal["test"]
-    assert len(splits.train) + len(splits.val) + len(splits.test) == len(variants)
+    where, _ = split(variants, SplitConfig(train=0.4, val=0.3, test=0.3))
+    homes: dict[str, set[str]] = {}
+    for one, name in zip(variants, where, strict=True):
+        homes.setdefault(one.prompt[0].content.strip().lower(), set()).add(name)
+    assert len(homes) == 200 and all(len(names) == 1 for names in homes.values())
+
+
+def test_clusters_and_children_never_straddle() -> None:
+    rows = [example(f"q{number}", row=number) for number in range(300)]
+    children = [example(f"child of {row.origin.row}", parents=(row.id,)) for row in rows[:100]]
+    orphans = [example(f"orphan {number}", parents=("00ff",)) for number in range(50)]
+    clusters = [number // 3 if 100 <= number < 200 else -number for number in range(450)]
+    where, found = split([*rows, *children, *orphans], clusters=clusters)
+    assert where[300:400] == where[:100]
+    assert len(set(where[400:])) == 1, "children of a row that has left stay together"
+    for number in range(34, 66):
+        assert len({where[row] for row in range(100, 200) if row // 3 == number}) == 1
+    assert set(where[:300]) == set(NAMES)
+    assert all(where[row] == where[unit] for row, unit in enumerate(found.unit.tolist()))
 
 
 def test_shares_hold_on_average_and_a_documented_hash_decides() -> None:
-    splits = split([example(f"问题 {number}") for number in range(4000)], SplitConfig())
-    assert [round(len(part) / 4000, 1) for part in (splits.train, splits.val, splits.test)] == [0.8, 0.1, 0.1]
-    larger = split([example(f"问题 {number}") for number in range(4000)], SplitConfig(train=0.7, val=0.2, test=0.1))
-    assert larger.test == splits.test, "the test set does not depend on the share of val"
+    rows = [example(f"问题 {number}") for number in range(4000)]
+    where, _ = split(rows)
+    assert [round(where.count(name) / 4000, 1) for name in NAMES] == [0.8, 0.1, 0.1]
+    larger, _ = split(rows, SplitConfig(train=0.7, val=0.2, test=0.1))
+    assert [name == "test" for name in larger] == [name == "test" for name in where], "test does not depend on val"
+    u = described(rows)["prompt_key"] / 2**64
+    assert [name == "test" for name in where] == (u < 0.1).tolist()
+
+
+@pytest.mark.parametrize("size", [10, 20, 40, 200])
+def test_every_stratum_has_its_share(size: int) -> None:
+    rows = [
+        example(f"{label} {number}" + (" 很长的中文" * 12 if chinese else ""), label=label)
+        for label in map(str, range(20))
+        for number in range(size)
+        for chinese in (True, False)
+    ]
+    where, _ = split(rows)
+    for part, share in (("test", 0.1), ("val", 0.1)):
+        counts = Counter(
+            (one.meta["label"], one.prompt[0].content[-1] == "文")
+            for one, name in zip(rows, where, strict=True)
+            if name == part
+        )
+        wanted = share * size
+        assert len(counts) == 40, "no label and no language is left out"
+        assert all(wanted / 2 - 1 <= count <= 2 * wanted + 1 for count in counts.values()), counts
+    assert LENGTHS[0] < 60 < LENGTHS[1]
 
 
 def test_documents_without_a_prompt_are_spread() -> None:
     documents = [Example((Message("text", f"Doc {number}", train=1.0),), Origin("s", number)) for number in range(300)]
-    splits = split(documents, SplitConfig())
-    assert splits.train and splits.val and splits.test
+    assert set(split(documents)[0]) == set(NAMES)
 
 
 def test_own_test_rows_leave_the_training_rows() -> None:
     rows = [example(f"q{number}", row=number) for number in range(50)]
-    test = [example("Q7 ", "A"), example("new")]
-    splits = split(rows, SplitConfig(), own_test=test)
-    assert splits.test == test
-    assert [(drop.step, drop.reason, drop.origin.row) for drop in splits.drops] == [("split", "also in test", 7)]
-    assert splits.drops[0].evidence["same"] == test[0].id
-    assert len(splits.train) + len(splits.val) == 49 and splits.val
+    where, found = split(rows, test=[example("Q7 ", "another answer"), example("new")])
+    assert where[50:] == ["test", "test"]
+    assert found.twins == {7: (50, "test")} and where[7] == ""
+    assert where.count("test") == 2 and where[:50].count("val") > 0, "what has no file of its own is still split off"
 
 
 def test_own_val_and_test() -> None:
     rows = [example(f"q{number}") for number in range(20)]
-    splits = split(rows, SplitConfig(), own_val=[example("q1"), example("q2"), example("v")], own_test=[example("q2")])
-    assert len(splits.train) == 18
-    assert [one.prompt[0].content for one in splits.val] == ["q1", "v"], "test keeps what val also has"
-    assert sorted(drop.reason for drop in splits.drops) == ["also in test", "also in test", "also in val"]
+    where, found = split(rows, val=[example("q1"), example("q2"), example("v")], test=[example("q2")])
+    assert where[:20].count("train") == 18
+    assert where[20:] == ["val", "", "val", "test"], "test keeps what val also has"
+    assert sorted(name for _, name in found.twins.values()) == ["test", "test", "val"]
+
+
+def test_own_val_where_test_is_a_share() -> None:
+    rows = [example(f"q{number}") for number in range(100)]
+    where, found = split(rows, val=[example(f"q{number}") for number in range(50)])
+    assert set(where[100:]) == {"val"} and where[:50] == [""] * 50
+    assert "test" in where[50:100] and "val" not in where[:100]
+    assert len(found.twins) == 50
+
+
+def test_near_duplicates_are_kept_together_but_templates_do_not_make_them() -> None:
+    review = "Is this movie review positive or negative? Answer with one word. Review: {}"
+    words = "the a film plot actors dull bright slow funny never always truly story songs heart long short wit".split()
+    rng = random.Random(0)
+    reviews = {" ".join(rng.sample(words, rng.randint(2, 7))) for _ in range(400)}
+    rows = [example(review.format(text), row=number) for number, text in enumerate(sorted(reviews)[:300])]
+    long = "The ship left the harbour at dawn with forty crates of oranges, two dogs and a very old map of the islands"
+    rows += [example(f"{long}{end}", row=300) for end in ("", ".", " ...")]
+    for name, step in near().items():
+        found = decide(step, rows).clusters
+        assert found is not None
+        groups = Counter(found.tolist())
+        assert groups[int(found[300])] == 3, name
+        assert max(groups.values()) < 30, f"{name}: a prompt template must not chain all rows into one unit"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
-"""What each step keeps and rejects."""
+"""What the step `length` keeps and rejects, in words, characters and tokens."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from tests.unit.data.stepping import run
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
+from tuneloop.core.errors import DataError
 from tuneloop.data.steps import STEPS
 
 
@@ -16,9 +19,7 @@ def example(prompt: str, answer: str, row: int = 0, **more: Any) -> Example:
 
 
 def kept(step: Any, *examples: Example) -> list[int]:
-    sieved = STEPS.make(step).apply(examples)
-    assert len(sieved.kept) + len(sieved.rejected) == len(examples)
-    return [one.origin.row for one in sieved.kept]
+    return [one.origin.row for one in run([STEPS.make(step)], examples)[0]]
 
 
 @pytest.mark.parametrize(
@@ -47,14 +48,31 @@ def test_length_of_an_answer_that_is_a_call() -> None:
     ) == [5]
 
 
-def test_length_limits_in_the_wrong_order() -> None:
+def test_length_says_how_long_the_row_is() -> None:
+    _, [(_, rejection)] = run([STEPS.make({"length": {"max_words": 3}})], [example("你好吗", "hello")])
+    assert rejection.reason == "the conversation has more than 3 words"
+    assert rejection.evidence == {"words": 4}
+
+
+def test_length_in_tokens_of_a_model(tokenizer_folder: Path) -> None:
+    short, long = example("Hi", "Paris", 0), example("Hi", "Paris. " * 300, 1)
+    options = {"of": "answer", "max_tokens": 512, "tokenizer": str(tokenizer_folder)}
+    _, [(gone, rejection)] = run([STEPS.make({"length": options})], [short, long])
+    assert gone is long
+    assert rejection.evidence["tokens"] > 600, "a tokenizer that cuts at the model's length would hide long rows"
+
+
+def test_length_without_the_tokenizer_that_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="need `tokenizer`"):
+        STEPS.make({"length": {"max_tokens": 5}})
+    with pytest.raises(ValidationError, match="only used with"):
+        STEPS.make({"length": {"tokenizer": str(tmp_path)}})
+    step = STEPS.make({"length": {"max_tokens": 5, "tokenizer": str(tmp_path)}})
+    with pytest.raises(DataError, match=r"no tokenizer\.json"):
+        run([step], [example("a", "b")])
+
+
+@pytest.mark.parametrize("unit", ["words", "characters", "tokens"])
+def test_length_limits_in_the_wrong_order(unit: str) -> None:
     with pytest.raises(ValidationError, match="no row could pass"):
-        STEPS.make({"length": {"min_characters": 5, "max_characters": 4}})
-
-
-def test_exact_duplicates_keep_the_first_and_name_it() -> None:
-    rows = [example("Hi", "好", 0, meta={"id": 1}), example("hi ", "好", 1, meta={"id": 2}), example("hi", "坏", 2)]
-    sieved = STEPS.make("exact_duplicates").apply(rows)
-    assert [one.origin.row for one in sieved.kept] == [0, 2]
-    (rejected,) = sieved.rejected
-    assert rejected.evidence == {"kept": rows[0].id, "origin": {"source": "s", "row": 0}}
+        STEPS.make({"length": {f"min_{unit}": 5, f"max_{unit}": 4}})

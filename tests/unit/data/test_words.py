@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin
-from tuneloop.data.words import content_key, count_words, normalise, script_of
+from tuneloop.data.words import HAN, KANA, common_characters, content_key, count_words, letters, normalise, script_of
+
+ODD = "aB1_'’.,- \n，。　中文的〇々②Ａéл×÷ªµ²\u0301\u200bァかン〆㐀\U00020001😀ﬁ℃；：（)~～…ß İ\u3099￥Ⅳ½ ;\u0338=\ud800한"
+"""Characters that a count on bytes could get wrong, alone and beside one another."""
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,30 @@ def test_words(text: str, words: int) -> None:
 @given(st.text(alphabet="的一是ab 1", max_size=20), st.text(alphabet="的一是ab 1", max_size=20))
 def test_words_add_up(first: str, second: str) -> None:
     assert count_words(f"{first} {second}") == count_words(first) + count_words(second)
+
+
+@given(st.text(alphabet=ODD, max_size=14) | st.text(max_size=30))
+def test_counting_on_bytes_counts_what_the_definition_says(text: str) -> None:
+    word = rf"[^\W{HAN}{KANA}]+(?:['’.,\-][^\W{HAN}{KANA}]+)*"
+    assert count_words(text) == len(re.findall(f"[{HAN}{KANA}]", text)) + len(re.findall(word, text))
+
+
+@given(st.text(alphabet=ODD, max_size=14) | st.text(max_size=30))
+def test_normalising_is_nfkc_and_case_and_spaces(text: str) -> None:
+    assert normalise(text) == " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def test_letters_by_writing() -> None:
+    found = letters("中文ab，ひらカナ 한국 Привет αβ שלום مرحبا नमस्ते 123！é")
+    assert (found.han, found.kana, found.hangul, found.latin) == (2, 4, 2, 3)
+    assert (found.cyrillic, found.greek, found.hebrew, found.arabic) == (6, 2, 4, 5)
+    assert found.southern > 3
+    assert letters("Hello, 42") == letters("")._replace(latin=5)
+
+
+def test_common_characters_are_simplified_and_traditional() -> None:
+    assert set("的是学學们們，。“é"[:8]) <= common_characters()
+    assert not set("鐨浠銆锛") & common_characters(), "what mojibake is made of is not common"
 
 
 @pytest.mark.parametrize(

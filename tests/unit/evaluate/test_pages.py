@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from tuneloop.evaluate import drawing
+from tests.unit.pages.whole import check
 from tuneloop.evaluate.metrics import Score
 from tuneloop.evaluate.metrics.exact_match import ExactMatch
 from tuneloop.evaluate.metrics.perplexity import Perplexity
 from tuneloop.evaluate.page import pick_samples, to_html
-from tuneloop.evaluate.report import Context, Report, number, probability, read, to_markdown, verdict, write_pages
+from tuneloop.evaluate.report import Context, Report, read, to_markdown, verdict, write_pages
 from tuneloop.evaluate.scoring import compare, summary
 from tuneloop.evaluate.table import to_rich
 
@@ -69,39 +68,9 @@ CONTEXT = Context(
 )
 
 
-class Checker(HTMLParser):
-    """Finds scripts, event handlers, links to elsewhere, and tags that do not close."""
-
-    VOID = {"meta", "line", "circle", "path", "br", "img", "link", "hr"}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        for name, value in attrs:
-            assert not name.startswith("on") and name not in ("src", "href"), (tag, name, value)
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        assert tag in self.VOID
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-
 def test_html_is_whole_safe_and_self_contained(report: Report) -> None:
     page = to_html(report, CONTEXT)
-    checker = Checker()
-    checker.feed(page)
-    assert checker.stack == []
-    assert "script" not in checker.tags and "<script" not in page
-    assert "http://" not in page and "https://" not in page and "@import" not in page
-    assert "prefers-color-scheme" in page and "@media print" in page
+    check(page)
     assert "&lt;script&gt;" in page and "问题" in page
     assert "and 10 more in report.json" in page
 
@@ -117,13 +86,6 @@ def test_html_of_the_least(report: Report) -> None:
     page = to_html(Report(value, []), Context())
     assert "not measured" in page and "difference</th>" not in page and "Forgetting" not in page
     assert "nan" not in page.lower().replace("finance", "")
-
-
-def test_the_palette_is_defined_for_every_use() -> None:
-    source = (Path(drawing.__file__).parent / "report.html.jinja").read_text("utf-8")
-    light, dark = source.split("prefers-color-scheme: dark", 1)
-    for name in set(re.findall(r"var\((--[a-z-]+)\)", source)) - {"--c"}:
-        assert f"{name}:" in light and f"{name}:" in dark.split("} }")[0], name
 
 
 def test_samples_mix_right_and_wrong_the_same_each_time(report: Report) -> None:
@@ -166,36 +128,9 @@ def test_terminal_table(report: Report) -> None:
     assert "facts lost by tuning: 50, won: 1" in text
 
 
-@pytest.mark.parametrize(
-    ("value", "signed", "expected"),
-    [(None, False, "–"), (0.5, False, "0.500"), (0.5, True, "+0.500"), (-0.25, True, "−0.250"), (0.0, True, "0.000"),
-     (-0.0001, True, "0.000"), (12.345, False, "12.3"), (31234.0, False, "3.12e+04")],
-)  # fmt: skip
-def test_number(value: float | None, signed: bool, expected: str) -> None:
-    assert number(value, signed) == expected
-
-
-def test_verdict_and_probability() -> None:
+def test_verdict() -> None:
     assert verdict({"value": -2.0, "p": 0.01}, "lower") == "better"
     assert verdict({"value": -2.0, "p": 0.01}, "higher") == "worse"
     assert verdict({"value": 0.2, "p": 0.06}, "higher") == "even"
     assert verdict({"value": 0.2, "p": 0.06}, "higher", confidence=0.9) == "better"
     assert verdict(None, "higher") == "unknown"
-    assert probability(0.00001) == "< 0.001" and probability(0.25) == "0.250"
-
-
-def test_curves_survive_any_numbers() -> None:
-    for points in (
-        [(1, 1.0)],
-        [(1, 0.0), (2, 0.0)],
-        [(1, -3.0), (5, 2.0)],
-        [(1, 1e-9), (2, 1e9)],
-        [(7, 2.0), (7, 3.0)],
-    ):
-        for log in (True, False):
-            drawn = drawing.curves([("loss", "train", points)], log=log)
-            assert "nan" not in drawn and "inf" not in drawn
-    assert drawing.curves([("loss", "train", [])]) == ""
-    line = [(i, float(i % 7)) for i in range(5000)]
-    assert len(drawing.thinned(line)) <= drawing.MOST_POINTS + 1 and drawing.thinned(line)[-1] == line[-1]
-    assert drawing.smoothed([(i, 2.0 * i) for i in range(100)])[0] == (0, 0.0)

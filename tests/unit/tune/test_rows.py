@@ -10,7 +10,7 @@ from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.core.errors import DataError
 from tuneloop.render.template import Renderer
 from tuneloop.tune.config import TuneConfig
-from tuneloop.tune.rows import losses_in_words, render_rows
+from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 
 
 def chat(row: int, *turns: tuple[str, str]) -> Example:
@@ -59,3 +59,15 @@ def test_cuts_are_said_and_only_made_on_request(renderer: Renderer) -> None:
     three = [chat(0, ("a", "b"), ("c", "d " * 20), ("e", "3"))]
     turns = render_rows(renderer, three, TuneConfig(max_length=70, overlong="drop_turns"), "render")
     assert "lost turns" in losses_in_words(turns, 1)
+
+
+def test_each_row_knows_its_source(renderer: Renderer) -> None:
+    """Also where equal Examples stand in two sources, where one stands twice, and where some are dropped."""
+    named = [("a", 0), ("a", 1), ("b", 0), ("b", 2), ("b", 0), ("c", 1)]
+    turns = [("Add 12 and 30.", "42"), LONG, ("Sort the words.", "apple")]
+    examples = [Example(chat(0, turns[row]).messages, Origin(source, row)) for source, row in named]
+    rows = render_rows(renderer, examples, TuneConfig(max_length=64), "render")
+    assert len(rows.drops) == 2
+    assert sources_of(rows, examples) == ["a", "b", "b", "b"]
+    twice = Rows([row for row in rows.rendered for _ in range(2)], rows.drops)  # as where a template rewrites turns
+    assert sources_of(twice, examples) == ["a", "a", "b", "b", "b", "b", "b", "b"]

@@ -14,18 +14,31 @@ class Alpaca(Format):
     system prompt.
     """
 
+    instruction: str | None = "instruction"
+    """The column of the question; null: only `input` is read."""
+    input: str | None = "input"
+    """The column of what follows the question; null: none is read."""
+    output: str = "output"
+    """The column of the answer."""
+    system: str | None = "system"
+    """The column of a system prompt; null: none is read."""
+    history: str | None = "history"
+    """The column of earlier rounds; null: none are read."""
+
     def parse(self, record: JsonObject) -> Parts:
         reject_media(record)
         notes: list[str] = []
-        asked = [record.get("instruction"), record.get("input")]
+        asked = [record.get(column) for column in (self.instruction, self.input) if column is not None]
         prompt = "\n".join(text_of(part, "instruction") for part in asked if part not in (None, ""))
         if not prompt.strip():
             raise RowError("no instruction")
-        messages = [Message("system", text_of(record["system"], "system"))] if record.get("system") else []
-        for question, answer in read_history(record.get("history")):
+        system = record.get(self.system) if self.system is not None else None
+        messages = [Message("system", text_of(system, "system"))] if system else []
+        for question, answer in read_history(record.get(self.history) if self.history is not None else None):
             messages += [Message("user", question), Message("assistant", answer)]
-        messages += [Message("user", prompt), Message("assistant", text_of(record.get("output"), "output", notes))]
-        meta = rest(record, "instruction", "input", "output", "system", "history")
+        messages += [Message("user", prompt), Message("assistant", text_of(record.get(self.output), "output", notes))]
+        columns = (self.instruction, self.input, self.output, self.system, self.history)
+        meta = rest(record, *filter(None, columns))
         return Parts(tuple(messages), meta=meta, notes=tuple(notes))
 
     def likeness(self, record: JsonObject) -> float:

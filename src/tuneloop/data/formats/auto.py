@@ -16,7 +16,7 @@ WEAK = 0.3
 
 
 class Auto(Format):
-    """Recognises messages, sharegpt, alpaca, prompt_response and text by the columns of up to 200 rows.
+    """Recognises all formats but `table` by the columns of up to 200 rows.
 
     Two formats about equally likely, or none likely enough, is an error that says how to choose.
     """
@@ -28,7 +28,8 @@ class Auto(Format):
             ((FORMATS.make(name).recognise(sample), name) for name in FORMATS.names() if name != "auto"), reverse=True
         )
         (first, name), (second, other) = found[:2]
-        if first >= SURE and first - second >= MARGIN:
+        # a likeness of 1 is certainty: an annotation tool's export, say, may hold a prompt and a response as well
+        if first >= SURE and (first - second >= MARGIN or second < first == 1):
             return name, first
         columns = list(dict.fromkeys(str(key) for record in sample for key in record)) or ["column"]
         if second >= WEAK and first - second < MARGIN:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.formats import Format, Parts
-from tuneloop.data.turns import read_tools, read_turns, reject_media, rest
-
-COLUMNS = ("messages", "conversations", "conversation")
+from tuneloop.data.formats import Parts
+from tuneloop.data.formats._chat import Chat
 
 
-class Messages(Format):
+class Messages(Chat):
     """Conversations as `messages: [{role, content}, …]`, with tools, tool calls, reasoning and loss weights.
 
     Reads roles system, developer, user, assistant, tool, function and text; content as text or as typed parts;
@@ -19,20 +17,25 @@ class Messages(Format):
     of a message and `weight` of the whole conversation. tuneloop's own train.jsonl is of this format.
     """
 
+    usual: ClassVar = ("messages", "conversations", "conversation")
+
+    role: str = "role"
+    """The key of a turn that names its role."""
+    content: str = "content"
+    """The key of a turn that holds its text."""
+
     def parse(self, record: JsonObject) -> Parts:
-        reject_media(record)
-        column = next((name for name in COLUMNS if record.get(name) is not None), "messages")
-        turns = read_turns(record.get(column), "role", "content")
-        turns.system(record.get("system"))
-        turns.scale(record.get("weight"))
-        tools = record.get("tools") or record.get("functions")
-        meta = rest(record, column, "system", "tools", "functions", "weight", "parallel_tool_calls")
-        if "origin" in meta and "id" in meta:  # a row of tuneloop's own: its id is the digest, made anew
-            del meta["id"]
-        return Parts(tuple(turns.messages), read_tools(tools), meta, tuple(turns.notes))
+        if self.tools == "tools" and "functions" in record:
+            record = {**record, "tools": record.get("tools") or record["functions"]}
+            del record["functions"]
+        parts = self.converse(record)
+        parts.meta.pop("parallel_tool_calls", None)
+        if "origin" in parts.meta and "id" in parts.meta:  # a row of tuneloop's own: its id is the digest, made anew
+            del parts.meta["id"]
+        return parts
 
     def likeness(self, record: JsonObject) -> float:
-        for column, sure in zip(COLUMNS, (1.0, 0.9, 0.9), strict=True):
+        for column, sure in zip(self.usual, (1.0, 0.9, 0.9), strict=True):
             if _has(record.get(column), "role"):
                 return sure
         return 0.0

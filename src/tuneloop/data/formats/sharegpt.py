@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.formats import Format, Parts, RowError
-from tuneloop.data.turns import Turns, from_json_text, read_tools, read_turns, reject_media, rest
+from tuneloop.data.formats import Parts, RowError
+from tuneloop.data.formats._chat import Chat
+from tuneloop.data.turns import Turns, from_json_text
 
-COLUMNS = ("conversations", "conversation", "messages")
 
-
-class Sharegpt(Format):
+class Sharegpt(Chat):
     """Conversations as `conversations: [{from, value}, …]` with `system` and `tools` beside them.
 
     Reads human/user, gpt/assistant/chatgpt/bing, function_call, observation/tool, system; an answer's text and its
     calls, written as turns of their own, become one message. Also ms-swift's `conversation: [{human, assistant}, …]`.
     """
 
+    usual: ClassVar = ("conversations", "conversation", "messages")
+
+    role: str = "from"
+    """The key of a turn that names its role."""
+    content: str = "value"
+    """The key of a turn that holds its text."""
+
     def parse(self, record: JsonObject) -> Parts:
-        reject_media(record)
-        column = next((name for name in COLUMNS if record.get(name) is not None), "conversations")
-        conversation = from_json_text(record.get(column), "the conversation")
-        turns = _read_pairs(conversation) if _pairs(conversation) else read_turns(conversation, "from", "value")
-        turns.system(record.get("system"))
-        turns.scale(record.get("weight"))
-        meta = rest(record, column, "system", "tools", "weight")
-        return Parts(tuple(turns.messages), read_tools(record.get("tools")), meta, tuple(turns.notes))
+        return self.converse(record)
+
+    def turns(self, conversation: Any) -> Turns:
+        turns = from_json_text(conversation, "the conversation")
+        return _read_pairs(turns) if _pairs(turns) else super().turns(turns)
 
     def likeness(self, record: JsonObject) -> float:
-        for column, sure in zip(COLUMNS, (1.0, 0.9, 0.9), strict=True):
+        for column, sure in zip(self.usual, (1.0, 0.9, 0.9), strict=True):
             turns = record.get(column)
             if isinstance(turns, str) and turns.lstrip().startswith("[") and '"from"' in turns:
                 return sure

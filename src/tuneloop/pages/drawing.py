@@ -1,6 +1,6 @@
-"""Small inline SVG drawings for report.html, coloured by the page's own style sheet; every label is escaped.
+"""Curves and intervals as small inline SVG, coloured by the page's style sheet; every label is escaped.
 
-Knows nothing of metrics: numbers and names come in, markup goes out.
+Numbers and names come in, markup goes out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def curves(lines: Sequence[tuple[str, str, Sequence[Point]]], log: bool = False)
     ys = [y for _, y in points]
     low, high = (min(ys), max(ys)) if log else (min(0.0, min(ys)), max(ys))
     log = log and low > 0 and high / low > 20
-    ticks = _log_ticks(low, high) if log else _ticks(low, high)
+    ticks = log_ticks(low, high) if log else round_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     xs = [x for x, _ in points]
     first, last = min(xs), max(xs)
@@ -58,11 +58,11 @@ def curves(lines: Sequence[tuple[str, str, Sequence[Point]]], log: bool = False)
     for tick in ticks:
         y = at(first, tick)[1]
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(tick))}</text>')
-    for tick in _ticks(first, last, 6):
+        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{escape(short(tick))}</text>')
+    for tick in round_ticks(first, last, 6):
         if first <= tick <= last:
             x = at(tick, ticks[0])[0]
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="middle">{escape(_short(tick))}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="middle">{escape(short(tick))}</text>')
     for _, kind, line in lines:
         places = [at(x, y) for x, y in line]
         if len(places) > 1:
@@ -96,7 +96,7 @@ def smoothed(line: Sequence[Point], share: float = 0.03) -> list[Point]:
     return out
 
 
-def _ticks(low: float, high: float, most: int = 5) -> list[float]:
+def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`."""
     if high <= low:
         high = low + (abs(low) or 1.0)
@@ -105,11 +105,13 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [step * k for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from at or below `low` to at or above `high`."""
     return [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A tick's label: few digits, powers of ten for the very large and small."""
     if value == 0:
         return "0"
     if abs(value) >= 10_000 or abs(value) < 0.001:

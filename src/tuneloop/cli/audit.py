@@ -1,0 +1,35 @@
+"""`tuneloop audit`: what a person should know about the data before training on it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuneloop.cli.options import RUNS, Again, AsJson, RunsFolder, Settings, emit
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RECIPE|FILE…", help="A recipe, or data files as they are.", show_default=False),
+]
+Base = Annotated[str, typer.Option("--base", help="Whose tokens are counted, where no recipe says it.")]
+
+
+def command(
+    inputs: Inputs,
+    base: Base = "embedded",
+    settings: Settings = [],
+    runs: RunsFolder = RUNS,
+    again: Again = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare the data and show its card: rows lost and why, languages, lengths, duplicates, leaks, private data.
+
+    Examples:
+
+      tuneloop audit recipe.yaml
+
+      tuneloop audit tickets.jsonl faq.csv --set data.steps='[repair, near_duplicates]'
+    """
+    from tuneloop.flows.audit import audit
+
+    emit(audit(inputs, base, settings, runs, again), as_json)

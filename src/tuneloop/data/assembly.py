@@ -1,0 +1,139 @@
+"""From refined rows to the stage's files and to the facts of the audit: the last pass, which copies lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tuneloop.core import jsonl
+from tuneloop.data.config import DataConfig
+from tuneloop.data.facts import SAMPLE, Facts, Measure, SourceFacts
+from tuneloop.data.passes import Refined
+from tuneloop.data.source import Source
+from tuneloop.data.split import NAMES, STEP, Columns, Division, divide, near
+from tuneloop.data.steps import Rejection
+from tuneloop.data.trays import Trays
+
+MEASURED = 2_000
+"""Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""
+
+SCHEMA: dict[str, type[pl.DataType]] = {
+    "split": pl.String, "source": pl.String, "row": pl.UInt32, "id": pl.String, "language": pl.String,
+    "prompt_words": pl.Int32, "answer_words": pl.Int32, "label": pl.String, "cluster": pl.Int64, "repaired": pl.Boolean,
+    "prompt": pl.UInt64,
+}  # fmt: skip
+
+
+def assemble(
+    config: DataConfig,
+    groups: Mapping[str, list[Source]],
+    refined: Mapping[str, Refined],
+    folder: Path,
+    measure: Measure | None,
+) -> Facts:
+    """Divides the rows, writes train, val, test and dropped.jsonl, and gathers what the audit asks."""
+    trays = Trays([tray for group in refined.values() for tray in group.trays])
+    numbers, division = _divide(config, refined, trays)
+    _write(folder, trays, numbers, division)
+    return _facts(config, groups, refined, trays, numbers, division, measure)
+
+
+def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) -> tuple[np.ndarray, Division]:
+    """The numbers of the rows that the steps left, and their fates."""
+    numbers = trays.left()
+    order = {"sources": 0, "val": 1, "test": 2}
+    group = np.repeat([order[name] for name, found in refined.items() for _ in found.trays], np.diff(trays.starts))
+    steps = near() if config.split.together == "near" else {}
+    found = [step.decide(trays.view(name, numbers)).clusters for name, step in steps.items()]
+    clusters = [one for one in found if one is not None]
+    column = {name: trays.column(name)[numbers] for name in
+              ("id", "prompt_key", "parents", "label", "language", "prompt_words", "answer_words")}  # fmt: skip
+    words = column.pop("prompt_words") + column.pop("answer_words")
+    columns = Columns(group=group[numbers], clusters=clusters, words=words, **column)
+    return numbers, divide(columns, config.split, [name for name in refined if name != "sources"])
+
+
+def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) -> None:
+    """The rows' lines into the files of their splits, and everything that left into dropped.jsonl."""
+    for index, (twin, name) in division.twins.items():
+        tray, inside = trays.locate(int(numbers[index]))
+        rejection = Rejection(f"repeats a row of {name}", {"same": trays.place(int(numbers[twin]))})
+        tray.gone[inside] = (STEP, rejection)
+    fates = dict(zip(numbers.tolist(), division.fate.tolist(), strict=True))
+    with ExitStack() as stack:
+        files = [stack.enter_context(jsonl.replacing(folder / f"{name}.jsonl")) for name in NAMES]
+        for tray, start in zip(trays, trays.starts.tolist(), strict=False):
+            repeat = tray.shard.columns["repeat"].tolist()
+            for index, line in enumerate(tray.shard.lines()):
+                if index not in tray.gone:
+                    fate = fates[start + index]
+                    files[fate].write(line * (repeat[index] if fate == 0 else 1))
+    jsonl.write_lines(folder / "dropped.jsonl", (drop for tray in trays for drop in tray.all_drops()))
+
+
+def _facts(
+    config: DataConfig,
+    groups: Mapping[str, list[Source]],
+    refined: Mapping[str, Refined],
+    trays: Trays,
+    numbers: np.ndarray,
+    division: Division,
+    measure: Measure | None,
+) -> Facts:
+    """What the audit reads: columns of all kept rows, a sample of whole ones, the ledger's numbers."""
+    kept = division.fate >= 0
+    rows = numbers[kept]
+    column = {name: trays.column(name)[rows] for name in
+              ("row", "id", "language", "prompt_words", "answer_words", "label", "repaired", "prompt_key")}  # fmt: skip
+    paths = np.repeat(np.array([tray.source.path for tray in trays], object), np.diff(trays.starts))
+    table = pl.DataFrame({
+        "split": np.array(NAMES, object)[division.fate[kept]].tolist(),
+        "source": paths[rows].tolist(),
+        "row": column["row"],
+        "id": [f"{id_:016x}" for id_ in column["id"].tolist()],
+        "language": column["language"].tolist(),
+        "prompt_words": column["prompt_words"],
+        "answer_words": column["answer_words"],
+        "label": [label or None for label in column["label"].tolist()],
+        "cluster": division.unit[kept],
+        "repaired": column["repaired"],
+        "prompt": column["prompt_key"],
+    }, schema=SCHEMA)  # fmt: skip
+    sampled = np.sort(np.argsort(column["id"], kind="stable")[:SAMPLE])  # ids are digests: a sample that stays
+    examples = trays.read(rows[sampled].tolist())
+    splits = [NAMES[fate] for fate in division.fate[kept][sampled]]
+    dropped: Counter[tuple[str, str, str]] = Counter()
+    for tray in trays:
+        for (step, reason), count in tray.counted.items():
+            dropped[tray.source.path, step, reason] += count
+        dropped.update((tray.source.path, step, rejection.reason) for step, rejection in tray.gone.values())
+    return Facts(
+        sources=[_source_facts(source, trays) for group in groups.values() for source in group],
+        table=table,
+        sample=list(zip(splits, examples, strict=True)),
+        dropped=dropped,
+        rows_in=sum(tray.rows_in for tray in trays),
+        findings=[finding for group in refined.values() for finding in group.findings],
+        shares={name: 1.0 if name in groups else getattr(config.split, name) for name in NAMES},
+        forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
+    )
+
+
+def _source_facts(source: Source, trays: Trays) -> SourceFacts:
+    own = [tray for tray in trays if tray.source is source]
+    found = source.recognition
+    return SourceFacts(
+        name=source.label,
+        path=source.path,
+        format=found.format,
+        confidence=found.confidence,
+        encoding=found.encoding,
+        rows=sum(tray.rows_in for tray in own),
+        available=found.rows,
+        notes=dict(sum((tray.notes for tray in own), Counter[str]())),
+    )

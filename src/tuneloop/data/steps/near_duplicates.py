@@ -1,0 +1,166 @@
+"""Step `near_duplicates`: keeps one of the rows that say nearly the same, in Chinese as in English."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from tuneloop.core.conversation import Example, JsonObject, Message
+from tuneloop.data.stance import Stance, dispute, is_short, question, question_key, stance
+from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
+from tuneloop.data.words import normalise, spoken
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tuneloop.data.near import Reader, Seen, View
+    from tuneloop.data.steps import Keys
+
+REASON = "says nearly the same as another row"
+
+
+class NearDuplicates(SetStep):
+    """Drops all but one of rows that say nearly the same, and tells the split which rows belong together.
+
+    Alike are two rows whose texts, as sets of shingles (5 characters; 3 in Chinese), have a Jaccard similarity of at
+    least `threshold`; candidates come from MinHash, each is verified on the texts. What is like a row that is like a
+    third belongs to one cluster with both. Case, width and spacing do not count, system messages are not compared.
+
+    Of whole conversations only those are dropped whose answers are alike too (half the threshold at least) and do not
+    contradict one another: other questions about the same passage stay, conflicting labels are left to
+    `label_conflicts`.
+    """
+
+    of: Literal["conversation", "prompt", "answer"] = "conversation"
+    """What is compared: all messages but the system's, those before the last supervised one, or that one. With `prompt`
+    rows with one question and several good answers lose all but one; with `answer`, every second "yes"."""
+    threshold: float = Field(default=0.7, ge=0.5, le=1)
+    """The least similarity. Pairs at 0.7 are found with probability 0.9998, at 0.6 with 0.99, at 0.5 with 0.87."""
+    keep: Literal["first", "longest"] = "first"
+    """Which row of a cluster stays; of several longest ones the first."""
+    drop: bool = True
+    """false: all rows stay; the clusters only keep alike rows together in the split."""
+    ignore_shared: float | None = Field(default=0.1, gt=0, lt=1)
+    """Text that more than this share of the rows have in common (estimated on 500) is taken for a prompt template and
+    does not make them alike, so that "Positive or negative? …" asked of many reviews loses none of them. It counts
+    where the answer is prose, and in answers. null: it always counts."""
+
+    def keys(self, examples: Sequence[Example]) -> Keys:
+        """141 bytes a row: a digest of the text, its length, and the signature of which 4 bytes each make a band."""
+        from tuneloop.data import near
+
+        # equal conversations with different labels are no plain copies: they go the long way
+        labels = [str(one.meta.get("label") or "") for one in examples] if self.of == "conversation" else None
+        return near.keys_of([self._text(one) for one in examples], [self._bare(one) for one in examples], labels)
+
+    def decide(self, rows: Rows) -> Verdict:
+        import numpy as np
+
+        from tuneloop.data import near
+
+        if not len(rows):
+            return Verdict(clusters=np.empty(0, np.int64))
+        reader = self._reader(rows)
+        found = near.search(rows.keys, self.threshold, reader, self._same)
+        clusters = found.alike.groups()
+        if not self.drop:
+            return Verdict(clusters=clusters)
+        kept = self._kept(found.same.groups(), rows).tolist()
+        dropped = [(keeper, row) for row, keeper in enumerate(kept) if row != keeper]
+        known = [found.links[row][1] if found.links[row][0] == keeper else None for keeper, row in dropped]
+        asked = [pair for pair, similarity in zip(dropped, known, strict=True) if similarity is None]
+        measured = iter(near.similarities(asked, rows.keys, reader))
+        rejected: dict[int, Rejection] = {}
+        for (keeper, row), similarity in zip(dropped, known, strict=True):
+            similarity = next(measured) if similarity is None else similarity
+            evidence: JsonObject = {"kept": rows.place(keeper), "similarity": round(similarity, 4)}
+            if similarity < self.threshold:  # they are in one cluster by way of others
+                neighbour, close = found.links[row]
+                evidence["through"] = {**rows.place(neighbour), "similarity": round(close, 4)}
+            rejected[row] = Rejection(REASON, evidence)
+        return Verdict(rejected, clusters)
+
+    def clusters(self, rows: Rows) -> np.ndarray:
+        """For each row the first row of its cluster (int64), whatever `drop` says; for the split."""
+        from tuneloop.data import near
+
+        return near.search(rows.keys, self.threshold, self._reader(rows), self._same).alike.groups()
+
+    def _reader(self, rows: Rows) -> Reader:
+        import numpy as np
+
+        from tuneloop.data import near
+
+        if self.ignore_shared is None:
+            return near.Reader(rows, self._view, np.empty(0, np.uint64))
+        return near.Reader(rows, self._view, near.shared_shingles(rows, self._view, self.ignore_shared))
+
+    def _kept(self, groups: np.ndarray, rows: Rows) -> np.ndarray:
+        """For each row the row of its group that stays."""
+        import numpy as np
+
+        if self.keep == "first":
+            return groups
+        length = rows.keys["length"].astype(np.int64)
+        order = np.lexsort((np.arange(len(groups)), -length, groups))
+        fresh = np.ones(len(order), bool)
+        fresh[1:] = groups[order[1:]] != groups[order[:-1]]
+        kept = np.empty(len(order), np.int64)
+        kept[order] = order[np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
+        return kept
+
+    def _bare(self, example: Example) -> bool:
+        """Whether a template in this row is not compared: what tells two rows with short answers apart stands in their
+        prompts, two long answers tell by themselves."""
+        return self.of == "prompt" or (self.of == "conversation" and is_short(example))
+
+    def _view(self, example: Example) -> View:
+        from tuneloop.data.near import View
+
+        if self.of != "conversation":
+            return View((self._text(example),), self._bare(example))
+        answers = " ".join(_spoken(message) for message in example.messages if message.weight > 0)
+        return View((self._text(example), normalise(answers)), self._bare(example), _Claim(example))
+
+    def _same(self, one: Seen, other: Seen) -> bool:
+        """Whether one of two rows with alike texts can go."""
+        if self.of != "conversation":
+            return True
+        from tuneloop.data.shingles import jaccard
+
+        ((_, answer), claim), ((_, other_answer), other_claim) = one, other
+        if dispute(claim.stance, other_claim.stance, claim.question == other_claim.question):
+            return False
+        agree = claim.stance.answer > 0 and claim.stance.answer == other_claim.stance.answer
+        silent = not len(answer) and not len(other_answer)
+        return agree or silent or jaccard(answer, other_answer) >= self.threshold / 2
+
+    def _text(self, example: Example) -> str:
+        if self.of == "answer":
+            return normalise(_spoken(example.answer))
+        if self.of == "prompt":
+            return normalise(question(example))
+        return normalise("\n".join(_spoken(message) for message in example.messages if message.role != "system"))
+
+
+class _Claim:
+    """What a row asks and commits itself to, worked out once and only when the row is like another."""
+
+    def __init__(self, example: Example) -> None:
+        self._example = example
+
+    @cached_property
+    def stance(self) -> Stance:
+        return stance(self._example)
+
+    @cached_property
+    def question(self) -> int:
+        return question_key(self._example)
+
+
+def _spoken(message: Message) -> str:
+    """What a message says, its reasoning included: it is trained on as well."""
+    return f"{message.reasoning}\n{spoken(message)}" if message.reasoning else spoken(message)

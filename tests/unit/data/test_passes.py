@@ -1,0 +1,94 @@
+"""Rows through the steps, shard by shard: none is lost, in whatever pieces and processes the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tuneloop.core.conversation import Example
+from tuneloop.data import passes
+from tuneloop.data.config import DataConfig, SourceConfig
+from tuneloop.data.read import open_source
+from tuneloop.data.source import Source, recognise
+from tuneloop.data.steps import Rejection, Rows, SetStep, Step, Verdict
+from tuneloop.data.trays import Trays
+
+Write = Callable[..., str]
+
+
+class Doubled(SetStep):
+    """Every row with an even number stands twice."""
+
+    def keys(self, examples: Sequence[Example]) -> dict[str, Any]:
+        return {"row": np.array([example.origin.row for example in examples])}
+
+    def decide(self, rows: Rows) -> Verdict:
+        odd_ones = {i: Rejection("divisible by 5") for i in np.flatnonzero(rows.keys["row"] % 5 == 0).tolist()}
+        return Verdict(odd_ones, repeats={i: 2 for i in np.flatnonzero(rows.keys["row"] % 2 == 0).tolist()})
+
+
+def steps(*choices: Any) -> list[Step]:
+    return DataConfig.model_validate({"sources": [{"path": "x"}], "steps": list(choices)}).steps
+
+
+def source(write: Write, count: int = 60) -> Source:
+    rows = [{"question": f"Question {number % 50}", "answer": "a" * (number % 9)} for number in range(count)]
+    return recognise(SourceConfig(path=write("rows.jsonl", rows)), seed=0)
+
+
+def rows_of(found: passes.Refined) -> tuple[list[int], list[tuple[int, str]]]:
+    """(rows left, (row, step) of those that went), in the order in which they are written."""
+    trays = Trays(found.trays)
+    left = [int(trays.column("row")[number]) for number in trays.left()]
+    drops = [drop for tray in found.trays for drop in tray.all_drops()]
+    return left, [(drop["origin"]["row"], drop["step"]) for drop in drops]
+
+
+RECIPE = ("exact_duplicates", {"length": {"of": "answer", "max_characters": 7}}, "exact_duplicates")
+
+
+def test_every_row_is_left_or_listed(write: Write, tmp_path: Path) -> None:
+    left, drops = rows_of(passes.refine([source(write)], steps(*RECIPE), tmp_path / "work"))
+    assert sorted([*left, *(row for row, _ in drops)]) == list(range(60))
+    assert left == sorted(left) and [row for row, _ in drops] == sorted(row for row, _ in drops)
+    assert {name for _, name in drops} == {"answer", "length"}, "an always-on step, and a step of the recipe"
+    assert all(row % 9 == 8 for row, name in drops if name == "length")
+
+
+def test_files_of_earlier_passes_are_gone(write: Write, tmp_path: Path) -> None:
+    found = passes.refine([source(write)], steps(*RECIPE), tmp_path / "work")
+    assert {path for path in (tmp_path / "work").glob("*.jsonl")} == {tray.shard.path for tray in found.trays}
+
+
+@pytest.mark.parametrize("executor", ["here", "processes"])
+def test_pieces_and_processes_change_nothing(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Any
+) -> None:
+    whole = source(write)
+    expected = rows_of(passes.refine([whole], steps(*RECIPE), tmp_path / "whole"))
+    monkeypatch.setattr("tuneloop.data.source.open_source", partial(open_source, rows_a_piece=13))
+    parts = source(write)
+    assert len(parts.parts) == 5
+    assert rows_of(passes.refine([parts], steps(*RECIPE), tmp_path / "parts", executor)) == expected
+
+
+def test_repeats_and_drops_survive_later_passes(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes.STEPS, "name_of", lambda step: type(step).__name__.lower())
+    found = passes.refine([source(write, 40)], [Doubled(), *steps({"length": {}})], tmp_path / "work")
+    trays = Trays(found.trays)
+    repeats = dict(zip(trays.column("row").tolist(), trays.column("repeat").tolist(), strict=True))
+    assert all(times == (2 if row % 2 == 0 else 1) for row, times in repeats.items())
+    left, drops = rows_of(found)
+    assert all(row % 5 for row in left)
+    assert {row for row, name in drops if name == "doubled"} == {row for row in range(0, 40, 5) if row % 9}
+
+
+def test_the_same_step_may_come_twice(write: Write, tmp_path: Path) -> None:
+    found = passes.refine([source(write)], steps("exact_duplicates", "exact_duplicates"), tmp_path / "work")
+    assert len(passes.segments_of(steps("exact_duplicates", "exact_duplicates"))) == 1
+    assert {name for _, name in rows_of(found)[1]} == {"answer"}
