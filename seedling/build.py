@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 BUILD = HERE / "build"
 PACKAGE = HERE.parent / "src" / "tuneloop"
 EMBEDDED, DEMO = PACKAGE / "models" / "embedded", PACKAGE / "flows" / "demo_data"
-DOCUMENTS = 150_000
+DOCUMENTS = 300_000
 LOGGED_EVERY = 20
 
 
