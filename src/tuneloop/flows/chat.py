@@ -29,7 +29,7 @@ def chat(model: str, root: Path, messages: Sequence[str], system: str | None, ma
             with console.waiting("answering"):
                 answers.append(_answer(contestant, history, max_new_tokens))
             history.append(Message("assistant", answers[-1]))
-            print(_printable(answers[-1]), flush=True)
+            print(_printable(answers[-1]) if sys.stdout.isatty() else answers[-1], flush=True)
         return answers
 
 
