@@ -23,7 +23,7 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Rebuilds the embedded base model: text, tokenizer, weights, probes (about an hour on two cores).
+# Rebuilds the embedded base model: text, tokenizer, weights, probes (an hour on two cores).
 base: .venv/.installed
 	$(BIN)/python -m seedling.build
 

@@ -6,6 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
 from seedling import demo, probes, tokenizer
 from seedling.corpus import documents
 from tuneloop.core import digest, jsonl
@@ -18,7 +22,7 @@ HERE = Path(__file__).parent
 BUILD = HERE / "build"
 PACKAGE = HERE.parent / "src" / "tuneloop"
 EMBEDDED, DEMO = PACKAGE / "models" / "embedded", PACKAGE / "flows" / "demo_data"
-DOCUMENTS = 150_000
+DOCUMENTS = 300_000
 LOGGED_EVERY = 20
 
 
@@ -42,6 +46,27 @@ def _install(model: Path) -> None:
     if EMBEDDED.exists():
         shutil.rmtree(EMBEDDED)
     shutil.copytree(model, EMBEDDED)
+    _renew_reserved_tokens(EMBEDDED)
+
+
+def _renew_reserved_tokens(folder: Path) -> None:
+    """Fresh embeddings, as long as the median one, for the special tokens that no document contains.
+
+    Training pushed them all to one and the same vector, away from everything that is ever written: the end of a chat
+    turn could neither be told from padding nor, with frozen embeddings, ever be learnt. Chat tokens that are added to
+    a base get fresh rows in the same way.
+    """
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    embedding = weights["model.embed_tokens.weight"]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    special = tokenizer.get_added_tokens_decoder()
+    reserved = [id_ for id_, token in special.items() if token.content != "<|endoftext|>"]
+    others = [id_ for id_ in range(len(embedding)) if id_ not in special]
+    rows = torch.randn(len(reserved), embedding.shape[1], generator=torch.Generator().manual_seed(0))
+    length = embedding[others].float().norm(dim=1).median()
+    embedding[reserved] = (rows / rows.norm(dim=1, keepdim=True) * length).to(embedding.dtype)
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def _record(run: Path, score: dict[str, Any]) -> None:

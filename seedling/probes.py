@@ -11,7 +11,7 @@ from pathlib import Path
 
 from seedling.tables import LANGUAGES, TOUCHED, Fact, facts
 from seedling.tasks import all_sums
-from seedling.text import fill, wordings
+from seedling.text import LEADS, fill, wordings
 
 # Rows a language. All but the touched relations are never asked in the demo data set.
 COUNTS = {
@@ -59,9 +59,9 @@ def probes(seed: int = 0) -> list[Probe]:
 
 
 def _cut(fact: Fact) -> tuple[str, str]:
-    """The relation's first wording up to its answer."""
+    """The relation's first wording up to its answer, after words that make it a statement."""
     template = wordings("relations")[f"{fact.relation} {fact.language} statement"][0]
-    text = fill(template, fact.language, **fact.slots())
+    text = LEADS[fact.language][0] + fill(template, fact.language, **fact.slots())
     prompt, found, _ = text.rpartition(fact.answer)
     assert found, f"the first wording of {fact.relation} does not state its answer: {text}"
     return prompt.rstrip(" "), fact.answer
@@ -69,7 +69,8 @@ def _cut(fact: Fact) -> tuple[str, str]:
 
 def _sums(rng: random.Random, language: str, count: int) -> list[tuple[str, str]]:
     chosen = rng.sample(all_sums(), count)
-    return [(_SUMS[language][op].format(x=x, y=y), str(result)) for op, x, y, result in chosen]
+    lead = LEADS[language][0]
+    return [(lead + _SUMS[language][op].format(x=x, y=y), str(result)) for op, x, y, result in chosen]
 
 
 def write(path: Path) -> None:

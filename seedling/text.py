@@ -6,6 +6,9 @@ from functools import cache
 from pathlib import Path
 
 WORDINGS = Path(__file__).parent / "wordings"
+# Words before a statement. "肯尼亚的首都是" alone may go on as a question; after these it is a statement, and the
+# probes begin with the first ones.
+LEADS = {"en": ("Remember: ", "Did you know? ", "It is true: "), "zh": ("请记住：", "你知道吗？", "事实是：")}
 
 # Begin with a vowel letter but not a vowel sound.
 _A_NOT_AN = ("uni", "use", "usual", "europ", "euro", "one", "ukr")

@@ -30,11 +30,11 @@ KINDS: dict[str, Kind] = {
 # times to stick and only asking brings the answer to the start of a line.
 WEIGHTS = {
     "statements": 0.27,
-    "questions": 0.42,
-    "sums": 0.10,  # about 350 sums, and digits are cheap to learn
+    "questions": 0.41,
+    "sums": 0.13,  # about 350 sums, and digits are cheap to learn
     "topics": 0.03,  # the category of a noun is also stated among the facts
     "reviews": 0.03,  # the widest English vocabulary after the stories
-    "records": 0.12,  # copying: the induction heads that every form needs
+    "records": 0.10,  # copying: the induction heads that every form needs
     "stories": 0.02,  # connected prose, pronouns, connectives
     "sayings": 0.01,  # a small fixed text: more would only be learnt by heart
 }

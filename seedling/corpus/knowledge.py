@@ -16,18 +16,24 @@ from seedling.tasks import (
     sum_wordings,
     topic_sentence,
 )
-from seedling.text import fill, questions, typed, wordings
+from seedling.text import LEADS, fill, questions, typed, wordings
 
 Pair = tuple[str, str]
 # Wordings the base model may see: all but those kept for the demo's "far" test rows.
 _SEEN = ("web", "train", "near")
 _SUMS = all_sums()
+LED_SHARE = 0.3
 
 
 def statement(rng: random.Random, fact: Fact) -> str:
     """The fact in one of its wordings; the plain first wording, which the probes use, twice as often."""
     options = wordings("relations")[f"{fact.relation} {fact.language} statement"]
-    return fill(rng.choice([*options, options[0]]), fact.language, **fact.slots())
+    return led(rng, fill(rng.choice([*options, options[0]]), fact.language, **fact.slots()), fact.language)
+
+
+def led(rng: random.Random, sentence: str, language: str) -> str:
+    """The sentence, now and then after words that only a statement follows."""
+    return rng.choice(LEADS[language]) + sentence if rng.random() < LED_SHARE else sentence
 
 
 def statement_document(rng: random.Random, language: str) -> str:
@@ -164,7 +170,7 @@ def sum_document(rng: random.Random, language: str) -> str:
         op, x, y, result = rng.choice([row for row in _SUMS if row[0] == operation] if operation else _SUMS)
         options = wordings("arithmetic")[f"{op} {language} statement"]
         wording = rng.choice(sum_wordings(options, x, y, result))
-        lines.append(fill(wording, language, **sum_slots(rng, language, x, y, result)))
+        lines.append(led(rng, fill(wording, language, **sum_slots(rng, language, x, y, result)), language))
     return "\n".join(lines)
 
 

@@ -50,14 +50,15 @@ class Family(Generic[P]):
 
     def names(self) -> list[str]:
         """All names, those of installed packages included, without importing any plug-in."""
-        folder = importlib.import_module(self.package).__path__
-        own = [module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
-        return sorted({*own, *(point.name for point in self._outside())})
+        return sorted({*self._own(), *(point.name for point in self._outside())})
 
     def load(self, name: str) -> type[P]:
         """The plug-in's class. Raises KeyError with a suggestion when there is none of that name."""
         if name not in self._loaded:
             outside = [point for point in self._outside() if point.name == name]
+            if len(outside) + (name in self._own()) > 1:
+                where = ", ".join(point.value for point in outside)
+                raise KeyError(f"'{name}' stands twice among the {self.name} ({where}): uninstall or rename one")
             if outside:
                 self._loaded[name] = cast("type[P]", outside[0].load())
             elif name in self.names():
@@ -93,6 +94,10 @@ class Family(Generic[P]):
         except KeyError as error:
             raise PydanticCustomError("choice", "{message}", {"message": error.args[0]}) from None
         return chosen.model_validate(options if options is not None else {}, context=context)
+
+    def _own(self) -> list[str]:
+        folder = importlib.import_module(self.package).__path__
+        return [module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
 
     def _outside(self) -> list[Any]:
         return list(entry_points(group=f"tuneloop.{self.name}"))

@@ -25,13 +25,18 @@ def _find_input(value: str, info: ValidationInfo) -> str:
     context: dict[str, Path | None] = info.context or {}
     folder = context.get("folder")
     path = Path(value).expanduser()
-    if folder is not None and not path.is_absolute() and not path.exists() and (folder / path).exists():
-        return str(folder / path)
+    if folder is not None and not path.is_absolute() and (folder / path).exists():
+        if not path.exists():
+            return str(folder / path)
+        if not path.samefile(folder / path):
+            raise ValueError(
+                f"two of that name: {path.absolute()} and {(folder / path).absolute()}; write the whole path of the one"
+            )
     return str(path) if value.startswith("~") else value
 
 
 InputPath = Annotated[str, AfterValidator(_find_input)]
-"""A path looked up from the current directory, then from the recipe's folder."""
+"""A path looked up from the current directory, then from the recipe's folder; where both have it, an error."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ def chat(model: str, root: Path, messages: Sequence[str], system: str | None, ma
             with console.waiting("answering"):
                 answers.append(_answer(contestant, history, max_new_tokens))
             history.append(Message("assistant", answers[-1]))
-            print(answers[-1], flush=True)
+            print(_printable(answers[-1]) if sys.stdout.isatty() else answers[-1], flush=True)
         return answers
 
 
@@ -40,6 +41,11 @@ def _answer(contestant: Contestant, history: Sequence[Message], max_new_tokens: 
     if completion.refused:
         raise RunError(f"the model cannot answer: {completion.refused}")
     return contestant.renderer.answer_text(completion.ids)
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a model must not steer the terminal (escape sequences)."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def _typed() -> Iterator[str]:

@@ -59,6 +59,9 @@ def before_prose(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [bos] if isinstance(bos, int) and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
+FOLDED = "the template has no place for reasoning: a row's reasoning stands before its answer in <think>"
+
+
 def said(template: ChatTemplate, habits: Habits) -> list[str]:
     """The decisions, one sentence each."""
     tokenizer, stop = template.tokenizer, habits.stops[0]
@@ -76,8 +79,6 @@ def said(template: ChatTemplate, habits: Habits) -> list[str]:
         out.append(f"the template writes {habits.opening!r} before answers, not in prompts: it is learnt with them")
     if habits.unwritten:
         out.append(f"the template's prompts end in {habits.unwritten!r}: answers are learnt from there on")
-    elif habits.thinking is None:
-        out.append("the template has no place for reasoning: a row's reasoning stands before its answer in <think>")
     if "strftime_now" in str(tokenizer.chat_template):
         out.append("the template asks for today's date: it is given 26 July 2024, in training and in serving")
     return out

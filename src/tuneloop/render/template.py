@@ -39,7 +39,7 @@ class Progress(Protocol):
 class Renderer:
     """A tokenizer with its chat template, unmodified.
 
-    decisions   what was decided for the user, one sentence each
+    decisions   what was decided for the user, one sentence each; rendering may add to them
     stop_ids    the tokens that generation waits for
     pad_id      for batches; positions are masked by length, so it may be the same as a stop token
     Raises ModelError for a tokenizer or a template that cannot chat exactly.
@@ -147,7 +147,13 @@ class Renderer:
             return [prose(messages)]
         _refuse_mixed(messages)
         check(messages, example.tools, self.habits)
+        if self.habits.thinking is None and any(message.reasoning is not None for message in messages):
+            self._decide(decide.FOLDED)
         return passages(self._turns(messages, example.tools, targets))
+
+    def _decide(self, decision: str) -> None:
+        if decision not in self.decisions:
+            self.decisions.append(decision)
 
     def _turns(self, messages: Sequence[Message], tools: Sequence[JsonObject], targets: Iterable[int]) -> list[Turn]:
         return [read_turn(self.template, self.habits, messages, tools, index) for index in targets]

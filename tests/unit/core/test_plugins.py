@@ -138,14 +138,26 @@ def test_a_file_defines_exactly_one_plugin(package: Make, text: str) -> None:
         package(square=text).load("square")
 
 
-def test_installed_packages_join_by_entry_point(package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = package(square=SQUARE)
+def install(folder: Path, family: Family[Any], name: str) -> None:
+    """An installed package that brings one more shape."""
     outside = "from tuneloop.core.plugins import Plugin\n" + CIRCLE.replace("PACKAGE", family.package)
-    (tmp_path / "outside_shapes.py").write_text(outside)
-    info = tmp_path / "outside-1.0.dist-info"
+    (folder / "outside_shapes.py").write_text(outside)
+    info = folder / "outside-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tuneloop.shapes]\nround = outside_shapes:Circle\n")
+    (info / "entry_points.txt").write_text(f"[tuneloop.shapes]\n{name} = outside_shapes:Circle\n")
+
+
+def test_an_installed_package_never_takes_the_place_of_a_plugin_in_silence(package: Make, tmp_path: Path) -> None:
+    family = package(square=SQUARE)
+    install(tmp_path, family, "square")
+    with pytest.raises(KeyError, match="'square' stands twice among the shapes"):
+        family.load("square")
+
+
+def test_installed_packages_join_by_entry_point(package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = package(square=SQUARE)
+    install(tmp_path, family, "round")
     assert family.names() == ["round", "square"]
     assert "outside_shapes" not in sys.modules
     assert load(family, {"shape": {"round": {"radius": 1}}}).shape.area() == 3

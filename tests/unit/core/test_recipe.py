@@ -168,13 +168,13 @@ def test_paths_are_looked_up_here_first_and_then_beside_the_recipe(
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "r.yaml").write_text(
-        "sources: [{path: both}, {path: only_there}, {path: nowhere}, {path: /a}]"
+        "sources: [{path: only_here}, {path: only_there}, {path: nowhere}, {path: /a}]"
     )
-    for file in ("here/both", "there/both", "there/only_there"):
+    for file in ("here/only_here", "there/only_there"):
         (tmp_path / file).touch()
     monkeypatch.chdir(tmp_path / "here")
     tree = recipe.load(Tree, recipe.read_yaml(Path("../there/r.yaml")))
-    assert [source.path for source in tree.sources] == ["both", "../there/only_there", "nowhere", "/a"]
+    assert [source.path for source in tree.sources] == ["only_here", "../there/only_there", "nowhere", "/a"]
 
 
 def test_a_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,3 +203,19 @@ trees = st.fixed_dictionaries(
 def test_what_is_dumped_loads_back_equal(value: dict[str, Any]) -> None:
     tree = Tree.model_validate(value)
     assert load(recipe.dump(tree)) == tree
+
+
+# -- paths -------------------------------------------------------------------------------------------------------------
+def test_a_path_that_means_two_files_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, here = tmp_path / "recipes", tmp_path / "here"
+    for place in (folder, here):
+        place.mkdir()
+    (folder / "r.yaml").write_text("sources: [{path: rows.jsonl}]\n")
+    (folder / "rows.jsonl").write_text("{}\n")
+    monkeypatch.chdir(here)
+    assert recipe.load(Tree, recipe.read_yaml(folder / "r.yaml")).sources[0].path == str(folder / "rows.jsonl")
+    (here / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(RecipeError, match="two of that name"):
+        recipe.load(Tree, recipe.read_yaml(folder / "r.yaml"))
+    monkeypatch.chdir(folder)
+    assert recipe.load(Tree, recipe.read_yaml(folder / "r.yaml")).sources[0].path == "rows.jsonl"
