@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel
+from stepping import run
 
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.core.plugins import Family
@@ -28,6 +31,25 @@ ODD_RECORDS: list[dict[str, Any]] = [
 ]
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "filter": {"keep": "words(answer) > 1"},
+    "map": {"set": {"answer": "answer.strip()"}},
+    "contamination": {"against": ["exam.jsonl"]},
+}
+"""The options without which a plug-in cannot be made."""
+
+
+@pytest.fixture(autouse=True)
+def exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file for the step that compares with one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exam.jsonl").write_text('{"prompt": "你好，世界", "response": "b"}\n', "utf-8")
+
+
+def made(family: Family[Any], name: str) -> Any:
+    return family.make({name: NEEDED.get(name, {})})
+
+
 def examples() -> list[Example]:
     texts = ["", "。", "hi", "Hi ", "你好，世界", "word " * 5000, "[/INST]", "\u2028", "\U0001f600"]
     conversations = [(Message("user", text), Message("assistant", text[::-1])) for text in texts]
@@ -37,7 +59,7 @@ def examples() -> list[Example]:
 
 @pytest.mark.parametrize(("family", "name"), EVERY)
 def test_documented_constructed_and_dumped(family: Family[Any], name: str) -> None:
-    plugin = family.make(name)
+    plugin = made(family, name)
     assert type(plugin).__doc__ and not type(plugin).__doc__.startswith("!"), f"{name} has no docstring"
     for option, info in type(plugin).model_fields.items():
         assert info.description, f"{name}.{option} has no documentation"
@@ -70,16 +92,23 @@ def test_a_format_gives_parts_or_a_reason(name: str, record: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", STEPS.names())
 def test_a_step_loses_nothing_and_is_deterministic(name: str) -> None:
-    step: Step = STEPS.make(name)
+    step: Step = made(STEPS, name)
     given = examples()
-    sieved = step.apply(given)
-    rows = [one.origin.row for one in sieved.kept] + [one.example.origin.row for one in sieved.rejected]
+    kept, rejected = run([step], given)
+    rows = [one.origin.row for one in kept] + [one.origin.row for one, _ in rejected]
     assert sorted(rows) == [one.origin.row for one in given]
-    assert [one.origin.row for one in sieved.kept] == sorted(one.origin.row for one in sieved.kept), "order changed"
-    assert all(one.reason for one in sieved.rejected)
-    assert step.apply(given) == sieved
-    assert step.apply(sieved.kept).rejected == [], "a second pass must find nothing more"
-    assert step.apply([]).kept == []
+    assert [one.origin.row for one in kept] == sorted(one.origin.row for one in kept), "order changed"
+    assert all(rejection.reason for _, rejection in rejected)
+    assert run([step], given) == (kept, rejected)
+    assert run([step], kept) == (kept, []), "a second pass must find nothing more"
+    assert run([step], []) == ([], [])
+
+
+@pytest.mark.parametrize("name", STEPS.names())
+def test_a_step_goes_to_other_processes(name: str) -> None:
+    step: Step = made(STEPS, name)
+    again = pickle.loads(pickle.dumps(step))
+    assert again == step and run([again], examples()) == run([step], examples())
 
 
 def test_the_families_load_without_heavy_packages() -> None:

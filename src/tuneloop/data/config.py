@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     PositiveInt,
     TypeAdapter,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -23,7 +24,6 @@ from tuneloop.data.formats import FORMATS, Format
 from tuneloop.data.mix import MixConfig, check_mix
 from tuneloop.data.reading.place import HUB
 from tuneloop.data.steps import STEPS, Step
-
 
 _INPUT_PATH = TypeAdapter(InputPath)
 
@@ -91,6 +91,19 @@ class SourceConfig(Branch):
                 raise ValueError("no such encoding; try auto, utf-8, gb18030, big5 or cp1252") from None
         return value
 
+    @field_validator("template", mode="before")
+    @classmethod
+    def _explained(cls, value: Any) -> Any:
+        """Which message of a template is wrong, in words: errors of a union's branches would hide it."""
+        for number, message in enumerate(value) if isinstance(value, list) else ():
+            try:
+                TemplateMessage.model_validate(message)
+            except ValidationError as error:
+                raise ValueError(
+                    f"message {number}: {'; '.join(map(_told, error.errors(include_url=False)))}"
+                ) from None
+        return value
+
     @field_validator("template")
     @classmethod
     def _valid_template(cls, value: dict[str, str] | list[TemplateMessage]) -> dict[str, str] | list[TemplateMessage]:
@@ -124,6 +137,13 @@ class SourceConfig(Branch):
         if both:
             raise ValueError(f"{', '.join(both)}: named in columns and in template; keep one of the two")
         return self
+
+
+def _told(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; known: {', '.join(TemplateMessage.model_fields)}"
+    return ": ".join(filter(None, [key, problem["msg"]]))
 
 
 def _is_trained(message: TemplateMessage) -> bool:

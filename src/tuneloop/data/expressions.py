@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tuneloop.core.conversation import Example
+from tuneloop.core.errors import TuneloopError
 from tuneloop.data.expression_syntax import Code, Env, compile_node
 from tuneloop.data.expression_values import CONSTANTS, NAMES, ExpressionError
 
@@ -57,6 +58,8 @@ class Expression(NamedTuple):
 def _evaluate(code: Code, env: Env) -> Any:
     try:
         return code(env)
+    except TuneloopError:  # a ValueError, too, but no fault of the row
+        raise
     except KeyError as error:
         raise ExpressionError(f"no key {error}") from error
     except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:

@@ -165,9 +165,7 @@ def _printable(value: Any) -> Any:
         raise ValueError("a printed column is null; test it with {% if column %}")
     if isinstance(value, (list, dict, tuple)):
         kind = "an object" if isinstance(value, dict) else "a list"
-        raise ValueError(
-            f"a printed column is {kind}; write {{{{ column | join(', ') }}}} or {{{{ column | tojson }}}}"
-        )
+        raise ValueError(f"a printed column is {kind}; write {{{{ … | join(', ') }}}} or {{{{ … | tojson }}}}")
     return value
 
 

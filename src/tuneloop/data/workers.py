@@ -55,6 +55,7 @@ def _on_ray(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
     except ImportError as error:
         raise MissingExtra("ray", "executor 'ray'", "ray") from error
     library: Any = ray
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     if not library.is_initialized():
         library.init(log_to_driver=False)
     remote = library.remote(function)

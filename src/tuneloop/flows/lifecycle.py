@@ -18,6 +18,7 @@ from tuneloop.core import digest, jsonl, runs
 from tuneloop.core import recipe as loading
 from tuneloop.core.errors import DataError, RunError
 from tuneloop.core.runs import Run
+from tuneloop.data.workers import Executor
 from tuneloop.evaluate.report import Context, read
 from tuneloop.evaluate.table import to_rich
 from tuneloop.flows import contestants, forecast
@@ -57,8 +58,8 @@ def result(prepared: Run, tuned: Run, evaluated: Run) -> dict[str, Any]:
     }
 
 
-def prepare(job: Job) -> Run:
-    """Raw files → train, val and test rows."""
+def prepare(job: Job, executor: Executor = "auto") -> Run:
+    """Raw files → train, val and test rows. `executor` does the work, and changes nothing in the result."""
     from tuneloop.data.prepare import prepare as stage
     from tuneloop.data.prepare import source_files
 
@@ -71,7 +72,7 @@ def prepare(job: Job) -> Run:
     }
 
     def work(run: Run) -> None:
-        stage(recipe.data, seed=recipe.seed, run=run, measure=partial(forecast.measure, recipe))
+        stage(recipe.data, seed=recipe.seed, run=run, measure=partial(forecast.measure, recipe), executor=executor)
 
     return _once(job, "prepare", config, inputs, work)
 

@@ -128,8 +128,9 @@ def _with_clues(text: str, strength: Strength) -> dict[str, Rule]:
     """The rules that may find something."""
     gate = _gate(strength)
     groups = [gate.by_word]
-    if gate.number.search(text):
-        groups += [rules for digits, rules in gate.by_number if digits.search(text)]
+    first = gate.number.search(text)
+    if first:
+        groups += [rules for digits, rules in gate.by_number if digits.search(text, first.start())]
     return {name: rule for group in groups for has_words, name, rule in group if has_words(text)}
 
 

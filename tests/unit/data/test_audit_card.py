@@ -20,6 +20,7 @@ from tuneloop.data.audit.card import QUESTIONS
 from tuneloop.data.facts import SourceFacts
 from tuneloop.data.findings import finding
 
+ROOT = Path(__file__).resolve().parents[3]
 EVIL = '<script>alert("x")</script> & | `码` </pre>'
 
 
@@ -172,3 +173,16 @@ def test_real_rows_make_a_full_card(shared: Path, language: str) -> None:
     assert card["positions"]["located"] > 200 and card["diversity"]["topics"]["effective"] > 100
     html, _ = pages(card)
     assert html.count("<svg") >= 7
+
+
+def test_every_code_stands_in_the_documentation() -> None:
+    documented = (ROOT / "docs" / "audit.md").read_text("utf-8")
+    codes = {
+        code.replace("{name}", "val").replace("{split}", "val")
+        for path in (ROOT / "src" / "tuneloop" / "data" / "audit").glob("*.py")
+        for code in re.findall(
+            r'(?:finding\(\s*(?:level|"[A-Z]+"),\s*|"ERROR", |"WARN", |code = )f?"([a-z_{}]+)"', path.read_text("utf-8")
+        )
+    }
+    assert len(codes) > 20 and {"leak_prompt", "pii", "empty_val", "near_leak_val"} <= codes | {"leak_prompt"}
+    assert [code for code in sorted(codes) if f"`{code}`" not in documented] == []

@@ -137,7 +137,7 @@ def test_conflicts_that_no_step_settled() -> None:
     rows = [
         pair("正面还是负面？电影很好看", "正面", 0), pair("正面还是负面?电影很好看", "负面", 1),
         pair("What is it?", "spam", 2, label="a"), pair("what is it?", "spam", 3, label="b"),
-        pair("Write a poem.", "roses are red and violets are blue", 4), pair("Write a poem.", "a quite other poem it is", 5),
+        pair("Write a poem.", "roses are red, violets are blue", 4), pair("Write a poem.", "there was an old man", 5),
     ]  # fmt: skip
     found = card_of(rows)["conflicts"]
     assert (found["other_labels"], found["other_short_answers"], found["other_answers"]) == (1, 1, 2)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tuneloop.data.audit import near as module
 from tuneloop.data.audit.near import DENSE, LEAST, LONG, SHARED_LEAST, SHORT, SIMILAR, near
+from tuneloop.data.words import normalise
 
 ZH = "患者张三主诉头痛三天伴恶心无呕吐查体未见明显异常建议完善头颅检查后复诊并注意休息清淡饮食"
 EN = "The patient reports a headache for three days with nausea and without vomiting; the examination is normal."
@@ -105,13 +106,11 @@ def test_planted_near_duplicates_are_found(shared: Path) -> None:
     rows = [
         json.loads(line) for line in (shared / "planted" / "planted4k.jsonl").read_text("utf-8").split("\n") if line
     ]
-    clusters = near(["\n".join((row["instruction"], row["input"], row["output"])) for row in rows]).clusters()
-    place = {row["id"]: index for index, row in enumerate(rows)}
+    texts = {row["id"]: "\n".join((row["instruction"], row["input"], row["output"])) for row in rows}
+    clusters = dict(zip(texts, near(list(texts.values())).clusters().tolist(), strict=True))
+    long = {one for one, text in texts.items() if len(shingles("".join(normalise(text).split()))) >= LEAST}
     for language in ("zh", "en"):
-        planted = [
-            (index, place[row["of"]])
-            for index, row in enumerate(rows)
-            if row["kind"] == "near" and row["lang"] == language and row["of"] in place
-        ]
-        found = sum(clusters[index] == clusters[original] for index, original in planted)
-        assert found >= 0.97 * len(planted) > 100, (language, found, len(planted))
+        planted = [(r["id"], r["of"]) for r in rows if r["kind"] == "near" and r["lang"] == language]
+        planted = [(one, other) for one, other in planted if one in long and other in long]
+        assert len(planted) > 150
+        assert [pair for pair in planted if clusters[pair[0]] != clusters[pair[1]]] == []

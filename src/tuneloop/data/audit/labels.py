@@ -167,7 +167,7 @@ def _about_length(section: JsonObject) -> list[JsonObject]:
         return []
     text = f"the length of a prompt tells its label: {share(telling)} of the variance of length lies between labels"
     advice = "look at the medians per label; give labels prompts of like lengths (step balance)"
-    return [finding("WARN", "length_tells_label", round(100 * telling), text, next=advice)]
+    return [finding("WARN", "length_tells_label", section["labelled"], text, next=advice)]
 
 
 def _bars(title: str, rows: Mapping[str, Any], splits: Sequence[str], total: int) -> Bars:

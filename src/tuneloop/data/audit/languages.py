@@ -40,23 +40,8 @@ class Languages(Question):
         total = sum(sum(splits.values()) for splits in rows.values())
         text = ", ".join(f"{name} {share(sum(splits.values()), total)}" for name, splits in list(rows.items())[:6])
         found = [finding("INFO", "languages", total, f"rows by language: {text}")]
-        for split in [name for name in next(iter(rows.values())) if name != "train"]:
-            missing = {
-                name: splits[split] for name, splits in rows.items() if splits[split] >= FEW and not splits["train"]
-            }
-            if missing:
-                names = ", ".join(f"{name} ({count(number)} rows)" for name, number in missing.items())
-                text = f"{split} asks in languages that train does not have: {names}"
-                advice = "add such rows to the sources, or take them out of the file with the step language"
-                found.append(finding("WARN", "language_not_trained", sum(missing.values()), text, next=advice))
-            shift = _shift(rows, split)
-            if shift is not None and shift > SHIFT and not missing:
-                text = (
-                    f"languages of {split} and train differ: {share(shift)} of the rows would have to change language"
-                )
-                advice = "read results by language (evaluate.slices), or choose files with the same languages"
-                found.append(finding("WARN", "language_shift", round(100 * shift), text, next=advice))
-        return found
+        others = [name for name in next(iter(rows.values())) if name != "train"]
+        return [*found, *(one for split in others for one in _about_split(rows, split))]
 
     def show(self, section: JsonObject) -> Sequence[Block]:
         rows = section["rows"]
@@ -73,6 +58,23 @@ class Languages(Question):
         ]  # fmt: skip
         table = Table(["language", *names, "all", "share"], lines, title="In numbers", beside=True)
         return [Bars("Rows by language and split", names, bars, head="language"), table]
+
+
+def _about_split(rows: dict[str, dict[str, int]], split: str) -> list[JsonObject]:
+    """Whether a split asks in other languages than train does."""
+    missing = {name: size[split] for name, size in rows.items() if size[split] >= FEW and not size["train"]}
+    if missing:
+        names = ", ".join(f"{name} ({count(size)} rows)" for name, size in missing.items())
+        text = f"{split} asks in languages that train does not have: {names}"
+        advice = "add such rows to the sources, or take them out of the file with the step language"
+        return [finding("WARN", "language_not_trained", sum(missing.values()), text, next=advice)]
+    shift = _shift(rows, split)
+    if shift is None or shift <= SHIFT:
+        return []
+    moved = round(shift * sum(size[split] for size in rows.values()))
+    text = f"languages of {split} and train differ: {share(shift)} of the rows would have to change language"
+    advice = "read results by language (evaluate.slices), or choose files with the same languages"
+    return [finding("WARN", "language_shift", moved, text, next=advice)]
 
 
 def _shift(rows: dict[str, dict[str, int]], split: str) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ ENDS = 1000  # characters at either end of a long text that are compared
 LEAST = 8  # shingles: with fewer beside a template, only equality is judged
 SHARED = 0.01  # of the texts: what more have in common is a template
 SHARED_LEAST = 20
-NEIGHBOURS = 20  # of a text in a group behind one shingle that it is compared with
+MOST_PAIRS = 4_000_000  # looked at; only families of thousands of texts, or texts of few letters, have more
 
 MOST_CHARACTERS = 8_000_000  # with more, only a part of the shingles is compared, and similarities are estimates
 BLOCK = 1_000_000  # characters hashed at a time, so that memory stays small
@@ -102,8 +103,8 @@ def _common(one: Numbers, other: Numbers, token: Numbers, start: Numbers) -> Num
     """How many tokens two texts have in common, for pairs that are sorted by the first."""
     common = np.zeros(len(one), dtype=np.int64)
     marked = np.zeros(int(token.max(initial=-1)) + 1, dtype=bool)
-    begins = np.flatnonzero(np.append(True, one[1:] != one[:-1])[: len(one)]).tolist()
-    for begin, end in zip(begins, [*begins[1:], len(one)], strict=True):
+    borders = [*np.flatnonzero(np.append(True, one[1:] != one[:-1])[: len(one)]).tolist(), len(one)]
+    for begin, end in pairwise(borders):
         own = token[start[one[begin]] : start[one[begin] + 1]]
         theirs = [token[start[text] : start[text + 1]] for text in other[begin:end].tolist()]
         marked[own] = True
@@ -158,19 +159,22 @@ def _keys(texts: Sequence[str], begin: int, every: np.uint64) -> Keys:
 def _pairs(token: Numbers, doc: Numbers, size: Numbers) -> tuple[Numbers, Numbers]:
     """Texts that share a token, where their sizes alone do not rule the similarity out; sorted, each pair once.
 
-    In a group larger than NEIGHBOURS each text is compared with those next to it in size: a family of thousands of
-    nearly equal texts would have millions of pairs, and is found as one all the same.
+    Behind each token the texts that are closest in size come first: a family of thousands of nearly equal texts has
+    more than MOST_PAIRS, and is linked to one all the same.
     """
     order = np.lexsort((size[doc], token))
     token, doc = token[order], doc[order]
     found: list[Numbers] = [np.zeros(0, dtype=np.int64)]
-    for distance in range(1, NEIGHBOURS + 1):
-        left, right = doc[:-distance], doc[distance:]
+    distance, left = 1, MOST_PAIRS
+    while left > 0:
+        near, far = doc[:-distance], doc[distance:]
         together = token[:-distance] == token[distance:]
         if not together.any():
             break
-        together &= size[left] >= SIMILAR * size[right]  # sorted: the right one is never smaller
-        low, high = np.minimum(left, right)[together], np.maximum(left, right)[together]
+        together &= size[near] >= SIMILAR * size[far]  # sorted: the far one is never smaller
+        low, high = np.minimum(near, far)[together], np.maximum(near, far)[together]
         found.append(np.unique(low << _TEXT_BITS | high))
+        left -= len(found[-1])
+        distance += 1
     pairs = np.unique(np.concatenate(found))
     return pairs >> _TEXT_BITS, pairs & (2**_TEXT_BITS - 1)

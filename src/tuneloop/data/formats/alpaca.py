@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.formats import Format, Parts, RowError
-from tuneloop.data.turns import read_history, reject_media, rest, text_of
+from tuneloop.data.turns import read_history, read_tools, reject_media, rest, text_of
 
 
 class Alpaca(Format):
@@ -24,6 +24,8 @@ class Alpaca(Format):
     """The column of a system prompt; null: none is read."""
     history: str | None = "history"
     """The column of earlier rounds; null: none are read."""
+    tools: str | None = None
+    """The column of the tools' JSON schemas; by default none is read."""
 
     def parse(self, record: JsonObject) -> Parts:
         reject_media(record)
@@ -37,9 +39,9 @@ class Alpaca(Format):
         for question, answer in read_history(record.get(self.history) if self.history is not None else None):
             messages += [Message("user", question), Message("assistant", answer)]
         messages += [Message("user", prompt), Message("assistant", text_of(record.get(self.output), "output", notes))]
-        columns = (self.instruction, self.input, self.output, self.system, self.history)
-        meta = rest(record, *filter(None, columns))
-        return Parts(tuple(messages), meta=meta, notes=tuple(notes))
+        tools = read_tools(record.get(self.tools)) if self.tools is not None else ()
+        columns = (self.instruction, self.input, self.output, self.system, self.history, self.tools)
+        return Parts(tuple(messages), tools, rest(record, *filter(None, columns)), tuple(notes))
 
     def likeness(self, record: JsonObject) -> float:
         if {"instruction", "output"} <= record.keys():

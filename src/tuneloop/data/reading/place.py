@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -39,9 +37,13 @@ class Place:
     def open(self, start: int = 0) -> IO[bytes]:
         """The bytes from `start` on."""
         if self.stored is not None:
+            import zipfile
+
             with zipfile.ZipFile(self.path) as archive:  # the member keeps the archive's file open by itself
                 return archive.open(self.stored)
         if not self.seekable:
+            import gzip
+
             return cast(IO[bytes], gzip.open(self.path))
         file = open(self.path, "rb")  # noqa: SIM115 (the caller closes it)
         file.seek(start)

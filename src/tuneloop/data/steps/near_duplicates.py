@@ -127,7 +127,7 @@ class NearDuplicates(SetStep):
 
     def _same(self, one: Seen, other: Seen) -> bool:
         """Whether one of two rows with alike texts can go."""
-        if self.of != "conversation":
+        if self.of != "conversation" or not self.drop:
             return True
         from tuneloop.data.shingles import jaccard
 

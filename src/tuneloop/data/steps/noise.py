@@ -36,6 +36,7 @@ _UNABLE = re.compile(
     r"(?i)can(?:['’]|no)t|can not|unable|not (?:able|capable|have|provide)|do(?: not|n['’]t) (?:have|possess)"
     r"|(?:have|did)(?: not|n['’]t) (?:provide|give|specif)|无法|不能|没有|不具备|不支持|未提供|沒有|無法"
 )
+_SPEECH = re.compile("[“\"「『:：]")
 _DISCLAIMER = re.compile(
     r"(?i)\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
     r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)"
@@ -46,11 +47,11 @@ _ABOUT_AI = re.compile(
     r"(?i)\bai\b|artificial|language model|\bbot\b|robot|assistant|chatgpt|人工智能|机器人|模型|助手|你是谁|你叫"
 )
 _WEB_SIGNS = (
-    "rights reserved", "ookie", "ubscri", "ewsletter", "avascript", "ollow us", "lick here", "hare this", "not found",
-    "denied", "rivacy policy",
+    "rights reserved", "cookie", "subscri", "newsletter", "javascript", "follow us", "click here", "share this",
+    "not found", "forbidden", "denied", "privacy policy",
 )  # fmt: skip
 _ALL_WEB_SIGNS = (
-    *_WEB_SIGNS, "版权", "转载", "公众号", "扫码", "扫描", "点击", "原文", "编辑", "ICP", "登录", "页面",
+    *_WEB_SIGNS, "版权", "转载", "公众号", "扫码", "扫描", "点击", "原文", "编辑", "icp", "登录", "页面",
 )  # fmt: skip
 _WEB = re.compile(
     r"(?i)all rights reserved|we use cookies|accept (?:all )?cookies|this (?:web)?site uses cookies"
@@ -121,7 +122,7 @@ class Noise(RowStep):
             problem = self._declines(example, text, start)
             if problem is not None:
                 return problem
-        if self.boilerplate and any(map(text.__contains__, _WEB_SIGNS if text.isascii() else _ALL_WEB_SIGNS)):
+        if self.boilerplate and any(map(text.lower().__contains__, _WEB_SIGNS if text.isascii() else _ALL_WEB_SIGNS)):
             found = _WEB.search(text)
             if found is not None and not _asked(example, _ABOUT_WEB):
                 return _Problem(
@@ -133,7 +134,8 @@ class Noise(RowStep):
 
     def _declines(self, example: Example, text: str, start: str) -> _Problem | None:
         refusal = _REFUSAL.search(start) if self.refusals and not example.tools else None
-        if refusal is not None and _UNABLE.search(text[:160]) and count_words(text) <= SHORT:
+        quoted = refusal is not None and _SPEECH.search(start, 0, refusal.start() + 1) is not None
+        if refusal is not None and not quoted and _UNABLE.search(text[:160]) and count_words(text) <= SHORT:
             return _Problem("the answer is a refusal", text[:160])
         disclaimer = _DISCLAIMER.search(start) if self.disclaimers else None
         denies = disclaimer is not None and _UNABLE.search(text[:160]) is not None

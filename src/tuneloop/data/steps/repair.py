@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.markup import has_markup, on_purpose, strip_markup
-from tuneloop.data.mojibake import SIGNS, lost, restore, suspicious
+from tuneloop.data.mojibake import SIGNS, TIMES, lost, restore, suspicious
 from tuneloop.data.steps import Rejection, RowStep
 
 Kind = Literal["mojibake", "control", "html", "invisible", "whitespace"]
@@ -40,7 +40,7 @@ _PARTED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff"
 _JOINED = f"\u0600-\u0dff\u1800-\u18af\u20e3\u2190-\u2bff\ufb50-\ufdff\ufe0f\ufe70-\ufefc\U0001f000-\U0001faff{_PARTED}"
 _INVISIBLE = re.compile(
     f"[\xad\u2060-\u2064\ufeff]|(?<![{_PARTED}])\u200b(?![{_PARTED}])|(?<![{_JOINED}])[\u200c\u200d](?![{_JOINED}])"
-    "|(?<!\U0001f3f4)(?<![\U000e0020-\U000e007e])[\U000e0000-\U000e007f]"
+    "|(\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f)|[\U000e0000-\U000e007f]"
 )
 _DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
@@ -59,19 +59,20 @@ def repairs(
 
     `about_markup`: whether the conversation speaks of HTML or code; by default the text alone decides.
     """
-    done: list[Kind] = []
-    for kind in KINDS:
-        if kind not in kinds:
-            continue
-        if kind == "html":
-            about = on_purpose(text) if about_markup is None else about_markup
-            mended = strip_markup(text) if not about and has_markup(text) else text
-        else:
+    about = on_purpose(text) if about_markup is None else about_markup
+    done: set[Kind] = set()
+    for _ in range(TIMES):  # what one repair uncovers, another one may mend
+        before = text
+        for kind in KINDS:
+            if kind not in kinds or (kind == "html" and about):
+                continue
             mended = _REPAIRS[kind](text)
-        if mended != text:
-            text = mended
-            done.append(kind)
-    return text, tuple(done)
+            if mended != text:
+                text = mended
+                done.add(kind)
+        if text == before:
+            break
+    return text, tuple(kind for kind in KINDS if kind in done)
 
 
 def _mojibake(text: str) -> str:
@@ -86,7 +87,7 @@ def _control(text: str) -> str:
 
 
 def _invisible(text: str) -> str:
-    text = _INVISIBLE.sub("", text)
+    text = _INVISIBLE.sub(lambda match: match[1] or "", text)
     return text if _RIGHT_TO_LEFT.search(text) else _DIRECTION.sub("", text)
 
 
@@ -94,8 +95,12 @@ def _whitespace(text: str) -> str:
     return _SPACE.sub(" ", _LINE_END.sub("\n", text))
 
 
+def _html(text: str) -> str:
+    return strip_markup(text) if has_markup(text) else text
+
+
 _REPAIRS: dict[Kind, Callable[[str], str]] = {
-    "mojibake": _mojibake, "control": _control, "invisible": _invisible, "whitespace": _whitespace,
+    "mojibake": _mojibake, "control": _control, "html": _html, "invisible": _invisible, "whitespace": _whitespace,
 }  # fmt: skip
 
 

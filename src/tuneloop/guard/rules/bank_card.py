@@ -33,6 +33,7 @@ _ISSUERS = re.compile(  # first digits, and the lengths that go with them
     r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"  # Visa
     r"|5[1-5][0-9]{14}|(?:222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}"  # Mastercard
     r"|3[47][0-9]{13}|3(?:0[0-59]|[68][0-9])[0-9]{11}"  # American Express, Diners Club
+    r"|(?:5018|5020|5038|6304|6759|676[1-3])[0-9]{12,15}"  # Maestro
     r"|(?:6011|64[4-9][0-9]|65[0-9]{2}|35(?:2[89]|[3-8][0-9]))[0-9]{12}"  # Discover, JCB
     r"|6[02](?:[0-9]{14}|[0-9]{17})|9558[0-9]{15}"  # UnionPay and older Chinese cards; 62 and 18 digits: an id of Gansu
 )

@@ -28,7 +28,7 @@ class LicencePlate(Rule):
     def find(self, text: str) -> Iterable[Span]:
         for match in _PLATE.finditer(text):
             number = match[0][2:]
-            named = match[1] in ("·", "•", "・") or _NAMED.search(before(text, match.start()))
+            named = match[1] in ("·", "•", "・", "-") or _NAMED.search(before(text, match.start()))
             if sum(character.isdigit() for character in number) >= 3 and (named or match[0][0] not in _COMMON):
                 yield Span(match.start(), match.end())
 

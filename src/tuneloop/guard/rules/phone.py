@@ -15,6 +15,7 @@ from tuneloop.guard.borders import BEGUN, LEFT, LONG_NUMBER, RIGHT, before, is_s
 from tuneloop.guard.rules import Draw, Rule, Span, Strength
 
 _S = r"[ .\-\u2010-\u2013]"
+_EXTENSION = r"(?: ?(?:x|ext\.?|转|#) ?[0-9]{1,6})?"
 _MOBILE = re.compile(
     rf"1(?:{BEGUN}|(?<=86.))(?<![0-9][\-.].)(?<!\+.)[3-9][0-9]"
     rf"(?:(?:{_S}?[0-9]{{4}}){{2}}|[0-9]{_S}[0-9]{{3}}{_S}[0-9]{{4}}|{_S}[0-9]{{3}}{_S}[0-9]{{5}}){RIGHT}(?!\.[0-9])"
@@ -22,13 +23,15 @@ _MOBILE = re.compile(
 _CODE = re.compile(rf"{LEFT}(?:00)?86[ \-]?$")
 _LANDLINE = re.compile(
     rf"[(（0]{BEGUN}(?<![0-9][ \-.].)(?:(?<=0)|0)[1-9][0-9]{{1,2}}(?:[)）]{_S}?|{_S})[2-8][0-9]{{2,3}}{_S}?[0-9]{{4}}"
-    rf"(?:(?:-| ?转 ?| ?ext\.? ?)[0-9]{{1,6}})?{RIGHT}"
+    rf"(?:-[0-9]{{1,6}}|{_EXTENSION}){RIGHT}"
 )
 _AMERICAN = re.compile(
-    rf"[(12-9]{BEGUN}(?<![0-9][\-. +].)(?<!\+.)(?:(?<=1){_S}\(?[2-9]|(?<=[2-9])|(?<=\()[2-9])[0-9]{{2}}(?:\){_S}?|{_S})"
-    rf"[2-9][0-9]{{2}}{_S}[0-9]{{4}}{RIGHT}(?![\-.][0-9])"
+    rf"[(012-9]{BEGUN}(?<![0-9][\-. +].)(?<!\+.)(?:(?:(?<=0)01|(?<=1)){_S}\(?[2-9]|(?<=[2-9])|(?<=\()[2-9])"
+    rf"[0-9]{{2}}(?:\){_S}?|{_S})[2-9][0-9]{{2}}{_S}[0-9]{{4}}{_EXTENSION}{RIGHT}(?![\-.][0-9])"
 )
-_INTERNATIONAL = re.compile(rf"\+(?<![0-9A-Za-z)+].)(?<![0-9] .)[1-9](?:[ .\-()]{{0,2}}[0-9]){{7,14}}{RIGHT}")
+_INTERNATIONAL = re.compile(
+    rf"\+(?<![0-9A-Za-z)+].)(?<![0-9] .)[1-9](?:[ .\-()]{{0,2}}[0-9]){{7,14}}{_EXTENSION}{RIGHT}"
+)
 _CHINESE = re.compile(r"86(?:1[3-9][0-9]{9}|(?:10|2[0-9]|[3-9][0-9]{2})[2-8][0-9]{6,7})")
 _WORDS = (
     r"(?:电话|手机|联系方式|座机|热线|传真|致电|拨打|短信|微信"
@@ -36,7 +39,7 @@ _WORDS = (
     r"|contact))"
 )
 _LABEL = label(rf"{_WORDS}(?: (?:me|us|him|her|them))?(?: (?:at|on))?", r"\(")
-_NUMBER = re.compile(rf"[0-9]{BEGUN}(?:[0-9]{{6,14}}|[0-9]{{1,4}}(?:\)?{_S}?[0-9]{{2,5}}){{1,4}}){RIGHT}")
+_NUMBER = re.compile(rf"[0-9]{BEGUN}(?:[0-9]{{6,14}}|[0-9]{{1,4}}(?:\)?{_S}?[0-9]{{2,5}}){{1,4}}){_EXTENSION}{RIGHT}")
 _NAME_BEFORE = re.compile(rf"{_WORDS}[^0-9。；;\n\]]{{0,12}}$", re.IGNORECASE)
 _DATE_OR_PRICE = re.compile(r"(?:19|20)[0-9]{2}[ .\-](?:[0-9]{1,2}[ .\-][0-9]{1,2}|(?:19|20)[0-9]{2})|[0-9]+\.[0-9]{2}")
 _OTHER_NUMBER = re.compile(
@@ -60,21 +63,27 @@ class Phone(Rule):
     def find(self, text: str) -> Iterable[Span]:
         for pattern, judge in _FORMS:
             for match in pattern.finditer(text):
-                strength = judge(match[0])
+                strength = judge(_without_extension(match[0]))
                 code = _CODE.search(before(text, match.start())) if pattern is _MOBILE else None
                 start = match.start() - (len(code[0]) if code else 0)
                 if strength and not _is_another_number(text, start, match.end()):
                     yield Span(start, match.end(), strength)
         for match in _NUMBER.finditer(text):
-            strength = _labelled(match[0])
+            strength = _labelled(_without_extension(match[0]))
             start = labelled(_LABEL, text, match.start()) if strength else None
             if strength and start is not None:
                 yield Span(start, match.end(), strength)
 
     def surrogate(self, text: str, draw: Draw) -> str:
-        old = digits.only(text)
-        new = _reserved(old, text, draw.random)
-        return digits.pour(new + digits.drawn(len(old) - len(new), draw.random), text)
+        number = _without_extension(text)
+        old = digits.only(number)
+        new = _reserved(old, number, draw.random)
+        new = digits.pour(new + digits.drawn(len(old) - len(new), draw.random), number)
+        return new + digits.redraw(text[len(number) :], draw.random)
+
+
+def _without_extension(text: str) -> str:
+    return re.split(" ?(?:x|ext|转|#)", text, maxsplit=1)[0]
 
 
 def _is_another_number(text: str, start: int, end: int) -> bool:
