@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,10 @@ ENGLISH = (
     "the a ship order customer price refund doctor fever report bank account city river teacher lesson question answer "
     "small large quick slow bring send keep lose find open close write read before after while because never always"
 ).split()
-CHINESE = "我们客户订单退款医生发烧报告银行账户城市河流老师课程问题回答小大快慢带来发送保持失去找到打开关闭写读之前之后因为从不总是他她在的了是有和"
+CHINESE = (
+    "我们客户订单退款医生发烧报告银行账户城市河流老师课程问题回答小大快慢带来发送保持失去找到打开关闭"
+    "写读之前之后因为从不总是他她在的了是有和"
+)
 
 
 def sentence(rng: random.Random, chinese: bool, size: int) -> str:
@@ -52,6 +54,18 @@ def write(path: Path, rows: int) -> None:
             file.write(json.dumps({"prompt": prompt, "response": response}, ensure_ascii=False) + "\n")
 
 
+JOB = """
+import resource
+from pathlib import Path
+from tuneloop.data.prepare import prepare_in
+from tuneloop.flows.recipe import load_recipe
+
+if __name__ == "__main__":
+    prepare_in(Path("out"), load_recipe(Path("recipe.yaml")).data, seed=0)
+    print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+
+
 def measure(rows: int, folder: Path) -> tuple[float, float, float]:
     """(seconds, MB of the main process, MB of the largest worker)."""
     recipe = {
@@ -60,20 +74,11 @@ def measure(rows: int, folder: Path) -> tuple[float, float, float]:
     }
     write(folder / "rows.jsonl", rows)
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
-    code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom tuneloop.flows.recipe import load_recipe\n"
-        "from tuneloop.data.prepare import prepare_in\n"
-        "if __name__ == '__main__':\n"
-        f"    prepared = prepare_in(Path({str(folder / 'out')!r}), load_recipe(Path({str(folder / 'recipe.yaml')!r})).data, seed=0)\n"
-        "    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
-        "    print(*used, prepared.card['rows'])\n"
-    )
-    (folder / "job.py").write_text(code)
+    (folder / "job.py").write_text(JOB)
     before = time.perf_counter()
-    done = subprocess.run([sys.executable, folder / "job.py"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "job.py"], cwd=folder, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - before
-    own, worker, *_ = done.stdout.splitlines()[-1].split()
-    print(done.stdout.splitlines()[-1], file=sys.stderr)
+    own, worker = done.stdout.splitlines()[-1].split()
     return seconds, int(own) / 1024, int(worker) / 1024
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuneloop.core.conversation import Example
-from tuneloop.data.steps import Rejection, RowStep, Rows, SetStep, Step, Verdict
+from tuneloop.data.steps import Rejection, Rows, RowStep, SetStep, Step, Verdict
 
 
 def decide(step: SetStep, examples: Sequence[Example], shards: int = 3) -> Verdict:

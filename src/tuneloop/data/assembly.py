@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 
 from tuneloop.core import jsonl
+from tuneloop.core.conversation import JsonObject
 from tuneloop.data.config import DataConfig
 from tuneloop.data.facts import SAMPLE, Facts, Measure, SourceFacts
+from tuneloop.data.findings import finding
 from tuneloop.data.passes import Refined
 from tuneloop.data.source import Source
 from tuneloop.data.split import NAMES, STEP, Columns, Division, divide, near
@@ -62,8 +64,8 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) 
     """The rows' lines into the files of their splits, and everything that left into dropped.jsonl."""
     for index, (twin, name) in division.twins.items():
         tray, inside = trays.locate(int(numbers[index]))
-        rejection = Rejection(f"repeats a row of {name}", {"same": trays.place(int(numbers[twin]))})
-        tray.gone[inside] = (STEP, rejection)
+        evidence = {"same": trays.place(int(numbers[twin]))}
+        tray.gone[inside] = (STEP, Rejection(f"says or asks the same as a row of {name}, or nearly", evidence))
     fates = dict(zip(numbers.tolist(), division.fate.tolist(), strict=True))
     with ExitStack() as stack:
         files = [stack.enter_context(jsonl.replacing(folder / f"{name}.jsonl")) for name in NAMES]
@@ -112,16 +114,27 @@ def _facts(
         for (step, reason), count in tray.counted.items():
             dropped[tray.source.path, step, reason] += count
         dropped.update((tray.source.path, step, rejection.reason) for step, rejection in tray.gone.values())
+    found = [one for group in refined.values() for one in group.findings]
     return Facts(
         sources=[_source_facts(source, trays) for group in groups.values() for source in group],
         table=table,
         sample=list(zip(splits, examples, strict=True)),
         dropped=dropped,
         rows_in=sum(tray.rows_in for tray in trays),
-        findings=[finding for group in refined.values() for finding in group.findings],
+        findings=[*found, *_templates(trays, numbers, division)],
         shares={name: 1.0 if name in groups else getattr(config.split, name) for name in NAMES},
         forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
     )
+
+
+def _templates(trays: Trays, numbers: np.ndarray, division: Division) -> list[JsonObject]:
+    """Rows of one template, which the split could not keep together."""
+    rows = sum(size for _, size in division.templates)
+    if not rows:
+        return []
+    text = f"{rows:,} rows are so alike that they seem to come from templates; only equal prompts of them stay together"
+    places = [trays.place(int(numbers[row])) for row, _ in division.templates[:5]]
+    return [finding("WARN", "templates", rows, text, examples=places)]
 
 
 def _source_facts(source: Source, trays: Trays) -> SourceFacts:

@@ -189,6 +189,9 @@ class DataConfig(Branch):
     test: list[SourceConfig] | None = None
     """Files to evaluate on, instead of a share of the sources. What also stands in them leaves the training rows."""
 
+    waive: dict[str, Annotated[str, Field(min_length=3)]] = Field(default_factory=dict)
+    """ERROR findings of the card under which training goes on: code: the reason, which is kept on record."""
+
     @model_validator(mode="after")
     def _mix_names_sources(self) -> Self:
         check_mix(self.mix, {source.label: source.path for source in self.sources})

@@ -22,6 +22,7 @@ class ExpressionError(Exception):
 
 
 def check_replacement(text: str, given: Sequence[Any]) -> None:
+    """Raises ValueError where replacing would blow the text up."""
     old, new = (as_text(part, "replace") for part in given[:2])
     if len(text) + (text.count(old) if old else len(text) + 1) * len(new) > MOST_TEXT:
         raise ValueError(f"replace would make a text of more than {MOST_TEXT:,} characters")
@@ -43,6 +44,7 @@ def matches(pattern: Any, text: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: Any) -> Any:
+    """The compiled regular expression. Raises ValueError where it is none."""
     import regex
 
     if "\b" in as_text(pattern, "matches"):
@@ -54,6 +56,7 @@ def compile_pattern(pattern: Any) -> Any:
 
 
 def add(left: Any, right: Any) -> Any:
+    """Numbers added or texts joined, within the limits."""
     if isinstance(left, str) and isinstance(right, str):
         if len(left) + len(right) > MOST_TEXT:
             raise ValueError(f"+ would make a text of more than {MOST_TEXT:,} characters")
@@ -64,6 +67,7 @@ def add(left: Any, right: Any) -> Any:
 
 
 def as_number(value: Any) -> int | float:
+    """The number itself. Raises TypeError for anything else."""
     if not isinstance(value, (int, float)):
         hint = "; number(x) reads a number" if isinstance(value, str) else ""
         raise TypeError(f"a number is wanted, not {kind(value)}{hint}")
@@ -71,18 +75,21 @@ def as_number(value: Any) -> int | float:
 
 
 def bounded(value: int | float) -> int | float:
+    """The number itself. Raises ValueError beyond 64 bits."""
     if isinstance(value, int) and abs(value) >= LARGEST:
         raise ValueError("a number beyond 64 bits")
     return value
 
 
 def as_text(value: Any, where: str) -> str:
+    """The text itself. Raises TypeError, naming the function, for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{where} wants a text, not {kind(value)}")
     return value
 
 
 def read_number(value: Any) -> int | float:
+    """The number that a text states. Raises ValueError where it states none."""
     if isinstance(value, str):
         text = value.strip()
         return bounded(int(text)) if text.lstrip("+-").isdecimal() and len(text) < 30 else float(text)
@@ -90,12 +97,14 @@ def read_number(value: Any) -> int | float:
 
 
 def show(value: Any) -> str:
+    """A number or a text as text. Raises TypeError for anything else."""
     if isinstance(value, (str, int, float, bool)):
         return str(value)
     raise TypeError(f"text(x) wants a number or a text, not {kind(value)}")
 
 
 def kind(value: Any) -> str:
+    """What a value is called in errors."""
     names = {"str": "a text", "NoneType": "null", "dict": "a mapping", "list": "a list", "bool": "true or false"}
     return names.get(type(value).__name__, f"a {type(value).__name__}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -72,7 +73,9 @@ def compile_expression(text: str) -> Expression:
     if len(text) > LONGEST:
         raise ExpressionError(f"an expression of {len(text)} characters; at most {LONGEST} are allowed")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "\\d" in a pattern without r before its quotes
+            tree = ast.parse(text.strip(), mode="eval").body
         names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) & NAMES.keys()
         return Expression(text, compile_node(tree), names, tuple(_parts(tree)))
     except (SyntaxError, ValueError) as error:

@@ -83,11 +83,10 @@ def expand_all(sources: Sequence[SourceConfig]) -> list[SourceConfig]:
             continue
         if source.columns or source.template or FORMATS.name_of(source.format) != "auto":
             raise DataError(f"{source.path}: its entries say how they are read; leave out format, columns and template")
-        own = {key: getattr(source, key) for key in ("encoding", "limit", "sample")}
-        if own["limit"] or own["sample"]:
-            out += [one.model_copy(update=own) for one in expand(source.path)]
-        else:
-            out += [one.model_copy(update={"encoding": source.encoding}) for one in expand(source.path)]
+        own: JsonObject = {"encoding": source.encoding}
+        if source.limit or source.sample:
+            own |= {"limit": source.limit, "sample": source.sample}
+        out += [one.model_copy(update=own) for one in expand(source.path)]
     return out
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 from tuneloop.core.conversation import JsonObject
@@ -83,6 +82,9 @@ def _faults(entry: Entry, record: JsonObject) -> Iterator[tuple[str, str]]:
         column = entry.columns["response"]
         if column is not None and not isinstance(record.get(column), str):
             yield DROPPED, f"the answer is no text but {type(record.get(column)).__name__}"
+        history = record.get(entry.columns["history"] or "")
+        if history and not isinstance(history, list):
+            yield LOST, f"the history is no list but {type(history).__name__}"
         return
     turns = record.get(entry.columns["messages"] or "")
     if not isinstance(turns, list):
@@ -99,6 +101,8 @@ def _lost_in_turns(entry: Entry, turns: list[Mapping[str, Any]]) -> Iterator[tup
     if entry.formatting == "sharegpt" and calling:
         yield LOST, "tool_calls are read under formatting openai only"
     if entry.formatting == "openai":
+        if calling and entry.tags["function_tag"] is None:
+            yield LOST, "tool_calls: function_tag is not among its tags"
         if any(turn.get(entry.tags["content_tag"] or "") for turn in calling):
             yield LOST, "text beside tool_calls"
         if turns and turns[-1].get(entry.tags["role_tag"] or "") == entry.tags["observation_tag"] is not None:
@@ -106,17 +110,18 @@ def _lost_in_turns(entry: Entry, turns: list[Mapping[str, Any]]) -> Iterator[tup
 
 
 def _sides(entry: Entry, turns: list[Mapping[str, Any]]) -> list[str]:
-    """The side of each turn as LLaMA-Factory sees it, without the system prompt: user, tool, assistant, or the name of
-    a role that has no tag."""
+    """The side of each turn as LLaMA-Factory sees it, without the system prompt: user, tool, assistant, system, or
+    behind a question mark the name of a role that has no tag."""
     tags = {tag: key for key, tag in entry.tags.items() if tag is not None and key not in ("role_tag", "content_tag")}
     names = [str(turn.get(entry.tags["role_tag"] or "")) for turn in turns]
     if names and tags.get(names[0]) == "system_tag":
         del names[0]
-    side = {"user_tag": "user", "observation_tag": "tool", "assistant_tag": "assistant", "function_tag": "assistant"}
+    side = {"user_tag": "user", "observation_tag": "tool", "assistant_tag": "assistant", "function_tag": "assistant",
+            "system_tag": "system"}  # fmt: skip
     sides = [side.get(tags.get(name, ""), f"?{name}") for name in names]
     if entry.formatting == "openai":  # several tool results become one turn, and those at the end none
-        joined = [list(group) for key, group in groupby(sides) for group in ([[key]] if key == "tool" else [group])]
-        sides = [one for group in joined for one in group]
+        pairs = zip(["", *sides], sides, strict=False)
+        sides = [side for before, side in pairs if not before == side == "tool"]
         sides = sides[:-1] if sides and sides[-1] == "tool" else sides
     return sides
 
@@ -124,6 +129,8 @@ def _sides(entry: Entry, turns: list[Mapping[str, Any]]) -> list[str]:
 def _disorder(sides: list[str]) -> str | None:
     """Why turns in that order are dropped, or None."""
     for number, side in enumerate(sides):
+        if side == "system":
+            return "a system message that is not the first"
         if side.startswith("?"):
             return f"the role '{side[1:]}' has no tag"
         if (side == "assistant") != bool(number % 2):

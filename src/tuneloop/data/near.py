@@ -18,6 +18,7 @@ from tuneloop.data import minhash, shingles
 from tuneloop.data.minhash import Pairs
 from tuneloop.data.steps import Rows
 from tuneloop.data.union_find import UnionFind
+from tuneloop.data.words import count_words
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
@@ -31,10 +32,15 @@ _SAMPLE = 500
 _LEAST = 20
 
 
-def keys_of(texts: Sequence[str], bare: Sequence[bool], apart: Sequence[str] | None = None) -> Keys:
-    """What `search` needs of each text: 141 bytes. `bare` is as in `View`; equal texts count as such only where `apart`
-    is equal too."""
-    return {**digests_of(texts, apart), "signature": minhash.signatures(texts), "bare": np.array(bare, bool)}
+def keys_of(texts: Sequence[str], bare: Sequence[bool], apart: Sequence[str] | None = None, min_words: int = 0) -> Keys:
+    """What `search` needs of each text: 142 bytes. `bare` is as in `View`; equal texts count as such only where `apart`
+    is equal too; texts of fewer than `min_words` words are alike only where they are equal."""
+    return {
+        **digests_of(texts, apart),
+        "signature": minhash.signatures(texts),
+        "bare": np.array(bare, bool),
+        "brief": np.array([min_words > 0 and count_words(text) < min_words for text in texts], bool),
+    }
 
 
 def digests_of(texts: Sequence[str], apart: Sequence[str] | None = None) -> Keys:
@@ -65,7 +71,7 @@ def candidates(keys: Keys, threshold: float, groups: UnionFind, ignored: shingle
     found before asking for the next chunk, so that a large cluster takes about one comparison a row.
     """
     distinct = np.sort(np.unique(keys["text"], return_index=True)[1])
-    distinct = distinct[keys["length"][distinct] > 0]
+    distinct = distinct[(keys["length"][distinct] > 0) & ~keys["brief"][distinct]]
     bands = minhash.band_keys(keys["signature"])
     mutes = minhash.muted(ignored[:0]), minhash.muted(ignored)
     tested = np.empty(0, np.int64)

@@ -171,7 +171,7 @@ def _through(steps: Sequence[Named], example: Example) -> Example | Drop:
 
 
 def decide(trays: Trays, name: str, step: SetStep) -> Sequence[JsonObject]:
-    """One set step over the rows that are still there; what it takes out is noted in the trays. Returns its findings."""
+    """One set step over the rows still there; what it takes out is noted in the trays. Returns its findings."""
     numbers = trays.left()
     verdict = step.decide(trays.view(name, numbers))
     assert all(0 <= index < len(numbers) for index in (*verdict.rejected, *verdict.repeats)), f"{name}: no such row"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,12 @@ from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
+from tuneloop.data import llama_factory
 from tuneloop.data.audit import audit, to_html, to_markdown
 from tuneloop.data.config import DataConfig, SourceConfig
 from tuneloop.data.facts import Measure
-from tuneloop.data.read import existing
+from tuneloop.data.llama_factory_lints import lint
+from tuneloop.data.read import existing, input_files
 from tuneloop.data.source import Recognition, Source, recognise
 from tuneloop.data.workers import Executor
 from tuneloop.track import console
@@ -74,6 +76,7 @@ def prepare_in(
         groups = {name: [recognise(one, seed) for one in found] for name, found in _groups(config).items()}
         refined = _refine(config, groups, shards, executor)
         facts = assembly.assemble(config, groups, refined, folder, measure)
+        facts = replace(facts, findings=[*facts.findings, *_lints(config)])
     finally:
         shutil.rmtree(shards, ignore_errors=True)
     mix.write_mix(config.mix, folder, {source.label: source.path for source in groups["sources"]})
@@ -87,8 +90,14 @@ def prepare_in(
 
 
 def source_files(config: DataConfig) -> list[Path]:
-    """All files that the stage reads. Raises DataError when one is missing."""
-    return [existing(source.path) for group in _groups(config).values() for source in group]
+    """All files whose contents decide the result, those of the steps included. Raises DataError when one is missing."""
+    found = [existing(source.path) for group in _written(config).values() for source in group if _is_list(source)]
+    for source in (source for group in _groups(config).values() for source in group):
+        found += input_files(source.path, source.limit)
+    for name in (name for step in config.steps for name in step.files()):
+        path = existing(name)
+        found += sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+    return found
 
 
 def load_examples(path: Path) -> list[Example]:
@@ -132,9 +141,24 @@ def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:
     return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{listed}")
 
 
-def _groups(config: DataConfig) -> dict[str, Sequence[SourceConfig]]:
+def _is_list(source: SourceConfig) -> bool:
+    return llama_factory.is_index(source.path)
+
+
+def _lints(config: DataConfig) -> list[JsonObject]:
+    """What the tool that a dataset_info.json is written for would do to its rows in silence."""
+    lists = [source.path for group in _written(config).values() for source in group if _is_list(source)]
+    return [found for path in lists for found in lint(path)]
+
+
+def _written(config: DataConfig) -> dict[str, Sequence[SourceConfig]]:
     own = {"val": config.val, "test": config.test}
     return {"sources": config.sources, **{name: files for name, files in own.items() if files is not None}}
+
+
+def _groups(config: DataConfig) -> dict[str, Sequence[SourceConfig]]:
+    """The sources of each group, those that a dataset_info.json names in its place."""
+    return {name: llama_factory.expand_all(sources) for name, sources in _written(config).items()}
 
 
 def _refine(

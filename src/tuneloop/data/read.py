@@ -26,6 +26,7 @@ from tuneloop.data.reading import (
     parquet,
     text,
 )
+from tuneloop.data.reading.joined import join
 from tuneloop.data.reading.place import HUB, PACKED, Place, split_part
 
 __all__ = ["Piece", "Raw", "existing", "input_files", "open_source"]
@@ -54,7 +55,7 @@ def open_source(path: str, encoding: str = "auto", *, rows_a_piece: int = 20_000
     name, part = split_part(path)
     if name.startswith(HUB):
         file, notes = hub.fetched(name, part, limit)
-        raw = archive.joined(path, [json_lines.survey(Place(str(file)), "utf-8", rows_a_piece)], notes)
+        raw = join(path, [json_lines.survey(Place(str(file)), "utf-8", rows_a_piece)], rows_a_piece, notes)
     else:
         found = existing(path)
         try:
@@ -90,15 +91,16 @@ def input_files(path: str, limit: int | None = None) -> list[Path]:
 def _open_local(found: Path, path: str, part: str | None, encoding: str, rows_a_piece: int) -> Raw:
     if found.is_dir():
         places = _members(found, part)
-        parts = [_open_file(place, str(place), None, encoding, rows_a_piece) for place in places]
-        return archive.joined(path, parts)
+        files = [_open_file(place, str(place), None, encoding, rows_a_piece) for place in places]
+        return join(path, files, rows_a_piece)
     if found.suffix.lower() == ARCHIVE:
         if part is not None:
             raise DataError(f"{path}: no part of a zip archive can be named; unpack it to read one of its files")
         _reject_empty(Place(str(found)), path)
-        return archive.survey(
-            str(found), frozenset(TEXTS), lambda place: TEXTS[place.suffix](place, encoding, rows_a_piece)
-        )
+        places, notes = archive.members(str(found), frozenset(TEXTS))
+        filled = [place for place in places if not place.is_empty()]  # a member who annotated nothing is no error
+        files = [TEXTS[place.suffix](place, encoding, rows_a_piece) for place in filled]
+        return join(path, files, rows_a_piece, notes)
     return _open_file(Place(str(found)), path, part, encoding, rows_a_piece)
 
 

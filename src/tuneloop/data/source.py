@@ -16,7 +16,7 @@ from tuneloop.data.config import SourceConfig
 from tuneloop.data.formats import FORMATS, Format, RowError
 from tuneloop.data.formats.auto import Auto
 from tuneloop.data.formats.table import Table
-from tuneloop.data.layout import Layout
+from tuneloop.data.layout import Layout, implied_format
 from tuneloop.data.read import Piece, Raw, open_source
 
 UNANSWERED = "answer"
@@ -37,6 +37,8 @@ class Recognition:
     """Columns that the format did not read; they are kept as meta."""
     used: tuple[str, ...]
     """Columns that `columns:` and `template:` name."""
+    notes: tuple[str, ...]
+    """What was decided when the file was opened."""
     raw: JsonObject
     """The first row that became an Example, as it stands in the file."""
     example: Example | None
@@ -44,6 +46,7 @@ class Recognition:
     def __str__(self) -> str:
         sure = "as the recipe says" if self.confidence is None else f"recognised, {self.confidence:.0%} sure"
         lines = [f"{self.source}: {self.rows:,} rows, format {self.format} ({sure}), {self.encoding or 'binary'}"]
+        lines += [f"  {note}" for note in self.notes]
         if self.used:
             lines.append(f"  columns used: {', '.join(self.used)}")
         if self.meta:
@@ -115,7 +118,7 @@ class Source:
 
 def recognise(config: SourceConfig, seed: int) -> Source:
     """A source's format and first row. Raises DataError where the file, its format or a named column cannot be used."""
-    raw = open_source(config.path, config.encoding)
+    raw = open_source(config.path, config.encoding, limit=config.limit)
     head = raw.head()
     if not head:
         raise DataError(f"{config.path} holds no rows")
@@ -126,7 +129,7 @@ def recognise(config: SourceConfig, seed: int) -> Source:
     rows = len(gathered) if _gathers(reader) else raw.rows
     found = Recognition(
         config.label, name, confidence, raw.encoding, rows, tuple(example.meta) if example else (), layout.used,
-        shown, example,
+        raw.notes, shown, example,
     )  # fmt: skip
     parts = (raw.pieces,) if _gathers(reader) else tuple((piece,) for piece in raw.pieces)
     return Source(config, name, reader, parts, found, seed)
@@ -150,8 +153,8 @@ def _gathers(reader: Format) -> bool:
 def _choose(config: SourceConfig, raw: Raw, head: list[JsonObject]) -> tuple[Format, Layout, float | None]:
     """The format, found by `auto` if need be, and the layout; naming prompt or response means a table."""
     reader, confidence = config.format, None
-    if isinstance(reader, Auto) and (config.template or config.columns.keys() & {"prompt", "response"}):
-        reader = FORMATS.make("table")
+    if isinstance(reader, Auto) and (name := implied_format(config.columns, config.template)):
+        reader = FORMATS.make(name)
     layout = Layout(config.columns, config.template, explicit=isinstance(reader, Table))
     layout.check(raw, config.label)
     if isinstance(reader, Auto):

@@ -22,14 +22,21 @@ from tuneloop.data.union_find import UnionFind
 STEP = "split"
 NAMES = ("train", "val", "test")
 TRAIN, VAL, TEST, OUT = 0, 1, 2, -1
+MIN_WORDS = 12
+"""Shorter prompts and conversations are kept together only where the prompts are equal: a word makes the difference."""
+LARGEST, LARGEST_SHARE = 20, 0.1
+"""Near-duplicates that are more rows than both (and this share of all) are rows of one template: as one unit they would
+all go to one split. They are divided by equal prompts alone, and the card says so."""
 LENGTHS = (50, 300)
 """Words of a conversation: up to the first it is short, up to the second medium, beyond long."""
 
 
 def near() -> dict[str, SetStep]:
     """The steps whose clusters the split keeps together, by name: alike as a whole, and alike in what is asked."""
-    whole, asked = ({"near_duplicates": {"drop": False, "of": of}} for of in ("conversation", "prompt"))
-    steps = {f"{STEP}.conversation": STEPS.make(whole), f"{STEP}.prompt": STEPS.make(asked)}
+    steps = {
+        f"{STEP}.{of}": STEPS.make({"near_duplicates": {"drop": False, "of": of, "min_words": MIN_WORDS}})
+        for of in ("conversation", "prompt")
+    }
     return {name: step for name, step in steps.items() if isinstance(step, SetStep)}
 
 
@@ -61,6 +68,8 @@ class Division:
     fate: np.ndarray
     unit: np.ndarray
     twins: Mapping[int, tuple[int, str]]
+    templates: Sequence[tuple[int, int]]
+    """Groups of near-duplicates that were too large to be kept together: (first row, rows)."""
 
 
 def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
@@ -69,7 +78,7 @@ def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
     test keeps all it was given; val leaves out what is in test; train what is in val or test. Where val has a file and
     test is a share, the share yields.
     """
-    unit = _units(rows)
+    unit, templates = _units(rows)
     fate = np.full(len(unit), TRAIN, np.int8)
     test_share = 0.0 if "test" in own else shares.test
     val_share = 0.0 if "val" in own else shares.val
@@ -82,13 +91,21 @@ def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
     for row, twin in _straddling(rows, unit):
         twins.setdefault(row, twin)
     fate[list(twins)] = OUT
-    return Division(fate, unit, twins)
+    return Division(fate, unit, twins, templates)
 
 
-def _units(rows: Columns) -> np.ndarray:
-    """The smallest row of each row's unit."""
+def _units(rows: Columns) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The smallest row of each row's unit; and the groups that were too large to be one, as (first row, size)."""
+    apart, alike = _family(rows, ()), _family(rows, rows.clusters)
+    size = np.bincount(alike, minlength=len(alike))
+    large = np.flatnonzero(size > max(LARGEST, LARGEST_SHARE * len(alike)))
+    return np.where(np.isin(alike, large), apart, alike), [(row, int(size[row])) for row in large.tolist()]
+
+
+def _family(rows: Columns, clusters: Sequence[np.ndarray]) -> np.ndarray:
+    """Groups by equal prompts, parents and clusters."""
     found = UnionFind(len(rows.id))
-    for key in (rows.prompt_key, *rows.clusters):
+    for key in (rows.prompt_key, *clusters):
         for one, other in _same(key):
             found.union(one, other)
     children = np.flatnonzero(rows.parents != "").tolist()
@@ -144,4 +161,5 @@ def _straddling(rows: Columns, unit: np.ndarray) -> Iterator[tuple[int, tuple[in
         first = np.full(len(unit), -1, np.int64)
         first[unit[there[::-1]]] = there[::-1]
         weaker = np.flatnonzero((rows.group < group if group == 2 else rows.group == 0) & (first[unit] >= 0))
-        yield from ((row, (twin, name)) for row, twin in zip(weaker.tolist(), first[unit[weaker]].tolist(), strict=True))
+        twins = first[unit[weaker]].tolist()
+        yield from ((row, (twin, name)) for row, twin in zip(weaker.tolist(), twins, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ def audit(inputs: Sequence[Path], base: str, settings: Sequence[str], root: Path
     if recipes and len(inputs) > 1:
         raise DataError("give one recipe, or data files, not both: a recipe names its files itself")
     recipe = load_recipe(recipes[0], settings) if recipes else _of_files(inputs, base, settings)
+    begun = time.time()
     run = lifecycle.prepare(lifecycle.Job(recipe, root, again))
     card = jsonl.read(run.out / "card.json")
-    for found in card["findings"]:
+    is_old = (run.path / "DONE").stat().st_mtime < begun  # else `prepare` has just said all but INFO
+    for found in (one for one in card["findings"] if is_old or one["level"] == "INFO"):
         head = (f"{found['level']:<6}", COLOURS[found["level"]])
         console.say(Text.assemble(head, (f"{found['code']}  ", "bold"), found["message"]))
     console.decided("card", str(run.out / "card.html"))

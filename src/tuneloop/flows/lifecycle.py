@@ -66,7 +66,7 @@ def prepare(job: Job, executor: Executor = "auto") -> Run:
     recipe = job.recipe
     inputs = {str(path): digest.of_file(path) for path in source_files(recipe.data)}
     config = {
-        "data": recipe.data.model_dump(mode="json"),
+        "data": recipe.data.model_dump(mode="json", exclude={"waive"}),
         "seed": recipe.seed,
         "tokens": {"model": recipe.model.model_dump(mode="json"), "max_length": recipe.tune.max_length},  # the forecast
     }
@@ -88,14 +88,14 @@ def _refuse_errors(recipe: Recipe, prepared: Run) -> None:
     """Raises DataError when the card of the data has an ERROR that the recipe does not waive."""
     findings = jsonl.read(prepared.out / "card.json")["findings"]
     errors = [found for found in findings if found["level"] == "ERROR"]
-    waived = recipe.tune.waive
+    waived = recipe.data.waive
     open_ones = [found for found in errors if found["code"] not in waived]
     if open_ones:
         listed = "".join(f"\n  {found['code']}: {found['message']}" for found in open_ones)
         raise DataError(
             f"the data has {len(open_ones)} error(s) that would spoil the training:{listed}\n"
-            f"Look at {prepared.out / 'card.html'} and mend the data or its steps; or, where it is meant to be so, write "
-            f"the reason into the recipe: tune: {{waive: {{{open_ones[0]['code']}: <why>}}}}"
+            f"Look at {prepared.out / 'card.html'} and mend the data or its steps; or, where it is meant to be so, "
+            f"write the reason into the recipe: data: {{waive: {{{open_ones[0]['code']}: <why>}}}}"
         )
     for found in errors:
         console.decided("waived", f"{found['code']} ({found['message']}): {waived[found['code']]}")
@@ -118,7 +118,7 @@ def _tuning(job: Job, prepared: Run) -> tuple[dict[str, Any], dict[str, str]]:
     files = [*(prepared.out / name for name in ("train.jsonl", "val.jsonl")), *([mix] if mix.is_file() else [])]
     inputs = {path.name: digest.of_file(path) for path in files} | {"base": find_base(job.recipe.model).digest}
     config = {branch: getattr(job.recipe, branch).model_dump(mode="json") for branch in ("tune", "model")}
-    return {**config, "seed": job.recipe.seed}, inputs
+    return {**config, "seed": job.recipe.seed, "waive": job.recipe.data.waive}, inputs
 
 
 def resume(path: Path) -> Run:

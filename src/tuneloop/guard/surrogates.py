@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 
 from tuneloop.guard import digits
-from tuneloop.guard.pii import Found, find, fold, replaced
+from tuneloop.guard.pii import Found, find, fold, mask, replaced
 from tuneloop.guard.rules import RULES, Draw
 
 _WIDEN = {ord(character): ord(character) + 0xFEE0 for character in "0123456789"}
@@ -33,7 +33,18 @@ class Surrogates:
 
     def replace(self, text: str, found: Sequence[Found]) -> str:
         """The text with a surrogate in place of each find; `found` is in order, as `pii.find` gives it."""
-        return replaced(text, found, [self.instead(one) for one in found])
+        return self.checked(text, found, [self.instead(one) for one in found])
+
+    @staticmethod
+    def checked(text: str, found: Sequence[Found], instead: Sequence[str]) -> str:
+        """The text with other words in place of the finds; masked where these words, beside what stands there, are a
+        find again: a number in place of two that overlapped, or after a word that speaks of another kind."""
+        new, places, shift = replaced(text, found, instead), list[tuple[int, int]](), 0
+        for one, words in zip(found, instead, strict=True):
+            places.append((one.start + shift, one.start + shift + len(words)))
+            shift += len(words) - len(one.text)
+        again = [one for one in find(new, strength="strong") if one.kind != "date"]
+        return mask(new, [one for one in again if any(one.start < end and start < one.end for start, end in places)])
 
     def instead(self, one: Found) -> str:
         """The surrogate for one find."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -70,8 +70,6 @@ class TuneConfig(Branch):
     """Stop when the metric no longer improves; the best checkpoint is kept."""
     save_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
-    waive: dict[str, Annotated[str, Field(min_length=3)]] = Field(default_factory=dict)
-    """ERROR findings of the data card under which training goes on all the same: code: the reason, kept on record."""
 
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:

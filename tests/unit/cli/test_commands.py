@@ -133,12 +133,43 @@ def test_runs_are_listed_and_shown(desk: tuple[Path, Answer]) -> None:
 def test_clean_deletes_only_when_it_is_told_to(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     assert "nothing to delete" in ok("runs", "clean", "--runs", root).err
-    refused("tune", "recipe.yaml", "--runs", root, "--set", "tune.max_length=8")
+    refused("tune", "recipe.yaml", "--runs", root, "--set", "tune.max_length=8", "--set", "data.waive.truncated=a test")
     said = ok("runs", "clean", "--runs", root, "--json")
     assert len(said.json["runs"]) == 1 and not said.json["deleted"] and "would delete" in said.err
     assert len(all_runs(root)) == 2
     ok("runs", "clean", "--runs", root, "--yes")
     assert [run.stage for run in all_runs(root)] == ["prepare"]
+
+
+def test_errors_of_the_data_stop_training_unless_waived_with_a_reason(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Which card has customer {n}?", "response": f"4111 1111 1111 1111, since {n}."} for n in range(40)
+    ]
+    leaky = (
+        "tune",
+        "recipe.yaml",
+        "--runs",
+        tmp_path,
+        "--set",
+        f"data.sources.0.path={write_rows(tmp_path / 'a.jsonl', rows)}",
+    )
+    said = refused(*leaky)
+    assert "bank_card" in said and "data: {waive: {pii: <why>}}" in said
+    assert [run.stage for run in all_runs(tmp_path)] == ["prepare"], "no run was begun"
+    waived = ok(*leaky, "--json", "--set", "data.waive.pii=the numbers are made up")
+    assert "the numbers are made up" in waived.err
+    assert "the numbers are made up" in (Path(waived.json["run"]) / "recipe.yaml").read_text("utf-8")
+
+
+def test_audit_of_a_recipe_and_of_files(tmp_path: Path) -> None:
+    found = ok("audit", "recipe.yaml", "--json")
+    assert (Path(found.json["run"]) / "out" / "card.html").is_file()
+    assert "card.html" in found.err
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"Say {n}", "response": "13800138000"} for n in range(30)])
+    alone = ok("audit", rows, "--runs", tmp_path / "runs", "--set", "data.steps=[exact_duplicates]", "--json").json
+    assert alone["card"]["rows"]["in"] == 30
+    assert "one_answer" in {one["code"] for one in alone["card"]["findings"]}
+    assert "not both" in refused("audit", "recipe.yaml", rows)
 
 
 def test_lists_of_nothing_say_what_to_do(tmp_path: Path) -> None:

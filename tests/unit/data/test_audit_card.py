@@ -104,6 +104,17 @@ def test_findings_say_what_to_do_the_worst_first() -> None:
     assert "give val a larger share" in html and "give val a larger share" in markdown
 
 
+@pytest.mark.parametrize("examples", [
+    [{"source": "s.jsonl", "row": 7, "split": "val"}],
+    [{"kept": {"id": "1", "origin": {"source": "s.jsonl", "row": 7}}, "dropped": {"id": "2"}}],
+    [{"kind": "label", "rows": [{"id": "1", "origin": {"source": "s.jsonl", "row": 7}, "prompt": EVIL}]}],
+])  # fmt: skip
+def test_places_are_shown_however_a_step_nests_them(examples: list[JsonObject]) -> None:
+    step = finding("WARN", "x", 1, "m", examples=examples)
+    html, _ = pages(card_of(pairs([("q", "a")]), findings=[step]))
+    assert "s.jsonl, row 7" in html
+
+
 def test_one_row_and_none_and_documents() -> None:
     documents = [Example((Message("text", f"第{n}篇。" * 20, train=1.0),), Origin("d.txt", n)) for n in range(3)]
     for examples in (pairs([("写一首诗", "春眠不觉晓")]), [], documents):
@@ -148,7 +159,7 @@ def test_nothing_of_the_data_is_markup() -> None:
     assert {question.name for question in QUESTIONS} - set(card) == {"contamination"}
 
 
-def test_personal_data_is_never_written(shared: Path) -> None:
+def test_personal_data_is_never_written() -> None:
     secret = "zhang.san@example-mail.cn"
     examples = [
         pair(f"请写信给{secret}，谢谢。" if n < 9 else f"请写第{n}封信", f"好的 {n}", n, label=f"l{n % 2}")

@@ -31,7 +31,7 @@ from tuneloop.data.audit.units import chinese_words, words
     ("给出三个保持健康的小贴士。", "给出", "小贴士"),
     ("如何向非技术背景的人解释神经网络？", "如何？", ""),
     ("24小时有多少分钟？", "多少？", ""),
-    ("", "", ""), ("。", "", ""), ("42", "", ""),
+    ("空が青い理由を簡単に説明してください", "", ""), ("", "", ""), ("。", "", ""), ("42", "", ""),
 ])  # fmt: skip
 def test_verb_and_object(text: str, verb: str, thing: str) -> None:
     assert phrase(text) == (verb, thing)

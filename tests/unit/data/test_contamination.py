@@ -17,7 +17,9 @@ from tuneloop.core.errors import DataError
 from tuneloop.data.overlap import Index, Item
 from tuneloop.data.steps import STEPS, Rejection
 
-ENGLISH = "A train leaves the old harbour station at nine and reaches the mountain village two hours and ten minutes later."
+ENGLISH = (
+    "A train leaves the old harbour station at nine and reaches the mountain village two hours and ten minutes later."
+)
 CHINESE = "一列火车九点从旧港口车站出发，两小时十分钟后到达山里的村庄，途中停靠三站。"
 
 
@@ -73,7 +75,10 @@ def test_case_width_punctuation_and_spaces_do_not_matter(found: Callable[..., An
 
 @pytest.mark.parametrize(
     ("question", "text"),
-    [("What is the capital of France?", "Tell me: what is the capital of France, please?"), ("法国的首都是哪一座城市？", "请问，法国的首都是哪一座城市")],
+    [
+        ("What is the capital of France?", "Tell me: what is the capital of France, please?"),
+        ("法国的首都是哪一座城市？", "请问，法国的首都是哪一座城市"),
+    ],
 )
 def test_a_short_question_counts_as_a_whole(found: Callable[..., Any], question: str, text: str) -> None:
     assert found(asked(question), row(text)) is not None
@@ -131,7 +136,9 @@ def test_files_that_are_missing(tmp_path: Path) -> None:
         STEPS.make({"contamination": {"against": [str(tmp_path / "gone.jsonl")]}}).look(row("q"))
 
 
-@given(st.text(alphabet="ab 中文字é，.", max_size=80), st.text(alphabet="ab 中文字é，.", max_size=80), st.integers(5, 9))
+@given(
+    st.text(alphabet="ab 中文字é，.", max_size=80), st.text(alphabet="ab 中文字é，.", max_size=80), st.integers(5, 9)
+)
 def test_exactly_the_runs_that_both_have(one: str, other: str, size: int) -> None:
     from tuneloop.data.overlap import _tokens
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import Loaded
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.data.formats import FORMATS, RowError
-from conftest import Loaded
 
 Load = Callable[..., Loaded]
 Turns = Callable[[Example], list[tuple[str, str]]]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-
 from stepping import run
+
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.data.languages import identify
 from tuneloop.data.steps import STEPS, Rejection
@@ -39,11 +39,20 @@ def verdict(prompt: str, answer: str, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("text", "language"),
     [
-        (SPANISH, "es"), (GERMAN, "de"), (JAPANESE, "ja"), (RUSSIAN, "ru"), (CHINESE, "zh"), (ENGLISH, "en"),
-        ("하늘이 왜 파란지 설명해 주세요.", "ko"), ("Γιατί είναι ο ουρανός μπλε;", "el"), ("لماذا السماء زرقاء اليوم", "ar"),
-        ("為什麼天空是藍色的？", "zh"), ("用 Python 3.10 写一个 hello world 程序", "zh"), ("空はなぜ青いのか", "ja"),
+        (SPANISH, "es"),
+        (GERMAN, "de"),
+        (JAPANESE, "ja"),
+        (RUSSIAN, "ru"),
+        (CHINESE, "zh"),
+        (ENGLISH, "en"),
+        ("하늘이 왜 파란지 설명해 주세요.", "ko"),
+        ("Γιατί είναι ο ουρανός μπλε;", "el"),
+        ("لماذا السماء زرقاء اليوم", "ar"),
+        ("為什麼天空是藍色的？", "zh"),
+        ("用 Python 3.10 写一个 hello world 程序", "zh"),
+        ("空はなぜ青いのか", "ja"),
     ],
-)  # fmt: skip
+)
 def test_identified(text: str, language: str) -> None:
     found = identify(text)
     assert max(found.words, key=lambda code: found.words[code]) == language
@@ -52,10 +61,27 @@ def test_identified(text: str, language: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "42", "B", "Yes", "Oui", "好", "D) 3.14", "Emmeline Pankhurst", "x = 5\ny = x + 1\nprint(y)", "$$\\frac{a}{b} = \\sqrt{c}$$",
-     '{"name": "wetter", "arguments": {"stadt": "Berlin"}}', "https://beispiel.de/eine/lange/adresse", "a@b.de", "+", "😀", "SELECT name FROM users;",
-     "\ud800", "```python\nfür = 'über die Brücke gehen wir'\n```"],
-)  # fmt: skip
+    [
+        "",
+        "42",
+        "B",
+        "Yes",
+        "Oui",
+        "好",
+        "D) 3.14",
+        "Emmeline Pankhurst",
+        "x = 5\ny = x + 1\nprint(y)",
+        "$$\\frac{a}{b} = \\sqrt{c}$$",
+        '{"name": "wetter", "arguments": {"stadt": "Berlin"}}',
+        "https://beispiel.de/eine/lange/adresse",
+        "a@b.de",
+        "+",
+        "😀",
+        "SELECT name FROM users;",
+        "\ud800",
+        "```python\nfür = 'über die Brücke gehen wir'\n```",
+    ],
+)
 def test_no_language(text: str) -> None:
     assert identify(text).words == {}
     assert verdict(CHINESE, text) is None
@@ -88,8 +114,13 @@ def test_the_language_found_is_written_beside_the_labels() -> None:
 def test_translations_stay() -> None:
     assert verdict(f"Translate into Spanish: {ENGLISH}", SPANISH) is None
     assert verdict("把这句话翻译成德语：为什么天空是蓝色的？", GERMAN) is None
-    assert verdict(f"Translate into English: {SPANISH}", "Explain in simple and clear words why the sky is blue.") is None
-    assert verdict("Write one line in French about the sky and the sea", "Le ciel et la mer sont bleus comme tes yeux.") is None
+    assert (
+        verdict(f"Translate into English: {SPANISH}", "Explain in simple and clear words why the sky is blue.") is None
+    )
+    assert (
+        verdict("Write one line in French about the sky and the sea", "Le ciel et la mer sont bleus comme tes yeux.")
+        is None
+    )
 
 
 def test_an_answer_in_a_language_that_nobody_asked_for_leaves() -> None:
@@ -121,7 +152,9 @@ def test_a_document_has_no_prompt() -> None:
     assert isinstance(Language().look(document), Rejection)
 
 
-@pytest.mark.parametrize(("code", "hint"), [("chinese", "did you mean 'zh'"), ("xx", "no language 'xx'"), ("zxx", "no language")])
+@pytest.mark.parametrize(
+    ("code", "hint"), [("chinese", "did you mean 'zh'"), ("xx", "no language 'xx'"), ("zxx", "no language")]
+)
 def test_codes_that_are_none(code: str, hint: str) -> None:
     with pytest.raises(ValidationError, match=hint):
         Language(keep=[code])
@@ -130,8 +163,10 @@ def test_codes_that_are_none(code: str, hint: str) -> None:
 def test_planted_rows(shared: Path) -> None:
     lines = (shared / "planted/planted4k.jsonl").read_text("utf-8").split("\n")
     truth = [json.loads(line) for line in lines if line]
-    rows = [Example((Message("user", one["instruction"]), Message("assistant", one["output"])), Origin("s", number))
-            for number, one in enumerate(truth)]  # fmt: skip
+    rows = [
+        Example((Message("user", one["instruction"]), Message("assistant", one["output"])), Origin("s", number))
+        for number, one in enumerate(truth)
+    ]
     kept, gone = run([STEPS.make("repair"), STEPS.make("language")], rows)
     dropped = {example.origin.row for example, _ in gone}
     for language in ("zh", "en"):

@@ -288,3 +288,12 @@ def test_planted_near_duplicates_are_found_and_nothing_else(shared: Path) -> Non
         assert len(remaining) > 150
         assert len(remaining & set(here)) / len(remaining) >= 0.99
         assert len(right) / len(here) >= 0.99
+
+
+def test_short_texts_may_be_compared_for_equality_alone() -> None:
+    rows = [example(f"{number}+4等于几？", str(number + 4)) for number in (2, 5, 2)]
+    long = "请把下面这句话翻译成英文，并且说明每一个词的意思：今天下午我们要去火车站接从上海来的客人"
+    rows += [example(long, "We go to the station."), example(long + "。", "We go to the station.")]
+    found = decide(NearDuplicates(min_words=12), rows)
+    assert set(found.rejected) == {2, 4}
+    assert found.clusters is not None and found.clusters.tolist() == [0, 1, 0, 3, 3]

@@ -29,7 +29,7 @@ class Doubled(SetStep):
 
     def decide(self, rows: Rows) -> Verdict:
         odd_ones = {i: Rejection("divisible by 5") for i in np.flatnonzero(rows.keys["row"] % 5 == 0).tolist()}
-        return Verdict(odd_ones, repeats={i: 2 for i in np.flatnonzero(rows.keys["row"] % 2 == 0).tolist()})
+        return Verdict(odd_ones, repeats=dict.fromkeys(np.flatnonzero(rows.keys["row"] % 2 == 0).tolist(), 2))
 
 
 def steps(*choices: Any) -> list[Step]:
@@ -62,7 +62,7 @@ def test_every_row_is_left_or_listed(write: Write, tmp_path: Path) -> None:
 
 def test_files_of_earlier_passes_are_gone(write: Write, tmp_path: Path) -> None:
     found = passes.refine([source(write)], steps(*RECIPE), tmp_path / "work")
-    assert {path for path in (tmp_path / "work").glob("*.jsonl")} == {tray.shard.path for tray in found.trays}
+    assert set((tmp_path / "work").glob("*.jsonl")) == {tray.shard.path for tray in found.trays}
 
 
 @pytest.mark.parametrize("executor", ["here", "processes"])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from stepping import run
 
-from tests.unit.data.stepping import run
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.data.steps import STEPS, Rejection, RowStep
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading_cases import FIELD, SIZE, check_pieces
 
@@ -266,12 +266,14 @@ def surveyed(file: Path, data: bytes, size: int) -> Raw:
     return open_source(str(file), rows_a_piece=size)
 
 
+@settings(max_examples=50)
 @given(rows=OBJECTS, size=SIZE, ends=st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\n"]), mark=st.booleans())
 def test_any_json_lines_round_trip(folder: Path, rows: list[Record], size: int, ends: str, mark: bool) -> None:
     text = ends.join(json.dumps(row, ensure_ascii=False) for row in rows)
     check_pieces(surveyed(folder / "a.jsonl", text.encode("utf-8-sig" if mark else "utf-8"), size), rows)
 
 
+@settings(max_examples=50)
 @given(
     rows=OBJECTS, size=SIZE, indent=st.sampled_from([None, 0, 2]), ascii_=st.booleans(), block=st.integers(1, 30),
     mark=st.booleans(),
@@ -287,6 +289,7 @@ def test_any_json_array_round_trips(
         check_pieces(surveyed(folder / "a.json", text.encode("utf-8-sig" if mark else "utf-8"), size), rows)
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=8), SIZE, st.sampled_from(["\n", "\r\n", "\r"]),
     st.sampled_from([",", ";", "\t"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
@@ -300,6 +303,7 @@ def test_any_csv_round_trips(
     check_pieces(surveyed(folder / "a.csv", text.getvalue().encode(encoding), size), expected)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=8), SIZE, st.sampled_from(["\n", "\r\n"]))
 def test_any_tsv_round_trips(folder: Path, rows: list[tuple[str, str]], size: int, ends: str) -> None:
     clean = [tuple(one_line(field) for field in row) for row in rows]
@@ -313,6 +317,7 @@ def one_line(field: str) -> str:
     return field
 
 
+@settings(max_examples=50)
 @given(st.lists(FIELD, min_size=1, max_size=8), SIZE, st.sampled_from(["\n\n", "\n \n\t\n", "\r\n\r\n"]))
 def test_any_documents_round_trip(folder: Path, documents: list[str], size: int, between: str) -> None:
     clean = ["first", *(one_line(text) for text in documents)]
@@ -351,11 +356,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json"])
-def test_a_hundred_megabytes_take_little_memory(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "megabytes"), [("a.jsonl", 100), ("a.csv", 40), ("a.json", 40)])
+def test_large_files_take_little_memory(tmp_path: Path, name: str, megabytes: int) -> None:
     row = {"prompt": "退款要几天？" * 30, "response": "一般需要三到五个工作日。" * 60}
     line = json.dumps(row, ensure_ascii=False) if "json" in name else ",".join(row.values())
-    count = 100_000_000 // len(line.encode())
+    count = megabytes * 1_000_000 // len(line.encode())
     ends = {"a.jsonl": ("", "\n", ""), "a.csv": ("prompt,response\n", "\n", ""), "a.json": ("[", ",\n", "]")}[name]
     file = tmp_path / name
     file.write_text(ends[0] + ends[1].join([line] * count) + ends[2], "utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import zipfile
 from collections.abc import Callable
@@ -55,6 +56,34 @@ def test_records_of_an_archive_know_their_file(tmp_path: Path) -> None:
     assert raw.encoding == "utf-8"
 
 
+def test_many_small_files_share_pieces(tmp_path: Path, write: Write) -> None:
+    members = {f"{number:04}.json": json.dumps({"n": number}) for number in range(2_000)}
+    raw = open_source(zipped(tmp_path / "a.zip", members), rows_a_piece=700)
+    assert [(piece.first, piece.count, piece.kind) for piece in raw.pieces] == [
+        (0, 700, "files"), (700, 700, "files"), (1_400, 600, "files"),
+    ]  # fmt: skip
+    check_pieces(raw, [{"n": number, "__member__": name} for number, name in enumerate(members)])
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write(f"in/{number}.jsonl", [{"n": number}] * 2)
+    raw = open_source(f"{tmp_path}/in", rows_a_piece=4)
+    assert [(piece.first, piece.count) for piece in raw.pieces] == [(0, 4), (4, 2)]
+    check_pieces(raw, [{"n": number} for number in (0, 0, 1, 1, 2, 2)])
+
+
+def read_all(piece: Any) -> list[Record]:
+    return list(piece.records())
+
+
+def test_an_archive_in_several_processes(tmp_path: Path) -> None:
+    rows = [{"n": number} for number in range(3_000)]
+    raw = open_source(zipped(tmp_path / "a.zip", {f"{m}.jsonl": lines(rows) for m in range(4)}), rows_a_piece=100)
+    next(raw.records())  # the archive is open in this process when the others begin
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map(read_all, raw.pieces, chunksize=1)
+    assert [len(part) for part in found] == [3_000] * 4
+
+
 @settings(max_examples=20)
 @given(st.lists(st.lists(st.integers(), min_size=1, max_size=4), min_size=1, max_size=4), SIZE)
 def test_any_archive_round_trips(tmp_path_factory: pytest.TempPathFactory, files: list[list[int]], size: int) -> None:
@@ -103,7 +132,7 @@ def test_zip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("members", "message"),
     [
         ({}, r"holds no file of the kinds \.csv, .*; it holds nothing"),
-        ({"a.xlsx": "x"}, r"it holds a\.xlsx"),
+        ({"a.xlsx": "x", "b.jsonl.gz": "x"}, r"it holds a\.xlsx, b\.jsonl\.gz"),
         ({"a.jsonl": "{}", "b.csv": "a"}, r"several kinds \(\.csv, \.jsonl\); unpack it"),
         ({"a.jsonl": "{}\n{"}, r"a\.zip/a\.jsonl:2: not valid JSON"),
         ({"a.csv": "a,b\n1"}, r"a\.zip/a\.csv:2: 1 fields, but 2 columns"),
@@ -232,9 +261,7 @@ def test_hub_ids() -> None:
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNELOOP_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(
-        MissingExtra, match=r"reading hf:org/name .* pip install 'tuneloop\[datasets\]'"
-    ):
+    with pytest.raises(MissingExtra, match=r"reading hf:org/name .* pip install 'tuneloop\[datasets\]'"):
         open_source("hf:org/name#train")
 
 

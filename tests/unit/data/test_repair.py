@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example as case
 from hypothesis import given
 from hypothesis import strategies as st
-
 from stepping import run
+
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.data.mojibake import lost, restore, suspicious
 from tuneloop.data.steps import STEPS, Rejection
@@ -19,9 +19,18 @@ from tuneloop.data.steps.repair import KINDS, Repair, repairs
 
 CHINESE = "机器学习是人工智能的一个分支，它让计算机从数据中学习规律。“引用”——café、€5。"
 TEXTS = (
-    "你好", "中文", "你好，世界！", "我们在北京学习人工智能。", "繁體中文測試，這是一個測試。", "café — “quoted”", "Größe",
-    "It’s a “test” — naïve", "这是一个包含 Python 3.10 代码 print(\"你好\") 的例子。", "😀 你好 😀", CHINESE,
-)  # fmt: skip
+    "你好",
+    "中文",
+    "你好，世界！",
+    "我们在北京学习人工智能。",
+    "繁體中文測試，這是一個測試。",
+    "café — “quoted”",
+    "Größe",
+    "It’s a “test” — naïve",
+    '这是一个包含 Python 3.10 代码 print("你好") 的例子。',
+    "😀 你好 😀",
+    CHINESE,
+)
 
 
 def conversation(*turns: str, **more: Any) -> Example:
@@ -66,7 +75,9 @@ def test_utf8_read_as_gbk_twice_and_in_one_line_of_many() -> None:
 
 
 @pytest.mark.parametrize("how", ["gb18030-latin-1", "gb18030-cp1252"])
-@pytest.mark.parametrize("text", ["你好，世界！", "我们在北京学习人工智能。", "繁體中文測試，這是一個測試。", "这是 code 的例子。", "数据集"])
+@pytest.mark.parametrize(
+    "text", ["你好，世界！", "我们在北京学习人工智能。", "繁體中文測試，這是一個測試。", "这是 code 的例子。", "数据集"]
+)
 def test_gbk_read_as_western(text: str, how: str) -> None:
     assert restore(misread(text, how)) == text
 
@@ -85,17 +96,49 @@ def test_quotes_that_lost_a_byte() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *TEXTS, "１２３ＡＢＣ，：；（）！？～“”‘’……——　　段首", "ﬁne ①②③ ㎏ ℃", "浏览璀璨瑜伽，橄榄和橄榄", "联通", "ÄÖÜäöüß",
-        "ÀÁÂÃÄÅÆÇÈÉÊË", "[À-ÖØ-öø-ÿ]", "“fiancé”… and “café”—he said", "Il a dit «été» «né» à «ça»", "3 ×² 4", "5€”",
-        "Привет, мир! Ещё раз.", "空が青い理由を簡単に説明してください。", "한국어 문장", "नमस्ते", "สวัสดี", "مرحبا، كيف حالك؟",
-        "𠮷野家で、𝒳 ∈ ℝ", "👨\u200d👩\u200d👧 ❤\ufe0f 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
-        "क्\u200dष می\u200cخواهم", "שלום \u200eabc\u200f", "ภาษา\u200bไทย", "a\tb\n\n  c ", "10\xa0000 € et 5\xa0% ; oui\xa0!",
-        "a < b and c > d, x<y>z", "if (a && b) { return x < y; }", "List<String> names = new ArrayList<>();",
-        "AT&T, R&D; Q&A", "p = &sum; scanf(\"%d\", &num);", "```html\n<p>Hi</p><br>&nbsp;\n```", "Use `<br>` here",
-        "<!DOCTYPE html>\n<html><body><p>Hi</p></body></html>", "<item><name>汤</name></item>", "<think>\n好\n</think>答案",
-        "| a | b<br>c |\n|---|---|", "E = mc<sup>2</sup>", "$a<b$ 且 $c&d$", "<p>one", "<|im_start|>user", "|<td>x</td>|",
+        *TEXTS,
+        "１２３ＡＢＣ，：；（）！？～“”‘’……——　　段首",
+        "ﬁne ①②③ ㎏ ℃",
+        "浏览璀璨瑜伽，橄榄和橄榄",
+        "联通",
+        "ÄÖÜäöüß",
+        "ÀÁÂÃÄÅÆÇÈÉÊË",
+        "[À-ÖØ-öø-ÿ]",
+        "“fiancé”… and “café”—he said",
+        "Il a dit «été» «né» à «ça»",
+        "3 ×² 4",
+        "5€”",
+        "Привет, мир! Ещё раз.",
+        "空が青い理由を簡単に説明してください。",
+        "한국어 문장",
+        "नमस्ते",
+        "สวัสดี",
+        "مرحبا، كيف حالك؟",
+        "𠮷野家で、𝒳 ∈ ℝ",
+        "👨\u200d👩\u200d👧 ❤\ufe0f 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "क्\u200dष می\u200cخواهم",
+        "שלום \u200eabc\u200f",
+        "ภาษา\u200bไทย",
+        "a\tb\n\n  c ",
+        "10\xa0000 € et 5\xa0% ; oui\xa0!",
+        "a < b and c > d, x<y>z",
+        "if (a && b) { return x < y; }",
+        "List<String> names = new ArrayList<>();",
+        "AT&T, R&D; Q&A",
+        'p = &sum; scanf("%d", &num);',
+        "```html\n<p>Hi</p><br>&nbsp;\n```",
+        "Use `<br>` here",
+        "<!DOCTYPE html>\n<html><body><p>Hi</p></body></html>",
+        "<item><name>汤</name></item>",
+        "<think>\n好\n</think>答案",
+        "| a | b<br>c |\n|---|---|",
+        "E = mc<sup>2</sup>",
+        "$a<b$ 且 $c&d$",
+        "<p>one",
+        "<|im_start|>user",
+        "|<td>x</td>|",
     ],
-)  # fmt: skip
+)
 def test_what_people_write_stays(text: str) -> None:
     assert repairs(text) == (text, ())
     given = conversation(text, text, tools=({"name": "f", "description": text},), meta={"label": text})
@@ -115,7 +158,7 @@ def test_what_people_write_stays(text: str) -> None:
         ("hid\U000e0041\U000e0042den", "hidden", ("invisible",)),
         ("one\r\ntwo\rthree\u2028four\x0cfive", "one\ntwo\nthree\nfour\nfive", ("whitespace",)),
         ("park.\xa0 The\u2003end\u3000", "park.  The end\u3000", ("whitespace",)),
-        ("Tom &amp; Jerry&#39;s &quot;show&quot;", "Tom & Jerry's \"show\"", ("html",)),
+        ("Tom &amp; Jerry&#39;s &quot;show&quot;", 'Tom & Jerry\'s "show"', ("html",)),
         ("价格&nbsp;&lt;&nbsp;5", "价格 < 5", ("html", "whitespace")),
         ("第一行<br>第二行<br/>第三行", "第一行\n第二行\n第三行", ("html",)),
         ("<p>First.</p>\n<p>Second <b>one</b>.</p>", "First.\n\nSecond one.", ("html",)),
@@ -123,7 +166,7 @@ def test_what_people_write_stays(text: str) -> None:
         ("&lt;p&gt;Hello&lt;/p&gt;", "Hello", ("html",)),
         ("<p>See:</p>\n```\n<p>\n```\n<p>Done</p>", "See:\n\n```\n<p>\n```\n\nDone", ("html",)),
     ],
-)  # fmt: skip
+)
 def test_what_is_repaired(text: str, mended: str, kinds: tuple[str, ...]) -> None:
     assert repairs(text) == (mended, kinds)
     assert look(conversation("问题", text)).answer.content == mended
@@ -131,14 +174,21 @@ def test_what_is_repaired(text: str, mended: str, kinds: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_can_be_switched_off(kind: str) -> None:
-    broken = {"mojibake": "cafÃ© â€”", "control": "a\x00b", "html": "A<br>B", "invisible": "a\u200bb", "whitespace": "a\r\nb"}
+    broken = {
+        "mojibake": "cafÃ© â€”",
+        "control": "a\x00b",
+        "html": "A<br>B",
+        "invisible": "a\u200bb",
+        "whitespace": "a\r\nb",
+    }
     given = conversation("q", broken[kind])
     assert look(given, **{kind: False}) is given
     assert look(given) is not given
 
 
 @pytest.mark.parametrize(
-    "question", ["Write this in HTML", "把它写成网页", "Which tags are there?", "怎么转义？", "Parse the page:\n<p>x</p>"]
+    "question",
+    ["Write this in HTML", "把它写成网页", "Which tags are there?", "怎么转义？", "Parse the page:\n<p>x</p>"],
 )
 def test_html_that_is_asked_for_stays(question: str) -> None:
     given = conversation(question, "<p>Tom &amp; Jerry</p><br>")
@@ -160,7 +210,9 @@ def test_calls_reasoning_and_schemas() -> None:
     tools = ({"name": "weather", "description": broken, "parameters": {"x": "a\x00b"}},)
     found = look(Example((Message("user", "天气"), answer), Origin("s", 0), tools))
     assert found.answer.reasoning == "北京"
-    assert found.answer.tool_calls == (ToolCall("weather", {"city": "北京", "html": "<p>x</p>", "days": [1, "北京"]}, "id1"),)
+    assert found.answer.tool_calls == (
+        ToolCall("weather", {"city": "北京", "html": "<p>x</p>", "days": [1, "北京"]}, "id1"),
+    )
     assert found.tools == ({"name": "weather", "description": "北京", "parameters": {"x": "ab"}},)
 
 

@@ -82,6 +82,14 @@ def test_clusters_and_children_never_straddle() -> None:
     assert all(where[row] == where[unit] for row, unit in enumerate(found.unit.tolist()))
 
 
+def test_rows_of_one_template_are_divided_all_the_same() -> None:
+    where, found = split([example(f"q{number}") for number in range(200)], clusters=[0] * 150 + list(range(1, 51)))
+    assert set(where[:150]) == set(NAMES)
+    assert found.templates == [(0, 150)]
+    _, small = split([example(f"q{number}") for number in range(200)], clusters=[0] * 20 + list(range(1, 181)))
+    assert not small.templates and len(set(small.unit[:20].tolist())) == 1
+
+
 def test_shares_hold_on_average_and_a_documented_hash_decides() -> None:
     rows = [example(f"问题 {number}") for number in range(4000)]
     where, _ = split(rows)

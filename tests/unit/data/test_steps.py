@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-
 from stepping import run
+
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.core.errors import DataError
 from tuneloop.data.steps import STEPS

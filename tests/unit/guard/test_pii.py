@@ -53,6 +53,18 @@ def test_nothing_is_found_after_masking(text: str, strength: pii.Strength) -> No
     assert pii.mask(masked, pii.find(masked)) == pii.mask(text, pii.find(text)) or strength == "strong"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "密码是13812345678postgres://bob:s3cret@db.cn/x",
+        "13812345678卡号13812345678",
+        "1381234567813812345678北京市海淀区中关村大街27号",
+    ],
+)
+def test_nothing_is_found_after_masking_what_once_was(text: str) -> None:
+    assert pii.find(pii.mask(text, pii.find(text))) == []
+
+
 @given(documents)
 def test_hints_change_nothing_about_strong_finds(text: str) -> None:
     strong = {(one.kind, one.start, one.end) for one in pii.find(text, strength="strong")}

@@ -37,6 +37,22 @@ def test_no_document_has_strong_finds_after_replacing(text: str, seed: str) -> N
     assert [one for one in pii.find(new, strength="strong") if not dates or one.kind != "date"] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api_key=11010519491231002X",  # two kinds, one place
+        "病历号：219-09-9998zhangsan@qq.com",
+        "https://h.cn/?token=9f8e7d6c5b4azhangsan@qq.com",
+        "sk-a1B2c3D4e5F6g7H8i9J0k-----BEGIN PRIVATE KEY-----",
+        "+110101900307851 +192.168.1.5 +8613812345678",
+        "4111 1111 1111 1111",
+    ],
+)
+def test_overlapping_kinds(text: str) -> None:
+    for seed in "abcdefgh":
+        assert pii.find(Surrogates(seed).replace(text, pii.find(text)), strength="strong") == []
+
+
 @pytest.mark.parametrize(("kind", "text", "value"), [row for row in STRONG if row[0] in SAME_SHAPE])
 def test_numbers_keep_their_shape(kind: str, text: str, value: str) -> None:
     found = [one for one in pii.find(text) if one.text == value]

@@ -61,10 +61,9 @@ class Conflicts(Question):
         rows = section["conflicting_rows"]
         if not rows or section["reported"]:  # the step has said it, and it sees more
             return []
-        text = (
-            f"{count(rows)} rows ask the same as another one and have another label ({count(section['other_labels'])} "
-            f"prompts) or another short answer ({count(section['other_short_answers'])} prompts)"
-        )
+        kinds = (("label", section["other_labels"]), ("short answer", section["other_short_answers"]))
+        which = " or ".join(f"another {name} ({count(prompts)} prompts)" for name, prompts in kinds if prompts)
+        text = f"{count(rows)} rows ask the same as another one and have {which}"
         level = "WARN" if rows > MANY * section["rows"] else "INFO"
         advice = "add the step label_conflicts (report, drop or majority), or settle them by hand"
         return [finding(level, "conflicts_left", rows, text, next=advice, examples=section["examples"])]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from markupsafe import Markup
@@ -47,16 +48,27 @@ def html(card: JsonObject, title: str) -> str:
 
 def _finding(found: JsonObject) -> dict[str, Any]:
     """A finding with the places of its examples in words."""
-    places = []
-    for one in found.get("examples", [])[:PLACES]:
-        if {"source", "row"} <= one.keys():
-            rest = "".join(f", {one[key]}" for key in ("split", "kind", "shape") if key in one)
-            places.append(f"{one['source']}, row {one['row']}{rest}")
+    places = list(islice(_places(found.get("examples", [])), PLACES))
     return {
         **{key: found[key] for key in ("level", "code", "message")},
         "next": found.get("next", ""),
         "places": places,
     }
+
+
+def _places(value: Any) -> Iterator[str]:
+    """Rows named anywhere in a finding's examples; steps nest them as their kind of finding needs."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _places(one)
+    elif isinstance(value, dict):
+        place = value.get("origin", value)
+        if isinstance(place, dict) and {"source", "row"} <= place.keys():
+            rest = "".join(f", {value[key]}" for key in ("split", "kind", "shape") if key in value)
+            yield f"{place['source']}, row {place['row']}{rest}"
+        else:
+            for one in value.values():
+                yield from _places(one)
 
 
 def _proof(card: JsonObject) -> str:

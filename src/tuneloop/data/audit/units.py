@@ -8,6 +8,7 @@ from tuneloop.data.words import HAN, KANA
 
 _UNIT = re.compile(rf"[{HAN}{KANA}]|[^\W_{HAN}{KANA}]+(?:['’][^\W_{HAN}{KANA}]+)*")
 _HAN = re.compile(f"[{HAN}]")
+_KANA = re.compile(f"[{KANA}]")
 
 
 def words(text: str) -> list[str]:
@@ -16,8 +17,8 @@ def words(text: str) -> list[str]:
 
 
 def is_chinese(text: str) -> bool:
-    """Whether a text has Chinese characters."""
-    return _HAN.search(text) is not None
+    """Whether a text has Chinese characters and, other than Japanese, no kana."""
+    return _HAN.search(text) is not None and _KANA.search(text) is None
 
 
 def chinese_words(text: str) -> list[str]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 from tuneloop.core.errors import DataError
-from tuneloop.data.reading import Raw
 from tuneloop.data.reading.place import Place
 
 LARGEST = 16 << 30  # bytes after unpacking
@@ -38,23 +35,6 @@ def members(path: str, kinds: frozenset[str]) -> tuple[list[Place], tuple[str, .
     left_out = sorted(_name(info) for info in files if info not in wanted and not _is_junk(info))
     notes = (f"{path}: not read: {', '.join(left_out[:8])}",) if left_out else ()
     return sorted((Place(path, _name(info), info.filename) for info in wanted), key=lambda place: str(place)), notes
-
-
-def survey(path: str, kinds: frozenset[str], look: Callable[[Place], Raw]) -> Raw:
-    """All rows of the archive; a file without rows is one of its members, not an error."""
-    places, notes = members(path, kinds)
-    return joined(path, [look(place) for place in places if not place.is_empty()], notes)
-
-
-def joined(path: str, parts: list[Raw], notes: tuple[str, ...] = ()) -> Raw:
-    """Several files as one source: rows are numbered through."""
-    pieces, rows = [], 0
-    for part in parts:
-        pieces += [replace(piece, first=piece.first + rows) for piece in part.pieces]
-        rows += part.rows
-    encodings = list(dict.fromkeys(part.encoding for part in parts if part.encoding))
-    told = tuple(note for part in parts for note in part.notes)
-    return Raw(path, ", ".join(encodings) or None, rows, tuple(pieces), notes + told)
 
 
 def _check_size(path: str, wanted: list[zipfile.ZipInfo]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile
 
 PACKED = ".gz"
 HUB = "hf:"
@@ -26,8 +31,8 @@ class Place:
     @property
     def suffix(self) -> str:
         """The kind of file, by its name."""
-        name = Path(self.member or self.path).name.lower()
-        return Path(name.removesuffix(PACKED)).suffix
+        name = self.member or self.path.lower().removesuffix(PACKED)
+        return Path(name).suffix.lower()
 
     @property
     def seekable(self) -> bool:
@@ -37,10 +42,7 @@ class Place:
     def open(self, start: int = 0) -> IO[bytes]:
         """The bytes from `start` on."""
         if self.stored is not None:
-            import zipfile
-
-            with zipfile.ZipFile(self.path) as archive:  # the member keeps the archive's file open by itself
-                return archive.open(self.stored)
+            return _archive(self.path, Path(self.path).stat().st_mtime_ns, os.getpid()).open(self.stored)
         if not self.seekable:
             import gzip
 
@@ -58,6 +60,15 @@ class Place:
         """Whether there is not a single byte."""
         with self.open() as file:
             return not file.read(1)
+
+
+@lru_cache(maxsize=2)
+def _archive(path: str, changed: int, process: int) -> ZipFile:
+    """An archive's directory is read once, not for each of its files. Forked processes share a file's position, so
+    each opens its own."""
+    from zipfile import ZipFile
+
+    return ZipFile(path)
 
 
 def split_part(path: str) -> tuple[str, str | None]:

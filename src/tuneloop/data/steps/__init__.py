@@ -31,6 +31,10 @@ class Rejection:
 class Step(Plugin, ABC):
     """One check or repair of the sources' rows. Deterministic."""
 
+    def files(self) -> list[str]:
+        """Files and folders of its options that the result depends on: their contents belong to the run's key."""
+        return []
+
 
 class RowStep(Step):
     """A step that needs to see one row only."""

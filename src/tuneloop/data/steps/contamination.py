@@ -35,6 +35,9 @@ class Contamination(RowStep):
     characters: PositiveInt = Field(default=13, ge=8)
     """How many must be the same where Chinese or Japanese characters are among them."""
 
+    def files(self) -> list[str]:
+        return self.against
+
     def look(self, example: Example) -> Example | Rejection:
         index = _index(tuple(self.against), self.words, self.characters)
         for number, message in enumerate(example.messages):

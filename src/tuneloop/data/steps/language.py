@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -67,7 +66,8 @@ class Language(RowStep):
         if not words or "language" in example.meta:
             return example
         language = max(words, key=lambda code: words[code]) if len(words) > 1 else next(iter(words))
-        return replace(example, meta={**example.meta, "language": language})
+        meta = {**example.meta, "language": language}
+        return Example(example.messages, example.origin, example.tools, meta)  # replace() takes five times as long
 
     def _fits(self, found: Found) -> bool:
         if found.words.keys() <= self._kept:

@@ -58,6 +58,9 @@ class Length(RowStep):
             raise ValueError("`tokenizer` is only used with min_tokens or max_tokens")
         return self
 
+    def files(self) -> list[str]:
+        return [self.tokenizer] if self.tokenizer is not None else []
+
     def look(self, example: Example) -> Example | Rejection:
         texts = self._texts(example)
         for unit, count, low, high in self._limits():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.data.stance import Stance, dispute, is_short, question, question_key, stance
@@ -39,6 +39,9 @@ class NearDuplicates(SetStep):
     rows with one question and several good answers lose all but one; with `answer`, every second "yes"."""
     threshold: float = Field(default=0.7, ge=0.5, le=1)
     """The least similarity. Pairs at 0.7 are found with probability 0.9998, at 0.6 with 0.99, at 0.5 with 0.87."""
+    min_words: NonNegativeInt = 0
+    """Texts of fewer words (a Chinese character is one) are alike only when they are equal: "2+4等于几？" and
+    "5+4等于几？" share most of their shingles and mean different things."""
     keep: Literal["first", "longest"] = "first"
     """Which row of a cluster stays; of several longest ones the first."""
     drop: bool = True
@@ -54,7 +57,8 @@ class NearDuplicates(SetStep):
 
         # equal conversations with different labels are no plain copies: they go the long way
         labels = [str(one.meta.get("label") or "") for one in examples] if self.of == "conversation" else None
-        return near.keys_of([self._text(one) for one in examples], [self._bare(one) for one in examples], labels)
+        texts, bare = [self._text(one) for one in examples], [self._bare(one) for one in examples]
+        return near.keys_of(texts, bare, labels, self.min_words)
 
     def decide(self, rows: Rows) -> Verdict:
         import numpy as np

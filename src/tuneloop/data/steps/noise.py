@@ -36,7 +36,7 @@ _UNABLE = re.compile(
     r"(?i)can(?:['’]|no)t|can not|unable|not (?:able|capable|have|provide)|do(?: not|n['’]t) (?:have|possess)"
     r"|(?:have|did)(?: not|n['’]t) (?:provide|give|specif)|无法|不能|没有|不具备|不支持|未提供|沒有|無法"
 )
-_SPEECH = re.compile("[“\"「『:：]")
+_SPEECH = re.compile('[“"「『:：]')
 _DISCLAIMER = re.compile(
     r"(?i)\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
     r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)"

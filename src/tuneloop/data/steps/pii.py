@@ -86,7 +86,7 @@ def _without_dates(invented: Surrogates, text: str, found: Sequence[Found]) -> s
     """Surrogates, but dates masked: without a secret everybody could compute their shift."""
     instead = [pii.mask(one.text, [replace(one, start=0, end=len(one.text))]) if one.kind == "date"
                else invented.instead(one) for one in found]  # fmt: skip
-    return pii.replaced(text, found, instead)
+    return invented.checked(text, found, instead)
 
 
 class _Pass:

@@ -58,4 +58,5 @@ def _beginning(text: str, road: int) -> int:
     """Where an address begins whose word for road stands there: Chinese puts no space in front of it."""
     left = before(text, road)
     left = left[max((match.end() for match in _LEAD.finditer(left)), default=0) :]
-    return road - (len(left) if _DISTRICT.search(left) else min(4, len(left)))
+    left = left if _DISTRICT.search(left) else left[-4:]
+    return road - len(left.lstrip("0123456789"))  # the end of some other number

@@ -12,7 +12,7 @@ from tuneloop.guard.rules import Draw, Rule, Span, Strength
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _V4 = re.compile(
-    rf"[0-9]{BEGUN}(?<![0-9A-Za-z]\..)[0-9]{{0,2}}\.(?:{_OCTET}\.){{2}}{_OCTET}{RIGHT}(?!\.[0-9]|/[0-9]|-[A-Za-z])"
+    rf"[0-9]{BEGUN}(?<![0-9A-Za-z]\..)(?<!\+.)[0-9]{{0,2}}\.(?:{_OCTET}\.){{2}}{_OCTET}{RIGHT}(?!\.[0-9]|/[0-9]|-[A-Za-z])"
 )
 _V6 = re.compile(r"[0-9A-Fa-f:](?<![0-9A-Za-z:.].)[0-9A-Fa-f:]{1,36}:[0-9A-Fa-f]{1,4}(?![0-9A-Za-z:]|\.[0-9])")
 _VERSION = re.compile(

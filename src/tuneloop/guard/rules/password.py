@@ -12,7 +12,7 @@ from tuneloop.guard.rules import Draw, Rule, Span, Strength, Words
 from tuneloop.guard.rules.url_credentials import PLACEHOLDER
 
 _NAMED = re.compile(
-    rf"(?:密码|口令|(?<![a-z])(?:password|passwd|pwd)){LINK}([!-~]{{6,64}}?)(?=[\"'“”‘’，。；,;\s]|$)", re.IGNORECASE
+    rf"(?:密码|口令|(?<![a-z])(?:password|passwd|pwd)){LINK}([!-Z^-~]{{6,64}}?)(?=[\"'“”‘’，。；,;\s]|$)", re.IGNORECASE
 )
 _EXAMPLE = "example"
 

@@ -1,0 +1,145 @@
+"""Cleaning side by side: the naive pipeline, data-juicer, datatrove and `tuneloop prepare` on the same rows.
+
+    python benchmarks/data.py --source zh.json --source en.json [--rows 20000] [--rival naive …] [--work DIR]
+
+Rows are recombined from the sources (Alpaca form) with planted defects: made_rows.py. Each rival runs in a virtual
+environment of its own (made on first use with pip; data-juicer and datatrove take about 1 GB each), in one process, and
+does those of the steps that it has and that work without a network. Numbers are CPU seconds, so that a busy machine
+counts less: for rivals of the work alone, after imports; for tuneloop of the whole command with all its processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+from made_rows import rows
+
+HERE = Path(__file__).resolve().parent
+STEPS = ["repair", {"language": {"keep": ["zh", "en"]}}, {"length": {"min_words": 3}}, "exact_duplicates",
+         "near_duplicates", "pii"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What to install, and which of our steps it does. `bare` packages come without their dependencies, most of which
+    (streamlit, uv, …) no step here needs."""
+
+    does: str
+    packages: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+
+
+RIVALS = {
+    "naive": Rival("language, length, exact duplicates, split", ("pandas==2.3.3", "langdetect==1.0.9")),
+    "data_juicer": Rival(
+        "repair, PII, length, exact and near duplicates, split",
+        ("datasets==4.7.0", "ray==2.60.0", "loguru", "regex", "pydantic", "jsonargparse", "ftfy", "scipy", "pillow",
+         "psutil", "tomli", "zstandard", "wget", "emoji", "beautifulsoup4", "tabulate"),
+        ("py-data-juicer==1.6.1",),
+    ),
+    "datatrove": Rival(
+        "repair, PII, near duplicates",
+        ("spacy", "jieba", "ftfy", "xxhash<4", "fasteners", "tokenizers", "orjson", "humanize", "loguru", "dill",
+         "multiprocess", "numpy", "tqdm", "fsspec", "huggingface-hub", "regex"),
+        ("datatrove==0.10.0",),
+    ),
+}  # fmt: skip
+
+
+def ours(path: Path, folder: Path) -> tuple[float, int]:
+    """CPU seconds of `tuneloop prepare` with all its processes, start-up included, and the rows that it kept."""
+    recipe = folder / "recipe.yaml"
+    data = {"sources": [{"path": str(path), "format": "alpaca"}], "steps": STEPS}
+    recipe.write_text(json.dumps({"name": "benchmark", "data": data}), "utf-8")  # JSON is YAML
+    command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "prepare", str(recipe)]
+    before = _children()
+    done = subprocess.run(
+        [*command, "--runs", str(folder / "runs"), "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    seconds = _children() - before
+    return seconds, json.loads(done.stdout.splitlines()[-1])["card"]["rows"]["kept"]
+
+
+def rival(name: str, path: Path, folder: Path, work: Path) -> tuple[float, int]:
+    """CPU seconds of a rival's work in its own process and environment, and the rows that it kept."""
+    command = [str(_environment(name, work)), str(HERE / "rivals" / f"run_{name}.py"), str(path), str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result["seconds"], result["kept"]
+
+
+def _environment(name: str, work: Path) -> Path:
+    """The Python of a rival's environment; made on first use."""
+    folder, chosen = work / f"env-{name}", RIVALS[name]
+    python, ready = folder / "bin" / "python", folder / "READY"
+    if not ready.exists():
+        print(f"making the environment of {name} …", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, *chosen.packages], check=True, stdout=sys.stderr)
+        if chosen.bare:
+            subprocess.run([*pip, "--no-deps", *chosen.bare], check=True, stdout=sys.stderr)
+        ready.touch()
+    return python
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def table(count: int, results: dict[str, tuple[float, int]]) -> str:
+    """Markdown: rows per second, and how many times tuneloop's speed that is."""
+    lines = [
+        "| pipeline | steps | CPU seconds | rows/s | rows kept | tuneloop is faster by |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    best = results.get("tuneloop", (0.0, 0))[0]
+    for name, (seconds, kept) in results.items():
+        does = RIVALS[name].does if name in RIVALS else "all, with ledger and card"
+        times = f"{seconds / best:.1f}×" if best else "–"
+        lines.append(f"| {name} | {does} | {seconds:.1f} | {count / seconds:,.0f} | {kept:,} | {times} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Makes the rows, runs everything that was asked for, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--source", type=Path, action="append", required=True, help="Alpaca rows, .json or .jsonl; repeat"
+    )
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rival", action="append", choices=[*RIVALS], help="only these; all if not given; repeat")
+    parser.add_argument("--without-ours", action="store_true", help="rivals only")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tuneloop-benchmark")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    results: dict[str, tuple[float, int]] = {}
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        path = Path(folder) / "rows.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps(row, ensure_ascii=False) + "\n" for row in rows(options.source, options.rows, options.seed)
+            )
+        for name in options.rival or RIVALS:
+            (out := Path(folder) / name).mkdir()
+            results[name] = rival(name, path, out, options.work)
+        if not options.without_ours:
+            (out := Path(folder) / "tuneloop").mkdir()
+            results["tuneloop"] = ours(path, out)
+    print(f"{options.rows:,} rows, seed {options.seed}\n\n{table(options.rows, results)}")
+
+
+if __name__ == "__main__":
+    main()
