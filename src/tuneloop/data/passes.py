@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
 
 Named = tuple[str, Any]  # a step with its name, which other processes could not look up
+BATCH = 1_000
+"""Rows whose keys are computed one step after the other: their normalised texts are still remembered then."""
 Segment = tuple[tuple[Named, ...], tuple[Named, ...]]  # row steps, and the set steps after them
 
 
@@ -125,17 +127,14 @@ def _work(task: Task) -> Tray:
             changed = after.messages != example.messages or after.tools != example.tools
             kept.append(after)
             history.append((repaired or changed, repeat))
-    columns: Keys = {
-        **shards.places(kept),
+    parts = [_columns(task, kept[start : start + BATCH]) for start in range(0, len(kept), BATCH)] or [
+        _columns(task, [])
+    ]
+    columns: Keys = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns |= {
         "repaired": np.array([repaired for repaired, _ in history], bool),
         "repeat": np.array([repeat for _, repeat in history], np.uint32),
     }
-    for name, step in task.set_steps:
-        found = step.keys(kept)
-        assert all(len(array) == len(kept) for array in found.values()), f"step {name}: keys for another number of rows"
-        columns |= {f"{name}.{key}": array for key, array in found.items()}
-    if task.describe:
-        columns |= shards.described(kept)
     tray = Tray(shards.write(task.target.with_suffix(".jsonl"), kept, columns), task.given.source, notes=notes)
     if isinstance(task.given, Tray):
         tray.drops, tray.counted, tray.notes = task.given.drops, task.given.counted, task.given.notes
@@ -145,6 +144,16 @@ def _work(task: Task) -> Tray:
         tray.drops.append(path)
         tray.counted.update((drop.step, drop.reason) for drop in drops)
     return tray
+
+
+def _columns(task: Task, kept: Sequence[Example]) -> Keys:
+    """What is known of some rows: their places, the keys of the set steps, and what split and card need."""
+    columns: Keys = shards.places(kept)
+    for name, step in task.set_steps:
+        found = step.keys(kept)
+        assert all(len(array) == len(kept) for array in found.values()), f"step {name}: keys for another number of rows"
+        columns |= {f"{name}.{key}": array for key, array in found.items()}
+    return columns | shards.described(kept) if task.describe else columns
 
 
 def _rows(given: Part | Tray, notes: Counter[str]) -> Iterator[tuple[Example | Drop, tuple[bool, int]]]:

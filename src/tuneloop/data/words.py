@@ -10,7 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from tuneloop.core import jsonl
@@ -137,6 +137,7 @@ def common_characters() -> frozenset[str]:
     return frozenset("".join(pair.decode(name, "ignore") for pair, name in pairs) + PUNCTUATION + PINYIN)
 
 
+@lru_cache(maxsize=8_192)  # several steps in a row ask for the same texts
 def normalise(text: str) -> str:
     """The form in which texts are compared: NFKC, case folded, whitespace collapsed."""
     if not text.isascii():
