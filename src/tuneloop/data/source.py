@@ -49,8 +49,9 @@ class Recognition:
         lines += [f"  {note}" for note in self.notes]
         if self.used:
             lines.append(f"  columns used: {', '.join(self.used)}")
-        if self.meta:
-            lines.append(f"  not read, kept as meta: {', '.join(self.meta)}")
+        unread = [name for name in self.meta if name not in self.used]
+        if unread:
+            lines.append(f"  not read, kept as meta: {', '.join(unread)}")
         for message in self.example.messages if self.example else ():
             shown = " ".join([message.content, *(f"→ {call.name}(…)" for call in message.tool_calls)])
             mark = "*" if message.weight > 0 else " "
