@@ -13,11 +13,11 @@ import polars as pl
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.config import DataConfig
-from tuneloop.data.facts import SAMPLE, Facts, Measure, SourceFacts
+from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
 from tuneloop.data.passes import Refined
 from tuneloop.data.source import Source
-from tuneloop.data.split import NAMES, STEP, Columns, Division, divide, near
+from tuneloop.data.split import STEP, Columns, Division, divide, near
 from tuneloop.data.steps import Rejection
 from tuneloop.data.trays import Trays
 
@@ -68,7 +68,7 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) 
         tray.gone[inside] = (STEP, Rejection(f"says or asks the same as a row of {name}, or nearly", evidence))
     fates = dict(zip(numbers.tolist(), division.fate.tolist(), strict=True))
     with ExitStack() as stack:
-        files = [stack.enter_context(jsonl.replacing(folder / f"{name}.jsonl")) for name in NAMES]
+        files = [stack.enter_context(jsonl.replacing(folder / f"{name}.jsonl")) for name in SPLITS]
         for tray, start in zip(trays, trays.starts.tolist(), strict=False):
             repeat = tray.shard.columns["repeat"].tolist()
             for index, line in enumerate(tray.shard.lines()):
@@ -94,7 +94,7 @@ def _facts(
               ("row", "id", "language", "prompt_words", "answer_words", "label", "repaired", "prompt_key")}  # fmt: skip
     paths = np.repeat(np.array([tray.source.path for tray in trays], object), np.diff(trays.starts))
     table = pl.DataFrame({
-        "split": np.array(NAMES, object)[division.fate[kept]].tolist(),
+        "split": np.array(SPLITS, object)[division.fate[kept]].tolist(),
         "source": paths[rows].tolist(),
         "row": column["row"],
         "id": [f"{id_:016x}" for id_ in column["id"].tolist()],
@@ -108,7 +108,7 @@ def _facts(
     }, schema=SCHEMA)  # fmt: skip
     sampled = np.sort(np.argsort(column["id"], kind="stable")[:SAMPLE])  # ids are digests: a sample that stays
     examples = trays.read(rows[sampled].tolist())
-    splits = [NAMES[fate] for fate in division.fate[kept][sampled]]
+    splits = [SPLITS[fate] for fate in division.fate[kept][sampled]]
     dropped: Counter[tuple[str, str, str]] = Counter()
     for tray in trays:
         for (step, reason), count in tray.counted.items():
@@ -122,7 +122,7 @@ def _facts(
         dropped=dropped,
         rows_in=sum(tray.rows_in for tray in trays),
         findings=[*found, *_templates(trays, numbers, division)],
-        shares={name: 1.0 if name in groups else getattr(config.split, name) for name in NAMES},
+        shares={name: 1.0 if name in groups else getattr(config.split, name) for name in SPLITS},
         forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
     )
 

@@ -46,7 +46,7 @@ def decode(data: bytes, path: str, encoding: str) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         _reject_mixture(data, path, error.start)
     candidates = [(name, text) for name in ("gb18030", "big5") if (text := _try(data, name)) is not None]
-    plausible = [(name, text) for name, text in candidates if _share(text, _common()) >= PLAUSIBLE]
+    plausible = [(name, text) for name, text in candidates if _share(text, common_characters()) >= PLAUSIBLE]
     if not plausible:
         raise _unknown(data, path, candidates)
     name, text = max(plausible, key=lambda found: _share(found[1], FREQUENT) + GB18030_FIRST * (found[0] == "gb18030"))
@@ -87,7 +87,7 @@ def _reject_mixture(data: bytes, path: str, first_bad: int) -> None:
             continue
         text = _try(line, "utf-8")
         # two CJK characters that are valid UTF-8 by chance do not occur in GB18030 or Big5 text
-        if text is not None and sum(char in _common() for char in text) >= 2:
+        if text is not None and sum(char in common_characters() for char in text) >= 2:
             bad = _line(data, first_bad)
             shown = data.split(b"\n")[bad - 1][:120].decode("gb18030", "replace")
             raise DataError(
@@ -107,11 +107,12 @@ def _share(text: str, known: frozenset[str]) -> float:
 
 def _readable(text: str) -> float:
     """Share of the characters that people write."""
-    return sum(" " <= char <= "~" or char in "\t\r\n" or char in _common() for char in text) / max(1, len(text))
+    known = common_characters()
+    return sum(" " <= char <= "~" or char in "\t\r\n" or char in known for char in text) / max(1, len(text))
 
 
 @cache
-def _common() -> frozenset[str]:
+def common_characters() -> frozenset[str]:
     """The first levels of GB 2312 (3,755 characters) and Big5 (5,401), Chinese punctuation, pinyin."""
     levels = (("gb2312", range(0xB0, 0xD8), [*range(0xA1, 0xFF)]),
               ("big5", range(0xA4, 0xC7), [*range(0x40, 0x7F), *range(0xA1, 0xFF)]))  # fmt: skip

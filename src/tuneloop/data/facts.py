@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+SPLITS = ("train", "val", "test")
 SAMPLE = 20_000
 """Rows in `Facts.sample` at most; where fewer are kept, the sample is all of them."""
 

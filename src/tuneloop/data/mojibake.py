@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-from tuneloop.data.encoding import FREQUENT, PUNCTUATION
-from tuneloop.data.words import common_characters
+from tuneloop.data.encoding import FREQUENT, PUNCTUATION, common_characters
 
 _FREQUENT = FREQUENT | frozenset(PUNCTUATION)
 _ASCII = frozenset(map(chr, range(128)))

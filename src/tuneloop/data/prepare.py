@@ -19,7 +19,7 @@ from tuneloop.core.runs import Run
 from tuneloop.data import llama_factory
 from tuneloop.data.audit import audit, to_html, to_markdown
 from tuneloop.data.config import DataConfig, SourceConfig
-from tuneloop.data.facts import Measure
+from tuneloop.data.facts import SPLITS, Measure
 from tuneloop.data.llama_factory_lints import lint
 from tuneloop.data.read import existing, input_files
 from tuneloop.data.source import Recognition, Source, recognise
@@ -28,8 +28,6 @@ from tuneloop.track import console
 
 if TYPE_CHECKING:
     from tuneloop.data.passes import Refined
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from tuneloop.data.steps import STEPS, SetStep
 from tuneloop.data.union_find import UnionFind
 
 STEP = "split"
-NAMES = ("train", "val", "test")
 TRAIN, VAL, TEST, OUT = 0, 1, 2, -1
 MIN_WORDS = 12
 """Shorter prompts and conversations are kept together only where the prompts are equal: a word makes the difference."""

@@ -10,12 +10,11 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
-from tuneloop.data.encoding import PINYIN, PUNCTUATION
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA = "\u3041-\u3096\u30a1-\u30fa"
@@ -126,15 +125,6 @@ def script_of(text: str) -> str:
 
 
 _FULL_WIDTH = tuple(zip("，：（）！？；～　…", [*",:()!?;~ ", "..."], strict=True))
-
-
-@cache
-def common_characters() -> frozenset[str]:
-    """What Chinese is written with: the first levels of GB 2312 (3,755 characters) and Big5 (5,401), punctuation."""
-    levels = (("gb2312", range(0xB0, 0xD8), [*range(0xA1, 0xFF)]),
-              ("big5", range(0xA4, 0xC7), [*range(0x40, 0x7F), *range(0xA1, 0xFF)]))  # fmt: skip
-    pairs = ((bytes([lead, trail]), name) for name, leads, trails in levels for lead in leads for trail in trails)
-    return frozenset("".join(pair.decode(name, "ignore") for pair, name in pairs) + PUNCTUATION + PINYIN)
 
 
 @lru_cache(maxsize=8_192)  # several steps in a row ask for the same texts

@@ -15,8 +15,9 @@ from stepping import decide
 
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.data.config import SplitConfig
+from tuneloop.data.facts import SPLITS
 from tuneloop.data.shards import described, places
-from tuneloop.data.split import LENGTHS, NAMES, OUT, Columns, Division, divide, near
+from tuneloop.data.split import LENGTHS, OUT, Columns, Division, divide, near
 
 
 def example(prompt: str, answer: str = "a", row: int = 0, parents: tuple[str, ...] = (), **meta: Any) -> Example:
@@ -37,7 +38,7 @@ def split(
         **{name: column[name] for name in ("id", "prompt_key", "parents", "label", "language")},
     )
     found = divide(columns, shares or SplitConfig(), list(own))
-    return ["" if fate == OUT else NAMES[fate] for fate in found.fate.tolist()], found
+    return ["" if fate == OUT else SPLITS[fate] for fate in found.fate.tolist()], found
 
 
 @settings(deadline=None)
@@ -78,13 +79,13 @@ def test_clusters_and_children_never_straddle() -> None:
     assert len(set(where[400:])) == 1, "children of a row that has left stay together"
     for number in range(34, 66):
         assert len({where[row] for row in range(100, 200) if row // 3 == number}) == 1
-    assert set(where[:300]) == set(NAMES)
+    assert set(where[:300]) == set(SPLITS)
     assert all(where[row] == where[unit] for row, unit in enumerate(found.unit.tolist()))
 
 
 def test_rows_of_one_template_are_divided_all_the_same() -> None:
     where, found = split([example(f"q{number}") for number in range(200)], clusters=[0] * 150 + list(range(1, 51)))
-    assert set(where[:150]) == set(NAMES)
+    assert set(where[:150]) == set(SPLITS)
     assert found.templates == [(0, 150)]
     _, small = split([example(f"q{number}") for number in range(200)], clusters=[0] * 20 + list(range(1, 181)))
     assert not small.templates and len(set(small.unit[:20].tolist())) == 1
@@ -93,7 +94,7 @@ def test_rows_of_one_template_are_divided_all_the_same() -> None:
 def test_shares_hold_on_average_and_a_documented_hash_decides() -> None:
     rows = [example(f"问题 {number}") for number in range(4000)]
     where, _ = split(rows)
-    assert [round(where.count(name) / 4000, 1) for name in NAMES] == [0.8, 0.1, 0.1]
+    assert [round(where.count(name) / 4000, 1) for name in SPLITS] == [0.8, 0.1, 0.1]
     larger, _ = split(rows, SplitConfig(train=0.7, val=0.2, test=0.1))
     assert [name == "test" for name in larger] == [name == "test" for name in where], "test does not depend on val"
     u = described(rows)["prompt_key"] / 2**64
@@ -123,7 +124,7 @@ def test_every_stratum_has_its_share(size: int) -> None:
 
 def test_documents_without_a_prompt_are_spread() -> None:
     documents = [Example((Message("text", f"Doc {number}", train=1.0),), Origin("s", number)) for number in range(300)]
-    assert set(split(documents)[0]) == set(NAMES)
+    assert set(split(documents)[0]) == set(SPLITS)
 
 
 def test_own_test_rows_leave_the_training_rows() -> None:

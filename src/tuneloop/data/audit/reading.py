@@ -10,10 +10,8 @@ import polars as pl
 
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.audit.near import Near, near
-from tuneloop.data.facts import Facts
+from tuneloop.data.facts import SPLITS, Facts
 from tuneloop.data.words import spoken
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
+from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.core.errors import DataError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.data.reading import Piece, Raw, json_lines
-from tuneloop.data.reading.json_lines import DECODER, SPACE
+from tuneloop.data.reading.json_lines import SPACE
 from tuneloop.data.reading.lines import Cuts, is_marked, settle
 from tuneloop.data.reading.place import Place
 
@@ -134,7 +135,7 @@ class _Window:
         self.peek()
         while True:
             try:
-                value, end = DECODER.raw_decode(self._text, self._at)
+                value, end = jsonl.DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 cut = error.pos > len(self._text) - NEAR_END or error.msg.startswith("Unterminated")
                 if not cut or not self._more():
