@@ -42,7 +42,7 @@ def test_the_same_losses(name: str, method: str, model_folder: Callable[..., Pat
     ])  # fmt: skip
     run, _ = tune_in(
         tmp_path, {"base": str(model_folder(name))}, train=examples, seed=7, epochs=2, steps=None, batch_size=4,
-        learning_rate=3e-3, schedule={"cosine": {"warmup": 0.2}}, token_budget=100,
+        learning_rate=3e-3, schedule={"cosine": {"warmup": 0.2}}, memory={"token_budget": 100},
         method={"lora": {"rank": 4, "alpha": 8}} if method == "lora" else "full",
     )  # fmt: skip
     ours = [row["loss"] for row in metrics.read(run.path / "metrics.jsonl")]

@@ -121,11 +121,11 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
     share = sum(row.supervised for row in epoch) / epoch_tokens
     estimate = fit.estimate(
         config,
-        tokens_per_step=recipe.tune.token_budget or token_budget(device),
+        tokens_per_step=recipe.tune.memory.token_budget or token_budget(device),
         dtype=dtype,
         trainable=trainable_parameters(recipe.tune, config),
         beside=recipe.tune.method.adapter,
-        checkpointing=recipe.tune.gradient_checkpointing,
+        checkpointing=recipe.tune.memory.gradient_checkpointing,
         supervised_share=share,
         device=device,
     )

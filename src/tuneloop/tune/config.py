@@ -35,6 +35,15 @@ class Validation(Branch):
     """Rows to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
 
 
+class Memory(Branch):
+    """What fits: none of it changes the result."""
+
+    token_budget: int | None = Field(default=None, ge=8)
+    """Tokens per forward pass (micro-batch); by default by device. Smaller needs less memory, the result is equal."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
 class TuneConfig(Branch):
     """How the model is tuned."""
 
@@ -60,10 +69,8 @@ class TuneConfig(Branch):
     """cosine, linear, constant or wsd, each with warm-up."""
     clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0: no clipping."""
-    token_budget: int | None = Field(default=None, ge=8)
-    """Tokens per forward pass (micro-batch); by default by device. Smaller needs less memory, the result is equal."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    memory: Memory = Memory()
+    """Micro-batches and gradient checkpointing."""
     validation: Validation = Validation()
     """Measurements while training."""
     early_stopping: EarlyStopping | None = None

@@ -18,7 +18,14 @@ from tuneloop.tune.optimizers import OptimizerChoice
 class MasterOptimizer:
     """Optimizers over float32 copies of a model's trainable parameters (the parameters themselves where they are)."""
 
-    def __init__(self, named: Mapping[str, nn.Parameter], choice: OptimizerChoice, learning_rate: float) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, nn.Parameter],
+        choice: OptimizerChoice,
+        learning_rate: float,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
+        """`factors` on the learning rate by name; 1 where none is given."""
         self.model_weights = dict(named)
         half = any(weight.dtype is torch.float16 for weight in self.model_weights.values())
         self.loss_scale = 2.0**14 if half else 1.0  # float16 gradients vanish below 6e-8: scaled up, then down again
@@ -26,7 +33,9 @@ class MasterOptimizer:
             name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float())
             for name, p in named.items()
         }
-        self.optimizers: list[Optimizer] = choice.build(self.masters, learning_rate)
+        self.optimizers: list[Optimizer] = choice.build(
+            self.masters, {name: learning_rate * (factors or {}).get(name, 1.0) for name in self.masters}
+        )
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def accumulate(self) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tuneloop.core import jsonl
@@ -19,6 +20,7 @@ from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, ModelError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
+from tuneloop.forward.batch import collate
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.forward.plan import token_budget
@@ -30,12 +32,14 @@ from tuneloop.models.precision import pick_dtype
 from tuneloop.models.save import save_model
 from tuneloop.render.load import renderer_of
 from tuneloop.render.preview import preview_rows, to_rich
+from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate, train
 from tuneloop.tune.methods import FAMILY as METHODS
+from tuneloop.tune.methods import Setting
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 
@@ -79,13 +83,16 @@ def tune(
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
     trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
-    if config.gradient_checkpointing:
+    if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
         core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
     objective, form = forward.prepare(trained, train_set.rendered, renderer.pad_id)
-    budget = config.token_budget or token_budget(str(accelerator.device))
+    budget = config.memory.token_budget or token_budget(str(accelerator.device))
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
-    optimizer = MasterOptimizer(named, config.optimizer, config.learning_rate)
+    if not base.adapter:
+        gradients = partial(_gradients, objective, train_set.rendered, renderer.pad_id)
+        config.method.initialise(trained, Setting(renderer.tokenizer, seed, gradients))
+    optimizer = MasterOptimizer(named, config.optimizer, config.learning_rate, config.method.rates(named))
     job = Job(
         objective=objective,
         optimizer=optimizer,
@@ -117,6 +124,17 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
         model = AutoModelForCausalLM.from_config(architecture)
         trained = config.method.apply(model)
     return sum(p.numel() for p in trained.parameters() if p.requires_grad)
+
+
+def _gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
+    """The gradient of the loss of each of `count` rows, spread evenly over all."""
+    device = next(objective.parameters()).device
+    for place in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int).tolist():
+        objective.zero_grad(set_to_none=True)
+        loss, _ = objective(collate([rows[place]], packed=objective.packed, pad_id=pad_id).to(device))
+        loss.backward()
+        yield {name: p.grad for name, p in objective.model.named_parameters() if p.grad is not None}
+    objective.zero_grad(set_to_none=True)
 
 
 def _seed_all(seed: int) -> None:
@@ -168,8 +186,8 @@ def _say_decisions(
     core = core_of(job.objective.model)
     memory = fit.estimate(
         core.config, tokens_per_step=job.token_budget, dtype=core.dtype, trainable=trainable,
-        beside=config.method.adapter, checkpointing=config.gradient_checkpointing, device=str(job.accelerator.device),
-        supervised_share=rows.supervised / rows.tokens,
+        beside=config.method.adapter, checkpointing=config.memory.gradient_checkpointing,
+        device=str(job.accelerator.device), supervised_share=rows.supervised / rows.tokens,
     )  # fmt: skip
     decided = console.decided
     decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")

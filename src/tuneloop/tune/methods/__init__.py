@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tuneloop.core.plugins import Family, Plugin
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may look at, beside the model, before the first step; the same again when a run is continued."""
+
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+    gradients: Callable[[int], Iterable[dict[str, Tensor]]]
+    """Of so many training rows, spread over all, one by one: the gradient of each row's loss by parameter name. Only
+    parameters with `requires_grad` have one."""
 
 
 class Method(Plugin):
@@ -16,10 +30,22 @@ class Method(Plugin):
 
     adapter: ClassVar[bool]
     """Whether the result is an adapter beside the base (True) or a whole model (False)."""
+    mergeable: ClassVar[bool] = True
+    """Whether an adapter can become part of the base's weights."""
 
     @abstractmethod
     def apply(self, model: PreTrainedModel) -> Any:
-        """The model to train: `requires_grad` is set on exactly the parameters that the method trains."""
+        """The model to train: `requires_grad` is set on exactly the parameters that the method trains.
+
+        Works on the meta device too, where parameters are only counted.
+        """
+
+    def initialise(self, model: Any, setting: Setting) -> None:
+        """Sets first values that depend on tokenizer, data or seed; `model` is what `apply` gave."""
+
+    def rates(self, names: Iterable[str]) -> dict[str, float]:
+        """Factors on the learning rate of parameters that learn at another rate than the others."""
+        return {}
 
 
 FAMILY: Family[Method] = Family("methods", __name__, Method)

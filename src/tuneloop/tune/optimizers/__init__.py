@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -21,8 +22,18 @@ class OptimizerChoice(Plugin):
     """Decoupled weight decay on matrices; norms, biases and other vectors are never decayed."""
 
     @abstractmethod
-    def build(self, named: dict[str, nn.Parameter], learning_rate: float) -> list[Optimizer]:
-        """Optimizers that together cover every parameter once; each group's `lr` is its peak rate."""
+    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
+        """Optimizers that together cover every parameter once; each group's `lr` is its peak rate, from `rates`."""
+
+    def groups(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Parameter groups by peak rate and by whether weight decay applies, in the parameters' order."""
+        found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in named.items():
+            found.setdefault((rates[name], parameter.ndim >= 2), []).append(parameter)
+        return [
+            {"params": params, "lr": rate, "weight_decay": self.weight_decay if decayed else 0.0}
+            for (rate, decayed), params in found.items()
+        ]
 
 
 FAMILY: Family[OptimizerChoice] = Family("optimizers", __name__, OptimizerChoice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -23,18 +24,8 @@ class AdamW(OptimizerChoice):
     epsilon: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
 
-    def build(self, named: dict[str, nn.Parameter], learning_rate: float) -> list[Optimizer]:
+    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
         import torch
 
-        matrices = [p for p in named.values() if p.ndim >= 2]
-        vectors = [p for p in named.values() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        return [
-            torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=learning_rate,
-                betas=(self.beta1, self.beta2),
-                eps=self.epsilon,
-                fused=True,
-            )
-        ]
+        betas = (self.beta1, self.beta2)
+        return [torch.optim.AdamW(self.groups(named, rates), betas=betas, eps=self.epsilon, fused=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -20,7 +21,7 @@ class Muon(OptimizerChoice):
     momentum: float = Field(0.95, ge=0, lt=1)
     """Decay of the momentum that is orthogonalised."""
 
-    def build(self, named: dict[str, nn.Parameter], learning_rate: float) -> list[Optimizer]:
+    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
         import torch
 
         hidden = {name: p for name, p in named.items() if p.ndim == 2 and not _outer(name)}
@@ -29,15 +30,13 @@ class Muon(OptimizerChoice):
         if hidden:
             built.append(
                 torch.optim.Muon(
-                    list(hidden.values()),
-                    lr=learning_rate,
-                    weight_decay=self.weight_decay,
+                    self.groups(hidden, rates),
                     momentum=self.momentum,
                     adjust_lr_fn="match_rms_adamw",  # one learning rate fits both kinds of parameters
                 )
             )
         if rest:
-            built += AdamW(weight_decay=self.weight_decay, beta2=0.95).build(rest, learning_rate)
+            built += AdamW(weight_decay=self.weight_decay, beta2=0.95).build(rest, rates)
         return built
 
 
