@@ -124,6 +124,7 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
         tokens_per_step=recipe.tune.memory.token_budget or token_budget(device),
         dtype=dtype,
         trainable=trainable_parameters(recipe.tune, config),
+        state_bytes=recipe.tune.optimizer.state_bytes,
         beside=recipe.tune.method.adapter,
         checkpointing=recipe.tune.memory.gradient_checkpointing,
         supervised_share=share,

@@ -64,6 +64,7 @@ def estimate(
     tokens_per_step: int,
     dtype: torch.dtype,
     trainable: int | None = None,
+    state_bytes: float = 8,
     beside: bool = False,
     checkpointing: bool = False,
     supervised_share: float = 1.0,
@@ -73,10 +74,10 @@ def estimate(
     """The Fit of a training step over `tokens_per_step` tokens (those of one forward and backward, not accumulated).
 
     `trainable`: number of trained parameters, None for all; `beside`: they are added to the base, as LoRA's are. Mixed
-    precision after Micikevicius et al. 2018 (arXiv 1710.03740): trained parameters, their gradients and AdamW's two
-    moments in fp32 (4 + 4 + 8 bytes), a copy of the trained ones in `dtype` for computing, frozen ones in `dtype`. Work
-    after Kaplan et al. 2020 (arXiv 2001.08361): 2 operations per weight and token forward, 2 backward for the
-    activations, 2 for the gradients of trained weights only.
+    precision after Micikevicius et al. 2018 (arXiv 1710.03740): trained parameters and their gradients in fp32, the
+    optimizer's state (`state_bytes` a parameter, 8 for AdamW's two moments), a copy of the trained ones in `dtype` for
+    computing, frozen ones in `dtype`. Work after Kaplan et al. 2020 (arXiv 2001.08361): 2 operations per weight and
+    token forward, 2 backward for the activations, 2 for the gradients of trained weights only.
     """
     own, active = count_parameters(config)
     trained = own if trainable is None else trainable
@@ -90,7 +91,7 @@ def estimate(
         trainable=trained,
         weights=(total - trained) * width + trained * 4 + copy,
         gradients=trained * 4,
-        optimizer=trained * 8,
+        optimizer=round(trained * state_bytes),
         activations=activation_bytes(config, tokens_per_step, width, checkpointing)
         + loss_bytes(config, supervised, loss_chunk),
         available=available_memory(device),

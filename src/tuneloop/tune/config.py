@@ -64,9 +64,9 @@ class TuneConfig(Branch):
     overlong: Literal["reject", "drop_turns", "truncate"] = "reject"
     """reject: drop the row and say so; drop_turns: drop whole turns from the middle; truncate: cut the answer."""
     optimizer: OptimizerField = Field(default="adamw", validate_default=True)  # type: ignore[assignment]
-    """adamw or muon, with their options."""
+    """adamw, adamw_8bit, adafactor, lion or muon, with their options."""
     schedule: ScheduleChoice = Field(default="cosine", validate_default=True)  # type: ignore[assignment]
-    """cosine, linear, constant or wsd, each with warm-up."""
+    """cosine, cosine_restarts, linear, constant or wsd, each with warm-up."""
     clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0: no clipping."""
     memory: Memory = Memory()

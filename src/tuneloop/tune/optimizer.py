@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tuneloop.tune.optimizers import OptimizerChoice
+from tuneloop.tune.rates import factors
 
 
 class MasterOptimizer:
@@ -23,9 +24,9 @@ class MasterOptimizer:
         named: Mapping[str, nn.Parameter],
         choice: OptimizerChoice,
         learning_rate: float,
-        factors: Mapping[str, float] | None = None,
+        own_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """`factors` on the learning rate by name; 1 where none is given."""
+        """`own_factors` of the method on the learning rate, by name; 1 where none is given."""
         self.model_weights = dict(named)
         half = any(weight.dtype is torch.float16 for weight in self.model_weights.values())
         self.loss_scale = 2.0**14 if half else 1.0  # float16 gradients vanish below 6e-8: scaled up, then down again
@@ -33,9 +34,9 @@ class MasterOptimizer:
             name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float())
             for name, p in named.items()
         }
-        self.optimizers: list[Optimizer] = choice.build(
-            self.masters, {name: learning_rate * (factors or {}).get(name, 1.0) for name in self.masters}
-        )
+        shares = factors(self.masters, choice.layer_decay, own_factors or {})
+        rates = {name: learning_rate * share for name, share in shares.items()}
+        self.optimizers: list[Optimizer] = choice.build(self.masters, rates)
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def accumulate(self) -> None:
@@ -82,10 +83,14 @@ class MasterOptimizer:
     def state(self) -> dict[str, Tensor]:
         """Masters and optimizer state as flat tensors, for safetensors."""
         tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
+        places: set[int] = set()
         for number, (optimizer, keys) in enumerate(self._keyed()):
             for key, master in keys:
                 for field, value in optimizer.state.get(master, {}).items():
-                    tensors[f"state/{number}/{field}/{key}"] = torch.as_tensor(value)
+                    tensor = torch.as_tensor(value)
+                    shared = tensor.data_ptr() in places  # bitsandbytes' code tables; safetensors refuses such
+                    places.add(tensor.data_ptr())
+                    tensors[f"state/{number}/{field}/{key}"] = tensor.clone() if shared else tensor
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -98,7 +103,7 @@ class MasterOptimizer:
                 prefix, suffix = f"state/{number}/", f"/{key}"
                 fields = [n[len(prefix) : -len(suffix)] for n in tensors if n.startswith(prefix) and n.endswith(suffix)]
                 optimizer.state[master] = {
-                    field: tensors[f"{prefix}{field}{suffix}"].clone().to(master.device) for field in fields
+                    field: _restored(tensors[f"{prefix}{field}{suffix}"], master.device) for field in fields
                 }
         self.publish()
 
@@ -108,3 +113,8 @@ class MasterOptimizer:
             (optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]])
             for optimizer in self.optimizers
         ]
+
+
+def _restored(value: Tensor, device: torch.device) -> Tensor | int:
+    """A field of an optimizer's state; a whole number alone was a plain int (bitsandbytes counts its steps so)."""
+    return int(value) if value.ndim == 0 and value.dtype is torch.int64 else value.clone().to(device)

@@ -186,6 +186,7 @@ def _say_decisions(
     core = core_of(job.objective.model)
     memory = fit.estimate(
         core.config, tokens_per_step=job.token_budget, dtype=core.dtype, trainable=trainable,
+        state_bytes=config.optimizer.state_bytes,
         beside=config.method.adapter, checkpointing=config.memory.gradient_checkpointing,
         device=str(job.accelerator.device), supervised_share=rows.supervised / rows.tokens,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from tuneloop.tune.loop import _step, train
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.optimizers import FAMILY
 from tuneloop.tune.optimizers.adamw import AdamW
+from tuneloop.tune.rates import factors
 
 Make = Callable[..., Any]
 
@@ -82,6 +83,50 @@ def test_muon_takes_the_hidden_matrices() -> None:
     assert muon == [id(optimizer.masters["layers.0.proj.weight"])]
     only_outer = {"embed.weight": nn.Parameter(torch.randn(3, 3))}
     assert len(MasterOptimizer(only_outer, FAMILY.make("muon"), 1e-2).optimizers) == 1, "nothing for Muon is no error"
+
+
+def test_lion_is_its_formula() -> None:
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    optimizer = MasterOptimizer({"w": weight}, FAMILY.make({"lion": {"weight_decay": 0.1}}), 0.01)
+    expected, momentum = weight.detach().double(), torch.zeros(1, 2, dtype=torch.float64)
+    for grad in (torch.tensor([[0.5, -1.0]]), torch.tensor([[-3.0, 2.0]]), torch.tensor([[0.1, 0.1]])):
+        weight.grad = grad.clone()
+        optimizer.step(1.0, 0.0, torch.tensor(1.0))
+        expected = expected - 0.01 * (torch.sign(0.9 * momentum + 0.1 * grad) + 0.1 * expected)
+        momentum = 0.99 * momentum + 0.01 * grad
+        assert torch.allclose(weight.detach().double(), expected, atol=1e-6)
+
+
+def test_8_bit_moments_follow_the_full_ones() -> None:
+    pytest.importorskip("bitsandbytes")
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(64, 128, generator=draw)
+    ends: dict[str, torch.Tensor] = {}
+    optimizers = {name: MasterOptimizer({"w": nn.Parameter(start.clone())}, FAMILY.make(name), 1e-2)
+                  for name in ("adamw", "adamw_8bit")}  # fmt: skip
+    for name, optimizer in optimizers.items():
+        draw.manual_seed(1)
+        for _ in range(20):
+            optimizer.masters["w"].grad = torch.randn(64, 128, generator=draw) + start
+            optimizer.step(1.0, 0.0, torch.tensor(1.0))
+        ends[name] = optimizer.masters["w"].detach() - start
+    gap = (ends["adamw"] - ends["adamw_8bit"]).norm() / ends["adamw"].norm()
+    assert gap < 0.05
+    state = optimizers["adamw_8bit"].state()
+    held = {n: sum(t.nbytes for key, t in o.state().items() if "state/" in key) for n, o in optimizers.items()}
+    assert state["state/0/state1/w"].dtype is torch.uint8 and held["adamw_8bit"] < 0.35 * held["adamw"]
+
+
+def test_layers_further_down_learn_slower() -> None:
+    names = ["model.embed_tokens.weight", "model.layers.0.q.weight", "model.layers.2.q.weight", "model.norm.weight"]
+    found = factors([*names, "lm_head.weight"], 0.5, {"model.layers.0.q.weight": 4.0})
+    assert list(found.values()) == [0.125, 1.0, 1.0, 1.0, 1.0]
+    assert set(factors(names, 1.0, {}).values()) == {1.0}
+    choice = FAMILY.make({"muon": {"layer_decay": 0.5}})
+    optimizer = MasterOptimizer(named(), choice, 1e-2)
+    rates = {id(p): group["lr"] for o in optimizer.optimizers for group in o.param_groups for p in group["params"]}
+    assert rates[id(optimizer.masters["model.embed_tokens.weight"])] == 0.005
+    assert rates[id(optimizer.masters["lm_head.weight"])] == 0.01
 
 
 def test_without_gradient_a_parameter_stays_as_it_is() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 class OptimizerChoice(Plugin):
     """Builds torch optimizers over named float32 parameters."""
 
-    weight_decay: float = Field(0.0, ge=0)
+    state_bytes: ClassVar[float] = 8
+    """Memory of the state of one trained parameter, for the estimate; two fp32 moments by default."""
+
+    weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay on matrices; norms, biases and other vectors are never decayed."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Learning rate of a layer as a share of that of the layer above; 1: all alike (Howard & Ruder 2018, arXiv 1801.06146)."""
 
     @abstractmethod
     def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-class AdamW(OptimizerChoice):
-    """Adam with decoupled weight decay."""
+class Adam(OptimizerChoice):
+    """The options that all forms of AdamW share."""
 
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the running mean of gradients."""
@@ -23,6 +23,10 @@ class AdamW(OptimizerChoice):
     """Decay of the running mean of squared gradients."""
     epsilon: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
 
     def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
         import torch
