@@ -103,11 +103,11 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
     import torch
 
     from tuneloop.forward.plan import token_budget
-    from tuneloop.models import adapters, fit
+    from tuneloop.models import adapters
     from tuneloop.models.find import find_base
     from tuneloop.models.load import config_of
     from tuneloop.models.precision import matmul_rate, pick_dtype
-    from tuneloop.tune.train import trainable_parameters
+    from tuneloop.tune.memory import Need
 
     base = find_base(recipe.model)
     for decision in base.decisions:
@@ -119,17 +119,9 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
     dtype, why = pick_dtype(recipe.model.dtype, device)
     epoch_tokens = sum(map(len, epoch))
     share = sum(row.supervised for row in epoch) / epoch_tokens
-    estimate = fit.estimate(
-        config,
-        tokens_per_step=recipe.tune.memory.token_budget or token_budget(device),
-        dtype=dtype,
-        trainable=trainable_parameters(recipe.tune, config),
-        state_bytes=recipe.tune.optimizer.state_bytes,
-        beside=recipe.tune.method.adapter,
-        checkpointing=recipe.tune.memory.gradient_checkpointing,
-        supervised_share=share,
-        device=device,
-    )
+    given = recipe.tune.memory.token_budget
+    tokens = given if isinstance(given, int) else token_budget(device)  # `find` tries only on the loaded model
+    estimate = Need(recipe.tune, config, tokens, dtype, device, share).fit()
     steps = recipe.tune.total_steps(len(epoch))
     tokens = round(steps * recipe.tune.batch_size / len(epoch) * epoch_tokens)
     seconds = OVERHEAD * estimate.seconds(tokens, matmul_rate(dtype, device))

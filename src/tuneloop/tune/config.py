@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,8 +38,8 @@ class Validation(Branch):
 class Memory(Branch):
     """What fits: none of it changes the result."""
 
-    token_budget: int | None = Field(default=None, ge=8)
-    """Tokens per forward pass (micro-batch); by default by device. Smaller needs less memory, the result is equal."""
+    token_budget: Annotated[int, Field(ge=8)] | Literal["find"] | None = None
+    """Tokens per forward pass (micro-batch); by default by device; find: the fastest that fits, found by trying."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
@@ -24,9 +24,10 @@ from tuneloop.forward.batch import collate
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.forward.plan import token_budget
-from tuneloop.models import adapters, fit
+from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
+from tuneloop.models.fit import Fit
 from tuneloop.models.load import load_model, model_from
 from tuneloop.models.precision import pick_dtype
 from tuneloop.models.save import save_model
@@ -35,9 +36,11 @@ from tuneloop.render.preview import preview_rows, to_rich
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
+from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate, train
+from tuneloop.tune.memory import Need, explained
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
 from tuneloop.tune.optimizer import MasterOptimizer
@@ -87,7 +90,12 @@ def tune(
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
         core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
     objective, form = forward.prepare(trained, train_set.rendered, renderer.pad_id)
-    budget = config.memory.token_budget or token_budget(str(accelerator.device))
+    longest = max(map(len, train_set.rendered))
+    need = Need(
+        config, core_of(trained).config, 0, dtype, str(accelerator.device), train_set.supervised / train_set.tokens
+    )
+    budget = _budget(config, objective, train_set.rendered, renderer.pad_id, accelerator, run, need)
+    need = replace(need, tokens=max(min(budget, train_set.tokens), longest))
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
     if not base.adapter:
         gradients = partial(_gradients, objective, train_set.rendered, renderer.pad_id)
@@ -107,8 +115,9 @@ def tune(
         mixture=mixture,
     )
     if accelerator.is_main_process:
-        _say_decisions(job, base, renderer, train_set, len(train_rows), f"{why}; {form}", train_rows)
-    progress = train(job)
+        _say_decisions(job, base, renderer, train_set, need.fit(), f"{why}; {form}", train_rows)
+    with explained(need, longest):
+        progress = train(job)
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
@@ -116,14 +125,6 @@ def tune(
         _export(trained, renderer, base, folder, config, seed)
         _check_export(job, base, folder, dtype, trained_loss)
     return Tuned(folder, config.method.adapter, progress)
-
-
-def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> int:
-    """How many parameters the method trains, counted without memory for any."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture)
-        trained = config.method.apply(model)
-    return sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
 def _gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
@@ -176,25 +177,42 @@ def _validation(
     return validate
 
 
+def _budget(
+    config: TuneConfig,
+    objective: Objective,
+    rows: Sequence[Rendered],
+    pad_id: int,
+    accelerator: Accelerator,
+    run: Run,
+    need: Need,
+) -> int:
+    """Tokens per forward pass: as the recipe says, by device, or found once a run (a resumed one must add up alike)."""
+    given, device = config.memory.token_budget, str(accelerator.device)
+    if given != "find":
+        return given or token_budget(device)
+    known = run.out / "token_budget.json"
+    if accelerator.is_main_process and not known.is_file():
+        with console.waiting("finding the size of micro-batches"):
+            limit = need.tokens_that_fit() if device == "cpu" else None
+            found, trials = find_budget(objective, rows, config.batch_size, pad_id, limit)
+        console.decided("micro-batch", in_words(found, trials))
+        jsonl.write(known, {"token_budget": found})
+    accelerator.wait_for_everyone()
+    return int(jsonl.read(known)["token_budget"])
+
+
 def _say_decisions(
-    job: Job, base: Base, renderer: Renderer, rows: Rows, given: int, form: str, examples: Sequence[Example]
+    job: Job, base: Base, renderer: Renderer, rows: Rows, memory: Fit, form: str, examples: Sequence[Example]
 ) -> None:
     """Everything decided for the user, said once: rows, precision, batch, memory, one masked sample."""
     config = job.config
     trainable = sum(p.numel() for p in job.optimizer.model_weights.values())
     total = sum(p.numel() for p in job.objective.parameters())
-    core = core_of(job.objective.model)
-    memory = fit.estimate(
-        core.config, tokens_per_step=job.token_budget, dtype=core.dtype, trainable=trainable,
-        state_bytes=config.optimizer.state_bytes,
-        beside=config.method.adapter, checkpointing=config.memory.gradient_checkpointing,
-        device=str(job.accelerator.device), supervised_share=rows.supervised / rows.tokens,
-    )  # fmt: skip
     decided = console.decided
     decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
-    decided("rows", losses_in_words(rows, given))
+    decided("rows", losses_in_words(rows, len(examples)))
     if job.mixture:
         decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))
     first = [job.rows[i] for step in job.plan(0) for i in step]

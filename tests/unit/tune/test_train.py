@@ -22,6 +22,7 @@ from tuneloop.models.find import find_base
 from tuneloop.models.load import load_model
 from tuneloop.track import metrics
 from tuneloop.tune import train as stage
+from tuneloop.tune.memory import trainable_parameters
 
 Folder = Callable[..., Path]
 
@@ -141,8 +142,8 @@ def test_trained_parameters_are_counted_without_memory(model_folder: Folder) -> 
     base = find_base(ModelConfig(base=str(model_folder())))
     model = load_model(base, torch.float32)
     config = config_of(base)
-    full = stage.trainable_parameters(TuneConfig.model_validate({"method": "full"}), config)
+    full = trainable_parameters(TuneConfig.model_validate({"method": "full"}), config)
     assert full == sum(p.numel() for p in model.parameters())
     lora = TuneConfig.model_validate({"method": {"lora": {"rank": 2}}})
     adapted = lora.method.apply(model)
-    assert stage.trainable_parameters(lora, config) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert trainable_parameters(lora, config) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)

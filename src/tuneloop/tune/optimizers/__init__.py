@@ -24,7 +24,7 @@ class OptimizerChoice(Plugin):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay on matrices; norms, biases and other vectors are never decayed."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Learning rate of a layer as a share of that of the layer above; 1: all alike (Howard & Ruder 2018, arXiv 1801.06146)."""
+    """Learning rate of a layer as a share of that of the one above (Howard & Ruder 2018, arXiv 1801.06146)."""
 
     @abstractmethod
     def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:

@@ -1,0 +1,104 @@
+"""How many tokens go through the model at once, found by trying.
+
+It does not change what is learnt: micro-batches of any size add up to the same gradient.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tuneloop.core.errors import TrainingError
+from tuneloop.forward.batch import Row, collate
+from tuneloop.forward.objective import Objective
+from tuneloop.forward.plan import micro_batches
+
+SMALLEST = 256
+"""Tokens to begin with."""
+WORTH = 1.03
+"""A larger budget must be this much faster to be worth its memory."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One budget that was tried: tokens in the batch and its seconds forward and backward; None: out of memory."""
+
+    budget: int
+    tokens: int
+    seconds: float | None
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def find_budget(
+    objective: Objective, rows: Sequence[Row], batch_size: int, pad_id: int, may_hold: int | None = None
+) -> tuple[int, list[Trial]]:
+    """The budget with the most tokens a second, and all that were tried.
+
+    Doubles the budget, each time with the longest rows that there are (the worst case), until memory does not suffice,
+    until a whole step fits, or at `may_hold` tokens, where the caller knows that memory ends (a CPU's process is killed
+    instead of getting an error). Leaves weights, gradients and random state as they were.
+    Raises TrainingError when not even the smallest fits.
+    """
+    lengths = [len(row.ids) for row in rows]
+    longest = sorted(range(len(rows)), key=lambda row: -lengths[row])[:batch_size]
+    whole = sum(lengths[row] for row in longest)
+    device = next(objective.parameters()).device
+    trials: list[Trial] = []
+    budget = max(SMALLEST, 1 << (lengths[longest[0]] - 1).bit_length())
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        while not trials or (trials[-1].seconds and trials[-1].tokens < whole and budget <= (may_hold or budget)):
+            picked = micro_batches(lengths, longest, budget, packed=objective.packed)[0]
+            trials.append(_tried(objective, [rows[row] for row in picked], budget, pad_id, device))
+            budget *= 2
+    objective.zero_grad(set_to_none=True)
+    good = [trial for trial in trials if trial.seconds]
+    if not good:
+        raise TrainingError(
+            f"out of memory with the smallest micro-batch, {trials[0].tokens} tokens of the longest rows: lower "
+            "tune.max_length, set tune.memory.gradient_checkpointing, or take method lora or a smaller base"
+        )
+    chosen = good[0]
+    for trial in good[1:]:
+        chosen = trial if trial.rate > WORTH * chosen.rate else chosen
+    return chosen.budget, trials
+
+
+def _tried(objective: Objective, rows: Sequence[Row], budget: int, pad_id: int, device: torch.device) -> Trial:
+    batch = collate(rows, packed=objective.packed, pad_id=pad_id).to(device)
+    tokens, seconds = sum(len(row.ids) for row in rows), 0.0
+    objective.train()
+    try:
+        for _ in range(2):  # the first one also pays for allocations and lazy set-up
+            started = time.perf_counter()
+            objective.zero_grad(set_to_none=True)
+            objective(batch)[0].backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - started
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        objective.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return Trial(budget, tokens, None)
+    return Trial(budget, tokens, seconds)
+
+
+def in_words(chosen: int, trials: Sequence[Trial]) -> str:
+    """The trials in a line."""
+    tried = (f"{t.budget:,}: {f'{t.rate:,.0f} tokens/s' if t.seconds else 'out of memory'}" for t in trials)
+    return f"{chosen:,} tokens, found by trying ({'; '.join(tried)})"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory did not suffice; on CPU torch has no class of its own for that."""
+    told = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in told
