@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from tuneloop.core.plugins import did_you_mean
+from tuneloop.core.plugins import did_you_mean, listed
 from tuneloop.data.expression_values import (
     ARITHMETIC,
     COMPARISONS,
@@ -163,7 +163,7 @@ def _attribute(node: ast.Attribute) -> Code:
         if name not in value:
             known = list(cast("Mapping[str, Any]", value))
             raise LookupError(
-                f"no '{name}' in this row{did_you_mean(name, known)}; there: {', '.join(known) or 'nothing'}"
+                f"no '{name}' in this row{did_you_mean(name, known)}; there: {listed(known) or 'nothing'}"
             )
         return value[name]
 

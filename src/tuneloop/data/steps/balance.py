@@ -51,8 +51,8 @@ class Balance(SetStep):
         return self
 
     def keys(self, examples: Sequence[Example]) -> Keys:
-        """17 bytes a row: its group's digest (0 for none), whether the group is only the writing, for want of the column
-        `language`, and a digest of its content by which rows are chosen."""
+        """17 bytes a row: its group's digest (0 for none); whether that is only the writing, for want of the column
+        `language`; and a digest of its content by which rows are chosen."""
         import numpy as np
 
         names = [self._group(example) for example in examples]
