@@ -174,7 +174,7 @@ def _index(items: list[Any], key: str, setting: str) -> int:
     return int(key)
 
 
-_SHOULD = re.compile(r"^(Input|String|List|Tuple|Dictionary) should")  # pydantic's words
+_SHOULD = re.compile(r"\b(Input|String|List|Tuple|Dictionary) should")  # pydantic's words
 
 
 def load(model: type[B], source: Source, settings: Sequence[str] = ()) -> B:

@@ -142,8 +142,8 @@ def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:
     listed = f" All of them stand in {where or prepared.dropped}."
     if not reasons:
         return DataError(
-            "no row is left to train on: all went to val or test, because they are few or belong together; add rows, or "
-            "set data.split: {train: 1, val: 0, test: 0}, or give val and test files of their own"
+            "no row is left to train on: all went to val or test, because they are few or belong together; add rows, "
+            "or set data.split: {train: 1, val: 0, test: 0}, or give val and test files of their own"
         )
     why = f"{reasons.total():,} rows were dropped:{counted}\n"
     return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{listed}")
