@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
@@ -36,6 +36,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' (did you mean …?)' or ''."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names with commas; of many the first and how many more there are: a table may have 100,000 columns."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class Family(Generic[P]):

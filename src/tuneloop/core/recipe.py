@@ -5,6 +5,7 @@ Knows the mechanics only; the typed tree itself is put together in `flows/recipe
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -173,6 +174,9 @@ def _index(items: list[Any], key: str, setting: str) -> int:
     return int(key)
 
 
+_SHOULD = re.compile(r"\b(Input|String|List|Tuple|Dictionary) should")  # pydantic's words
+
+
 def load(model: type[B], source: Source, settings: Sequence[str] = ()) -> B:
     """The typed tree. Raises RecipeError with every problem at once, each with file:line and a suggestion."""
     source.settings.update(override(source.value, settings))
@@ -214,7 +218,7 @@ def _describe(key: str, siblings: list[str], problem: dict[str, Any]) -> tuple[s
         return f"unknown key '{key}'", f"{did_you_mean(key.rpartition('.')[2], siblings)}{known}"
     if kind == "missing":
         return f"'{key}' is required", ""
-    message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    message = _SHOULD.sub("must", str(problem["msg"]).removeprefix("Value error, ")).partition(" after validation")[0]
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         message = "must be a mapping" + (f" with the keys {', '.join(siblings)}" if siblings else "")
     elif kind in ("list_type", "tuple_type"):
@@ -254,6 +258,8 @@ def _locate(model: type[Branch], value: Any, loc: Loc) -> tuple[Loc, list[str]]:
 
 
 def _single(value: Any) -> tuple[str, Any] | None:
+    if isinstance(value, str):  # a plug-in named without options
+        return value, {}
     if isinstance(value, dict) and len(cast("dict[str, Any]", value)) == 1:
         return next(iter(cast("dict[str, Any]", value).items()))
     return None

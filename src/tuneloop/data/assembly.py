@@ -56,7 +56,9 @@ def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) ->
     column = {name: trays.column(name)[numbers] for name in
               ("id", "prompt_key", "parents", "label", "language", "prompt_words", "answer_words")}  # fmt: skip
     words = column.pop("prompt_words") + column.pop("answer_words")
-    columns = Columns(group=group[numbers], clusters=clusters, words=words, **column)
+    sources = {id(tray.source): number for number, tray in enumerate(trays)}
+    source = np.repeat([sources[id(tray.source)] for tray in trays], np.diff(trays.starts))
+    columns = Columns(group=group[numbers], source=source[numbers], clusters=clusters, words=words, **column)
     return numbers, divide(columns, config.split, [name for name in refined if name != "sources"])
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from tuneloop.core.plugins import did_you_mean
+from tuneloop.core.plugins import did_you_mean, listed
 from tuneloop.data.expression_values import (
     ARITHMETIC,
     COMPARISONS,
@@ -25,6 +26,7 @@ from tuneloop.data.expression_values import (
     kind,
 )
 
+_HALF = re.compile("[\ud800-\udfff]")
 Env = dict[str, Any]
 Code = Callable[[Env], Any]
 
@@ -45,6 +47,10 @@ def _constant(node: ast.Constant) -> Code:
     value = node.value
     if not isinstance(value, (str, int, float, bool, type(None))):
         raise _refused(node, f"{type(value).__name__} is not allowed here")
+    if isinstance(value, (int, float)):
+        bounded(value)
+    elif isinstance(value, str) and _HALF.search(value):
+        raise ExpressionError(f"{value!r} has half a character (a surrogate), which no file can hold")
     return lambda env: value
 
 
@@ -157,7 +163,7 @@ def _attribute(node: ast.Attribute) -> Code:
         if name not in value:
             known = list(cast("Mapping[str, Any]", value))
             raise LookupError(
-                f"no '{name}' in this row{did_you_mean(name, known)}; there: {', '.join(known) or 'nothing'}"
+                f"no '{name}' in this row{did_you_mean(name, known)}; there: {listed(known) or 'nothing'}"
             )
         return value[name]
 
@@ -198,6 +204,8 @@ def _method(node: ast.Call, func: ast.Attribute, arguments: Sequence[Code]) -> C
         text = as_text(value, f".{name}")
         if name == "replace":
             check_replacement(text, given)
+        elif name in ("startswith", "endswith"):  # Python wants a tuple of beginnings; lists are all there is here
+            given = [tuple(part) if isinstance(part, list) else part for part in given]
         return getattr(text, name)(*given)
 
     return evaluate

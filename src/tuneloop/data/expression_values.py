@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -75,9 +76,11 @@ def as_number(value: Any) -> int | float:
 
 
 def bounded(value: int | float) -> int | float:
-    """The number itself. Raises ValueError beyond 64 bits."""
+    """The number itself. Raises ValueError beyond 64 bits, and for infinity and NaN, which JSON does not have."""
     if isinstance(value, int) and abs(value) >= LARGEST:
         raise ValueError("a number beyond 64 bits")
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no number to go on with")
     return value
 
 
@@ -90,10 +93,14 @@ def as_text(value: Any, where: str) -> str:
 
 def read_number(value: Any) -> int | float:
     """The number that a text states. Raises ValueError where it states none."""
-    if isinstance(value, str):
-        text = value.strip()
-        return bounded(int(text)) if text.lstrip("+-").isdecimal() and len(text) < 30 else float(text)
-    return as_number(value)
+    if not isinstance(value, str):
+        return as_number(value)
+    text = value.strip()
+    try:
+        read = int(text) if text.lstrip("+-").isdecimal() and len(text) < 30 else float(text)
+    except ValueError:
+        raise ValueError(f"the text {text[:40]!r} is no number") from None
+    return bounded(read)
 
 
 def show(value: Any) -> str:
@@ -105,7 +112,8 @@ def show(value: Any) -> str:
 
 def kind(value: Any) -> str:
     """What a value is called in errors."""
-    names = {"str": "a text", "NoneType": "null", "dict": "a mapping", "list": "a list", "bool": "true or false"}
+    names = {"str": "a text", "NoneType": "null", "dict": "a mapping", "list": "a list", "bool": "true or false",
+             "int": "a number", "float": "a number"}  # fmt: skip
     return names.get(type(value).__name__, f"a {type(value).__name__}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneloop.core.conversation import JsonObject
 from tuneloop.core.errors import DataError
-from tuneloop.core.plugins import did_you_mean
+from tuneloop.core.plugins import did_you_mean, listed
 from tuneloop.data.formats import RowError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Layout:
         if missing:
             known = list(dict.fromkeys(key for record in head for key in record))
             hint = did_you_mean(missing[0], known)
-            raise DataError(f"{source} has no column '{missing[0]}'{hint}; its columns: {', '.join(known)}")
+            raise DataError(f"{source} has no column '{missing[0]}'{hint}; its columns: {listed(known)}")
 
     def apply(self, record: JsonObject) -> tuple[JsonObject, JsonObject]:
         """(the record for the format, columns that are meta at once). Raises RowError when a template fails."""

@@ -126,16 +126,26 @@ def say(prepared: Prepared) -> None:
     lost = f"{rows['in'] - rows['kept']:,} dropped{f' ({dropped})' if dropped else ''}"
     console.say(Text(f"{rows['in']:,} rows in = {rows['kept']:,} kept ({divided}) + {lost}"))
     for found in prepared.card["findings"]:
-        if found["level"] != "INFO" or found["code"] in ("decided", "not_all_used"):
+        if is_said(found):
             console.say(Text(f"{found['level']} {found['code']}: {found['message']}"))
+
+
+def is_said(found: JsonObject) -> bool:
+    """Whether `say` tells a finding; the others stand in the card."""
+    return found["level"] != "INFO" or found["code"] in ("decided", "not_all_used")
 
 
 def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:
     """The error for an empty training set, with the reasons counted; `where` the dropped rows can be looked at."""
     reasons = Counter(f"{drop['step']}: {drop['reason']}" for drop in jsonl.read_lines(prepared.dropped))
     counted = "".join(f"\n  {count:,} × {reason}" for reason, count in reasons.most_common(5))
-    listed = f" All of them stand in {where or prepared.dropped}." if reasons else ""
-    why = f"{reasons.total():,} rows were dropped:{counted}\n" if reasons else "all rows went to val or test. "
+    listed = f" All of them stand in {where or prepared.dropped}."
+    if not reasons:
+        return DataError(
+            "no row is left to train on: all went to val or test, because they are few or belong together; add rows, "
+            "or set data.split: {train: 1, val: 0, test: 0}, or give val and test files of their own"
+        )
+    why = f"{reasons.total():,} rows were dropped:{counted}\n"
     return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{listed}")
 
 

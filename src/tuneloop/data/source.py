@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tuneloop.core.conversation import Drop, Example, JsonObject, Origin
 from tuneloop.core.errors import DataError
+from tuneloop.core.plugins import listed
 from tuneloop.data.config import SourceConfig
 from tuneloop.data.formats import FORMATS, Format, RowError
 from tuneloop.data.formats.auto import Auto
@@ -48,10 +49,10 @@ class Recognition:
         lines = [f"{self.source}: {self.rows:,} rows, format {self.format} ({sure}), {self.encoding or 'binary'}"]
         lines += [f"  {note}" for note in self.notes]
         if self.used:
-            lines.append(f"  columns used: {', '.join(self.used)}")
+            lines.append(f"  columns used: {listed(self.used)}")
         unread = [name for name in self.meta if name not in self.used]
         if unread:
-            lines.append(f"  not read, kept as meta: {', '.join(unread)}")
+            lines.append(f"  not read, kept as meta: {listed(unread)}")
         for message in self.example.messages if self.example else ():
             shown = " ".join([message.content, *(f"→ {call.name}(…)" for call in message.tool_calls)])
             mark = "*" if message.weight > 0 else " "

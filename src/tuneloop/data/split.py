@@ -3,8 +3,9 @@
 Rows that belong together are one unit: near-duplicates, equal prompts, children and the rows they were made from. A
 unit's place is u = the prompt hash of its first row / 2^64, uniform in [0, 1): test where u < test share, val where
 u < test + val share, else train. So nothing straddles, and a place does not depend on the seed nor on other rows.
-A stratum (label × language × length) that chance left far from its shares is corrected by moving its units next to the
-border, which only small ones ever need.
+Chance would leave a stratum (source × label × language × length) of a few dozen units far from its shares. So its units
+are gone through in their order, and one goes elsewhere than u says where val or test would have less than half or more
+than twice its share so far. What comes later moves nothing: rows appended to any source leave the others in place.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ def near() -> dict[str, SetStep]:
 class Columns:
     """What the split reads of N rows, in the order of the sources; then those of own val files, then of own test files.
 
-    `group` [N]: 0 for sources, 1 and 2 for own val and test files. `clusters`, each [N]: equal for near-duplicates.
+    `group` [N]: 0 for sources, 1 and 2 for own val and test files. `source` [N]: a number for each source.
+    `clusters`, each [N]: equal for near-duplicates.
     `parents`: the ids that a row was made from, separated by spaces.
     """
 
     group: np.ndarray
+    source: np.ndarray
     id: np.ndarray
     prompt_key: np.ndarray
     clusters: Sequence[np.ndarray]
@@ -125,32 +128,37 @@ def _same(key: np.ndarray) -> Iterator[tuple[int, int]]:
 def _places(rows: Columns, heads: np.ndarray, test: float, val: float) -> np.ndarray:
     u = rows.prompt_key[heads].astype(np.float64) / 2**64
     fate = np.where(u < test, TEST, np.where(u < test + val, VAL, TRAIN)).astype(np.int8)
-    for stratum in _strata(rows, heads):
-        order = stratum[np.argsort(u[stratum], kind="stable")]
-        _correct(fate, order, TEST, test * len(order))
-        _correct(fate, order[fate[order] != TEST], VAL, val * len(order))
+    for stratum in _strata(rows, heads) if test or val else ():
+        rank = np.arange(1, len(stratum) + 1)
+        tested = _taken(fate[stratum] == TEST, rank, test, 0)
+        rest = stratum[~tested]  # test is chosen first and alone, so that it does not depend on val
+        watched = _taken(fate[rest] == VAL, rank[~tested], val, 1)
+        fate[stratum] = TRAIN
+        fate[stratum[tested]], fate[rest[watched]] = TEST, VAL
     return fate
 
 
 def _strata(rows: Columns, heads: np.ndarray) -> list[np.ndarray]:
-    """Positions in `heads` by label × language × length."""
+    """Positions in `heads` by source × label × language × length, each in the order of the rows."""
     length = np.searchsorted(LENGTHS, rows.words[heads])
     codes = np.zeros(len(heads), np.int64)
-    for column in (rows.label[heads].astype(str), rows.language[heads], length):
+    for column in (rows.source[heads], rows.label[heads].astype(str), rows.language[heads], length):
         codes = codes * (len(heads) + 1) + np.unique(column, return_inverse=True)[1]
         codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
 
 
-def _correct(fate: np.ndarray, order: np.ndarray, split: int, wanted: float) -> None:
-    """Brings a stratum's units in `split` to between half and twice as many as wanted; `order` is by u."""
-    there = int(np.count_nonzero(fate[order] == split))
-    low, high = math.floor(wanted + 0.5) // 2 or int(wanted >= 1), math.ceil(2 * wanted)
-    if there < low:
-        fate[order[fate[order] == TRAIN][: low - there]] = split
-    elif there > high:
-        fate[order[fate[order] == split][high:]] = TRAIN
+def _taken(drawn: np.ndarray, rank: np.ndarray, share: float, ahead: int) -> np.ndarray:
+    """Which of a stratum's units a split takes: those drawn, as long as it has at least half and at most twice its
+    share of the units up to each. `ahead`: by how many units it is early, because the last one may be taken already."""
+    there, taken = 0, list[bool]()
+    for wants, number in zip(drawn.tolist(), rank.tolist(), strict=True):
+        wanted = share * (number + ahead)
+        least = math.floor(wanted + 0.5) // 2 or int(wanted >= 1)
+        taken.append(there < least or (wants and there < math.ceil(2 * share * number)))
+        there += taken[-1]
+    return np.array(taken, bool)
 
 
 def _straddling(rows: Columns, unit: np.ndarray) -> Iterator[tuple[int, tuple[int, str]]]:

@@ -91,7 +91,10 @@ def _refuse_errors(recipe: Recipe, prepared: Run) -> None:
     waived = recipe.data.waive
     open_ones = [found for found in errors if found["code"] not in waived]
     if open_ones:
-        listed = "".join(f"\n  {found['code']}: {found['message']}" for found in open_ones)
+        listed = "".join(
+            f"\n  {found['code']}: {'; '.join(filter(None, [found['message'], found.get('next')]))}"
+            for found in open_ones
+        )
         raise DataError(
             f"the data has {len(open_ones)} error(s) that would spoil the training:{listed}\n"
             f"Look at {prepared.out / 'card.html'} and mend the data or its steps; or, where it is meant to be so, "
@@ -99,6 +102,8 @@ def _refuse_errors(recipe: Recipe, prepared: Run) -> None:
         )
     for found in errors:
         console.decided("waived", f"{found['code']} ({found['message']}): {waived[found['code']]}")
+    for code in sorted(waived.keys() - {found["code"] for found in errors}):
+        console.decided("waive", f"{code}: the data has no ERROR of this name, so nothing is waived")
 
 
 def finished_tuning(job: Job, prepared: Run) -> Run:

@@ -37,6 +37,8 @@ def list_family(name: str) -> dict[str, Any]:
         console.say(Text(title, "bold"))
         for plugin in plugins:
             console.say(Text.assemble("  ", (f"{plugin['name']:<20}", "cyan"), plugin["about"]))
+            if name and plugin["more"]:
+                console.say(Text(f"      {plugin['more']}"))
             for option in plugin["options"] if name else []:
                 about = f"      {option['name']:<20}{' '.join(option['about'].split())} "
                 given = "required" if option["required"] else f"default: {json.dumps(option['default'])}"
@@ -62,4 +64,5 @@ def _describe(family: Family[Any], name: str) -> dict[str, Any]:
         }
         for key, field in plugin.model_fields.items()
     ]
-    return {"name": name, "about": (plugin.__doc__ or "").strip().splitlines()[0], "options": options}
+    about, *more = (" ".join(part.split()) for part in (plugin.__doc__ or "").strip().split("\n\n"))
+    return {"name": name, "about": about, "more": " ".join(more), "options": options}

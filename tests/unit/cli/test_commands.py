@@ -156,8 +156,11 @@ def test_errors_of_the_data_stop_training_unless_waived_with_a_reason(tmp_path: 
     said = refused(*leaky)
     assert "bank_card" in said and "data: {waive: {pii: <why>}}" in said
     assert [run.stage for run in all_runs(tmp_path)] == ["prepare"], "no run was begun"
-    waived = ok(*leaky, "--json", "--set", "data.waive.pii=the numbers are made up")
+    assert "add the step pii" in said, "what to do next stands beside it"
+    also = ("--set", "data.waive.leak=misspelt")
+    waived = ok(*leaky, "--json", "--set", "data.waive.pii=the numbers are made up", *also)
     assert "the numbers are made up" in waived.err
+    assert "leak: the data has no ERROR of this name" in " ".join(waived.err.split())
     assert "the numbers are made up" in (Path(waived.json["run"]) / "recipe.yaml").read_text("utf-8")
 
 

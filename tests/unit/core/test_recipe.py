@@ -66,6 +66,8 @@ steps:
   - lenght
   - length: {min_words: -1}
   - {exact_duplicates: {of: 3}}
+  - contamination
+  - contamination: {against: []}
 schedule: {cosine: {warmpu: 3}}
 length: long
 """)
@@ -79,8 +81,10 @@ length: long
         f"r.yaml:8: steps.0: no 'lenght' among the steps (did you mean 'length'?); known: {', '.join(STEPS.names())}",
         "r.yaml:9: steps.1.length.min_words: must be greater than or equal to 0, given: -1",
         "r.yaml:10: unknown key 'steps.2.exact_duplicates.of'; it has no options",
-        "r.yaml:11: unknown key 'schedule.cosine.warmpu' (did you mean 'warmup'?); known here: warmup, floor",
-        "r.yaml:12: length: must be a valid integer, unable to parse string as an integer; or must be 'auto', "
+        "r.yaml:11: 'steps.3.contamination.against' is required",
+        "r.yaml:12: steps.4.contamination.against: must have at least 1 item",
+        "r.yaml:13: unknown key 'schedule.cosine.warmpu' (did you mean 'warmup'?); known here: warmup, floor",
+        "r.yaml:14: length: must be a valid integer, unable to parse string as an integer; or must be 'auto', "
         "given: 'long'",
     ]
 

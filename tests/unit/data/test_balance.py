@@ -77,7 +77,9 @@ def test_language_is_the_column_or_the_writing() -> None:
             enumerate(texts)]  # fmt: skip
     assert len(decide(Balance(by="language", to=1), rows).rejected) == 1
     rows[2] = Example(rows[2].messages, rows[2].origin, meta={"language": "de"})
-    assert not decide(Balance(by="language", to=1), rows).rejected
+    verdict = decide(Balance(by="language", to=1), rows)
+    assert not verdict.rejected, "rows whose language the step `language` did not find are no group beside languages"
+    assert verdict.findings[-1]["code"] == "without_language"
 
 
 def test_length_counts_chinese_by_character() -> None:

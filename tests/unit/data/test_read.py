@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from reading_cases import FIELD, SIZE, check_pieces
 
 from tuneloop.core.errors import DataError
+from tuneloop.data.config import SourceConfig
 from tuneloop.data.read import Raw, existing, input_files, open_source
+from tuneloop.data.source import recognise
 
 Write = Callable[..., str]
 Record = dict[str, Any]
@@ -369,3 +371,12 @@ def test_large_files_take_little_memory(tmp_path: Path, name: str, megabytes: in
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 30_000, "kilobytes"
+
+
+def test_a_hundred_thousand_columns_are_read_and_not_all_listed(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(100_000)]
+    text = f"prompt,response,{','.join(names)}\n" + f"q,a,{','.join('1' * len(names))}\n" * 2
+    (tmp_path / "wide.csv").write_text(text)
+    found = recognise(SourceConfig(path=str(tmp_path / "wide.csv")), 0).recognition
+    assert len(found.meta) == 100_000
+    assert "c0, c1," in str(found) and "c19 and 99,980 more" in str(found) and len(str(found)) < 1000

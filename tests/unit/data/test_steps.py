@@ -76,3 +76,17 @@ def test_length_without_the_tokenizer_that_it_needs(tmp_path: Path) -> None:
 def test_length_limits_in_the_wrong_order(unit: str) -> None:
     with pytest.raises(ValidationError, match="no row could pass"):
         STEPS.make({"length": {f"min_{unit}": 5, f"max_{unit}": 4}})
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"length": {"min_words": 0}},
+        {"noise": dict.fromkeys(("empty", "refusals", "disclaimers", "boilerplate", "cut_off"), False)
+                  | {"max_repetition": 1}},
+        {"repair": dict.fromkeys(("mojibake", "control", "html", "invisible", "whitespace"), False) | {"lost": "keep"}},
+    ],
+)  # fmt: skip
+def test_a_step_that_would_do_nothing_is_refused(step: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="leave the step out"):
+        STEPS.make(step)

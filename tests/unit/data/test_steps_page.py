@@ -19,7 +19,7 @@ BLOCKS = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```", PAGE, flags=re.DOTALL | re
 
 
 def test_the_table_has_every_step_with_its_options() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", PAGE.split("# Steps that compare")[0], flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", PAGE.split("# Steps that look")[0], flags=re.MULTILINE)
     listed = {name: set(re.findall(r"`(\w+)`", options)) for name, options in rows}
     assert listed == {name: set(STEPS.load(name).model_fields) for name in STEPS.names()}
 

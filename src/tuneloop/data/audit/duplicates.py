@@ -92,7 +92,10 @@ def _about_near(near: JsonObject) -> list[JsonObject]:
                 f"{split} prompts have a near-duplicate in train"
             )
             level = "ERROR" if part["leaked"] > NEAR_ERROR * part["rows"] else "WARN"
-            advice = "keep split.together at near; take such rows out of train where val or test are files of their own"
+            advice = (
+                "add the step near_duplicates (the split alone holds short prompts together only where they are equal) "
+                "and keep split.together at near; take such rows out of val or test where these are own files"
+            )
             examples = [place for one in near["examples"] if one["split"] == split for place in one["places"]]
             code = f"near_leak_{split}"
             found.append(finding(level, code, part["leaked"], text, next=advice, examples=examples))

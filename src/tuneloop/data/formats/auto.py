@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tuneloop.core.conversation import JsonObject
 from tuneloop.core.errors import DataError
+from tuneloop.core.plugins import listed
 from tuneloop.data.formats import FORMATS, Format, Parts, RowError
 from tuneloop.data.turns import dump_text
 
@@ -40,7 +41,7 @@ class Auto(Format):
         else:
             what, advice = "has a format that is not known", ""
         raise DataError(
-            f"{source} {what}. Its columns: {', '.join(columns)}. Say in the recipe how to read it: {advice}`format: "
+            f"{source} {what}. Its columns: {listed(columns)}. Say in the recipe how to read it: {advice}`format: "
             f"table` with `columns: {{prompt: <column>, response: <column>}}`, or a `template:` such as "
             f'{{prompt: "{{{{ {columns[0]} }}}}", response: "{{{{ {columns[-1]} }}}}"}}. First row: {_short(sample[0])}'
         )

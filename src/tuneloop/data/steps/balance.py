@@ -31,7 +31,8 @@ class Balance(SetStep):
 
     by: Literal["label", "language", "length"] = "label"
     """label: the column `label`, two-level labels as a whole; rows without one stay as they are. language: the column
-    `language` if there is one, else the writing (zh, ja, ko, latin, other). length: short, medium or long."""
+    `language`, and rows without one stay as they are; where no row has it, the writing (zh, ja, ko, latin, other).
+    length: short, medium or long."""
     method: Literal["cap", "oversample", "both"] = "cap"
     """cap: larger groups lose rows; oversample: rows of smaller groups come several times; both: all groups change."""
     to: Literal["smallest", "median", "largest"] | PositiveInt = "median"
@@ -50,12 +51,14 @@ class Balance(SetStep):
         return self
 
     def keys(self, examples: Sequence[Example]) -> Keys:
-        """16 bytes a row: its group's digest (0 for none) and a digest of its content by which rows are chosen."""
+        """17 bytes a row: its group's digest (0 for none); whether that is only the writing, for want of the column
+        `language`; and a digest of its content by which rows are chosen."""
         import numpy as np
 
         names = [self._group(example) for example in examples]
         return {
             "group": np.array([hash_of(name) if name else 0 for name in names], np.uint64),
+            "written": np.array([self.by == "language" and not _language(example) for example in examples], bool),
             "lot": np.array([hash_of(f"balance {example.id}") for example in examples], np.uint64),
         }
 
@@ -64,15 +67,19 @@ class Balance(SetStep):
 
         if not len(rows):
             return Verdict()
-        values, sizes = np.unique(rows.keys["group"], return_counts=True)
+        groups, written = rows.keys["group"], rows.keys["written"]
+        if not written.all():  # a few rows in which the step `language` found none are no group beside languages
+            groups = np.where(written, np.uint64(0), groups)
+        values, sizes = np.unique(groups, return_counts=True)
         sizes = {int(value): int(size) for value, size in zip(values, sizes, strict=True) if value}
         if len(sizes) < (1 if isinstance(self.to, int) else 2):
             told = f"nothing to balance: the rows have {len(sizes) or 'no'} {self.by}{'' if len(sizes) == 1 else 's'}"
-            return Verdict(findings=[finding("WARN", "not_balanced", len(rows), told)])
+            advice = "leave the step out" + (", or name a `label` in the source's columns" * (self.by == "label"))
+            return Verdict(findings=[finding("WARN", "not_balanced", len(rows), told, next=advice)])
         size = self._size(sizes)
         rejected, repeats, told = dict[int, Rejection](), dict[int, int](), list[JsonObject]()
         for value, count in sizes.items():
-            members = np.flatnonzero(rows.keys["group"] == value)
+            members = np.flatnonzero(groups == value)
             members = members[np.lexsort((members, rows.keys["lot"][members]))]
             name = self._group(rows.read([int(members.min())])[0])
             after = count
@@ -85,14 +92,14 @@ class Balance(SetStep):
                 after = min(size, count * self.max_repeats)
                 repeats |= _repeats(members, after)
             told.append({"group": name, "before": count, "after": after, "largest_repeat": -(-after // count)})
-        return Verdict(rejected, repeats=repeats, findings=self._findings(told, size, rows))
+        return Verdict(rejected, repeats=repeats, findings=self._findings(told, size, int((groups == 0).sum())))
 
     def _group(self, example: Example) -> str:
         if self.by == "label":
             return str(example.meta.get("label") or "")
         texts = [spoken(message) for message in example.messages if message.role != "system"]
         if self.by == "language":
-            return str(example.meta.get("language") or script_of("\n".join(texts)))
+            return _language(example) or script_of("\n".join(texts))
         words = sum(map(count_words, texts))
         return LENGTHS[sum(words > limit for limit in self.lengths)]
 
@@ -102,7 +109,7 @@ class Balance(SetStep):
         choose = {"smallest": min, "largest": max, "median": statistics.median_low}[self.to]
         return int(choose(sizes.values()))
 
-    def _findings(self, told: list[JsonObject], size: int, rows: Rows) -> list[JsonObject]:
+    def _findings(self, told: list[JsonObject], size: int, without: int) -> list[JsonObject]:
         told.sort(key=lambda group: (-group["before"], group["group"]))
         shown = ", ".join(f"{one['group']} {one['before']:,} → {one['after']:,}" for one in told[:8])
         more = f" and {len(told) - 8} more" if len(told) > 8 else ""
@@ -110,12 +117,17 @@ class Balance(SetStep):
         short = [one for one in told if one["after"] < size and self.method != "cap"]
         if short:
             names = ", ".join(str(one["group"]) for one in short[:8])
-            message = f"{self.max_repeats} repeats a row do not bring {names} to {size:,} rows; more data is needed"
-            out.append(finding("WARN", "too_few_to_balance", len(short), message))
-        without = int((rows.keys["group"] == 0).sum())
+            message = f"{self.max_repeats} repeats a row do not bring {names} to {size:,} rows"
+            advice = "gather more rows of these, or set `to` lower"
+            out.append(finding("WARN", "too_few_to_balance", len(short), message, next=advice))
         if without:
-            out.append(finding("INFO", "without_label", without, f"{without:,} rows without a label stay as they are"))
+            message = f"{without:,} rows without a {self.by} stay as they are"
+            out.append(finding("INFO", f"without_{self.by}", without, message))
         return out
+
+
+def _language(example: Example) -> str:
+    return str(example.meta.get("language") or "")
 
 
 def _repeats(members: np.ndarray, total: int) -> dict[int, int]:

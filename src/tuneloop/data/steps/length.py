@@ -43,7 +43,7 @@ class Length(RowStep):
     max_tokens: PositiveInt | None = None
     """Most tokens of `tokenizer`."""
     tokenizer: InputPath | None = None
-    """Folder of the model, with its tokenizer.json; needed to count tokens."""
+    """Folder of the model, with its tokenizer.json (`tuneloop bases` names it); needed to count tokens."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Length:
@@ -56,6 +56,8 @@ class Length(RowStep):
             raise ValueError("min_tokens and max_tokens need `tokenizer`, the folder of the model that counts them")
         if self.tokenizer is not None and not counts_tokens:
             raise ValueError("`tokenizer` is only used with min_tokens or max_tokens")
+        if not any(getattr(self, f"min_{unit}") or getattr(self, f"max_{unit}") for unit in UNITS):
+            raise ValueError("no limit is set, so no row could leave; set one, or leave the step out")
         return self
 
     def files(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.repetition import may_repeat, repetition
@@ -96,6 +96,13 @@ class Noise(RowStep):
     """Drop long answers that end in a comma or in the middle of a sentence or code block."""
     max_repetition: float = Field(default=0.5, ge=0, le=1)
     """Largest share of an answer that repeats earlier words of it; natural texts have under 0.25. 1: do not look."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Noise:
+        checks = (self.empty, self.refusals, self.disclaimers, self.boilerplate, self.cut_off, self.max_repetition < 1)
+        if not any(checks):
+            raise ValueError("every check is off; leave the step out")
+        return self
 
     def look(self, example: Example) -> Example | Rejection:
         for number, message in enumerate(example.messages):

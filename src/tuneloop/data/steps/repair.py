@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from pydantic import model_validator
+
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.markup import has_markup, on_purpose, strip_markup
@@ -124,6 +126,12 @@ class Repair(RowStep):
     """Write every line end as a line feed, and fixed and typographic spaces as spaces where typography allows."""
     lost: Literal["drop", "keep"] = "drop"
     """Whether to drop rows whose answer has characters that are lost for good (U+FFFD, 锟斤拷); it would teach them."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Repair:
+        if not self._kinds and self.lost == "keep":
+            raise ValueError("every repair is off; leave the step out")
+        return self
 
     def look(self, example: Example) -> Example | Rejection:
         for message in example.messages:
