@@ -167,7 +167,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
         run=run,
         scorer=contestants.scorer(recipe.evaluate),
         mix=mixing.read(prepared.out),
-        tracking=Tracking(recipe.track.to, recipe.track.project or recipe.name, loading.dump(recipe)),
+        tracking=Tracking(recipe.track.to, recipe.track.project or recipe.name, recipe.model_dump(mode="json")),
     )
 
 

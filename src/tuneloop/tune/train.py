@@ -48,6 +48,8 @@ from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 from tuneloop.tune.speed import Speedometer
 
+SUMMARY = "summary.json"
+"""What was trained, for tables of several runs."""
 Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
 """Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
 
@@ -131,6 +133,11 @@ def tune(
         trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
         _export(trained, renderer, base, folder, config, seed)
         _check_export(job, base, folder, dtype, trained_loss)
+        jsonl.write(run.out / SUMMARY, {
+            "version": 1, "method": METHODS.name_of(config.method), "parameters": memory.parameters,
+            "trained": memory.trainable, "dtype": str(dtype).removeprefix("torch."), "steps": progress.step,
+            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        })  # fmt: skip
     return Tuned(folder, config.method.adapter, progress)
 
 
