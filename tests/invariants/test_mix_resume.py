@@ -60,7 +60,9 @@ def interrupted(step: Callable[..., None], at: int) -> Callable[..., None]:
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics.read(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k not in metrics.MEASURED} for row in metrics.read(folder / "metrics.jsonl")
+    ]
 
 
 @pytest.mark.parametrize("at", [4, 5])

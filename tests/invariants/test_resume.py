@@ -28,7 +28,9 @@ STEPS = 9
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics.read(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k not in metrics.MEASURED} for row in metrics.read(folder / "metrics.jsonl")
+    ]
 
 
 def job(model: Any, folder: Path, method: Any, optimizer: str) -> Job:

@@ -16,7 +16,7 @@ from tuneloop.cli.options import Group
 from tuneloop.core.errors import TuneloopError
 
 COMMANDS = {
-    "The job": ("run", "check", "preview", "audit", "demo"),
+    "The job": ("run", "check", "preview", "audit", "sweep", "demo"),
     "Its stages": ("prepare", "tune", "pretrain", "evaluate", "merge"),
     "What came of it": ("chat", "report", "runs"),
     "Reference": ("bases", "list", "schema"),

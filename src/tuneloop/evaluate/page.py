@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop.core import digest
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
-from tuneloop.pages import drawing
+from tuneloop.pages import drawing, training
 from tuneloop.pages.numbers import percent, probability
 from tuneloop.pages.page import render
 
 Json = dict[str, Any]
 SAMPLES = 10
 LISTED = 40  # lost or won facts shown on the page; all stand in report.json
-VALIDATION = re.compile(r"(val|validation|eval)[_/.]?loss")
 
 
 def to_html(report: Report, context: Context) -> str:
@@ -36,7 +34,7 @@ def to_html(report: Report, context: Context) -> str:
         notes=notes(value),
         slices={key: _slice(rows, value) for key, rows in value["slices"].items()},
         forgetting=_forgetting(value),
-        charts=_charts(context.curves),
+        charts=training.charts(context.curves),
         primary=primary,
         samples=[_sample(line, primary, value) for line in pick_samples(report.samples, primary)],
         card=_card(context.card),
@@ -106,36 +104,6 @@ def _forgetting(report: Json) -> Json | None:
         if name in value
     ]
     return {"tables": tables, "lists": lists, "signature": value["signature"], "probes": value["probes"]}
-
-
-# -- curves -----------------------------------------------------------------------------------------------------------
-def _charts(rows: Sequence[Json]) -> list[Json]:
-    """Loss (train and validation) and learning rate over steps, as far as they were recorded."""
-    train = _line(rows, "loss")
-    validation = [(row["step"], v) for row in rows for k, v in row.items() if VALIDATION.fullmatch(k) and _finite(v)]
-    rate = _line(rows, "learning_rate")
-    found: list[Json] = []
-    if train or validation:
-        thin = drawing.thinned(train)
-        lines = [
-            ("every step", "raw", thin),
-            ("train", "train", drawing.smoothed(thin)),
-            ("validation", "val", validation),
-        ]
-        lines = [line for line in lines if line[2]]
-        found.append({"title": "Loss", "legend": lines, "svg": drawing.curves(lines, log=True)})
-    if rate:
-        lines = [("learning rate", "rate", drawing.thinned(rate))]
-        found.append({"title": "Learning rate", "legend": [], "svg": drawing.curves(lines)})
-    return found
-
-
-def _line(rows: Sequence[Json], key: str) -> list[drawing.Point]:
-    return [(row["step"], row[key]) for row in rows if "step" in row and _finite(row.get(key))]
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------

@@ -159,8 +159,10 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
 def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
     from tuneloop.data.prepare import load_examples
     from tuneloop.forward import mixing
+    from tuneloop.track.metrics import Tracking
     from tuneloop.tune.train import tune as stage
 
+    recipe.track.check()
     stage(
         recipe.tune,
         recipe.model,
@@ -170,6 +172,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
         run=run,
         scorer=contestants.scorer(recipe.evaluate),
         mix=mixing.read(prepared.out),
+        tracking=Tracking(recipe.track.to, recipe.track.project or recipe.name, recipe.model_dump(mode="json")),
     )
 
 

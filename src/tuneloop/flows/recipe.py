@@ -12,6 +12,7 @@ from tuneloop.core.plugins import Branch
 from tuneloop.data.config import DataConfig
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.models.config import ModelConfig
+from tuneloop.track.config import TrackConfig
 from tuneloop.tune.config import TuneConfig
 
 
@@ -30,6 +31,8 @@ class Recipe(Branch):
     """How the model is tuned."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What is measured on the test rows, base and tuned side by side."""
+    track: TrackConfig = TrackConfig()
+    """Where the curves of training are shown."""
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

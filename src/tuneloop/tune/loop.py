@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,11 +26,12 @@ from tuneloop.forward.objective import Objective
 from tuneloop.forward.plan import epoch_steps, micro_batches, share_of_rank
 from tuneloop.render.rendered import Rendered
 from tuneloop.track import console
-from tuneloop.track.metrics import Metrics
+from tuneloop.track.metrics import Metrics, Tracking
 from tuneloop.tune import checkpoint
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.speed import Speedometer
 
 Validate = Callable[[], dict[str, tuple[float, bool]]]
 """Measures the model as it is: name → (value, whether lower is better)."""
@@ -53,6 +54,10 @@ class Job:
     token_budget: int
     mixture: Mixture | None = None
     """Which rows an epoch has; None: all of them once."""
+    tracking: Tracking | None = None
+    """Where the curves go beside the run folder."""
+    speedometer: Speedometer = field(default_factory=Speedometer)
+    """Tokens a second, memory, and the share of the machine's rate where that was measured."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,7 +96,7 @@ def train(job: Job) -> Progress:
     planned = -1
     stop = _Interrupt()
     with (
-        Metrics(job.folder, resume_from=progress.step) if main else nullcontext() as metrics,
+        Metrics(job.folder, progress.step, job.tracking) if main else nullcontext() as metrics,
         console.progress("tune", job.total_steps, completed=progress.step) as bar,
         stop.listening(),
     ):
@@ -101,12 +106,13 @@ def train(job: Job) -> Progress:
                 plan, planned = job.plan(epoch), epoch
             row = _step(job, plan[index], lengths, progress.step)
             progress = replace(progress, step=progress.step + 1)
+            row |= job.speedometer.read(row["seconds"], row["tokens"], row["supervised_tokens"])
             row["epoch"] = round(progress.step / job.steps_per_epoch, 4)
             if job.validate and (progress.step % job.validate_every == 0 or progress.step == job.total_steps):
                 progress = _validated(job, progress, row)
             if metrics:
                 metrics.write(row)
-                bar.advance(note=f"loss {row['loss']:.3f}")
+                bar.advance(note=_note(row))
             ending = progress.stopped or progress.step == job.total_steps
             if main and (ending or stop.asked or progress.step % job.save_every == 0):
                 checkpoint.save(job.checkpoints, progress, job.optimizer)
@@ -151,6 +157,12 @@ def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[st
         "tokens": sum(lengths[i] for i in picked),
         "supervised_tokens": sum(job.rows[i].supervised for i in picked),
     }
+
+
+def _note(row: dict[str, Any]) -> str:
+    """The bar's note; a validation's value stays until the next one."""
+    note = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tok/s"
+    return f"{note}  val {row['val_loss']:.3f}" if "val_loss" in row else note
 
 
 def _over_ranks(job: Job, loss: torch.Tensor) -> torch.Tensor:

@@ -29,13 +29,14 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
 from tuneloop.models.fit import Fit
 from tuneloop.models.load import load_model, model_from
-from tuneloop.models.precision import pick_dtype
+from tuneloop.models.precision import matmul_rate, pick_dtype
 from tuneloop.models.save import save_model
 from tuneloop.render.load import renderer_of
 from tuneloop.render.preview import preview_rows, to_rich
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
+from tuneloop.track.metrics import Tracking
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
@@ -45,7 +46,10 @@ from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
+from tuneloop.tune.speed import Speedometer
 
+SUMMARY = "summary.json"
+"""What was trained, for tables of several runs."""
 Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
 """Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
 
@@ -69,10 +73,12 @@ def tune(
     run: Run,
     scorer: Scorer | None = None,
     mix: Mix | None = None,
+    tracking: Tracking | None = None,
 ) -> Tuned:
     """Tunes a model inside `run` (held by the caller); continues from the run's last checkpoint if there is one.
 
-    `mix` says which rows an epoch is made of; without it, it is all of them once.
+    `mix` says which rows an epoch is made of; without it, it is all of them once. `tracking` says who else gets the
+    curves.
     """
     _seed_all(seed)
     accelerator = Accelerator()
@@ -96,6 +102,7 @@ def tune(
     )
     budget = _budget(config, objective, train_set.rendered, renderer.pad_id, accelerator, run, need)
     need = replace(need, tokens=max(min(budget, train_set.tokens), longest))
+    memory = need.fit()
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
     if not base.adapter:
         gradients = partial(_gradients, objective, train_set.rendered, renderer.pad_id)
@@ -113,9 +120,11 @@ def tune(
         pad_id=renderer.pad_id,
         token_budget=budget,
         mixture=mixture,
+        tracking=tracking,
+        speedometer=Speedometer(memory.flops_per_token, matmul_rate(dtype, need.device), need.device),
     )
     if accelerator.is_main_process:
-        _say_decisions(job, base, renderer, train_set, need.fit(), f"{why}; {form}", train_rows)
+        _say_decisions(job, base, renderer, train_set, memory, f"{why}; {form}", train_rows)
     with explained(need, longest):
         progress = train(job)
     accelerator.wait_for_everyone()
@@ -124,6 +133,11 @@ def tune(
         trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
         _export(trained, renderer, base, folder, config, seed)
         _check_export(job, base, folder, dtype, trained_loss)
+        jsonl.write(run.out / SUMMARY, {
+            "version": 1, "method": METHODS.name_of(config.method), "parameters": memory.parameters,
+            "trained": memory.trainable, "dtype": str(dtype).removeprefix("torch."), "steps": progress.step,
+            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        })  # fmt: skip
     return Tuned(folder, config.method.adapter, progress)
 
 

@@ -10,7 +10,7 @@ from tuneloop.pages.charts import COLOURS
 
 ROOT = Path(tuneloop.__file__).parent
 FRAME = (ROOT / "pages" / "base.html.jinja").read_text("utf-8")
-PAGES = sorted(path for path in ROOT.rglob("*.html.jinja") if path.name != "base.html.jinja")
+PAGES = sorted(path for path in ROOT.rglob("*.html.jinja") if path.name != "base.html.jinja" and path.name[0] != "_")
 
 
 def test_there_are_pages() -> None:

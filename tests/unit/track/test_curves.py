@@ -48,12 +48,3 @@ def test_a_corrupt_line_elsewhere_is_an_error_with_its_place(tmp_path: Path) -> 
     path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
     with pytest.raises(DataError, match=r"metrics\.jsonl:2: not valid JSON"):
         read(path)
-
-
-def test_the_curves_are_there_for_tensorboard(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    write(tmp_path, range(1, 4))
-    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert board.Tags()["scalars"] == ["loss"]
-    assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
