@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.annotations import (
@@ -55,6 +55,9 @@ class Answer:
 class AnnotationFormat(Format, ABC):
     """The part of an annotation tool's format that is the same for all tools."""
 
+    shown: ClassVar[Sequence[str]] = ()
+    """The field that raters see, where the tool has only one; beside it there is metadata at most."""
+
     prompt: str | list[str] = ""
     """The field that is asked, or several, joined by line breaks. Automatic: the one with a usual name (prompt,
     question, instruction + input …, else text, document …) or the only text; a conversation is read turn by turn."""
@@ -90,15 +93,15 @@ class AnnotationFormat(Format, ABC):
         return ({**record, KINDS: kinds} for record in joined)
 
     def parse(self, record: JsonObject) -> Parts:
-        joined = record if KINDS in record else next(iter(self.join([record])))
-        item = self.item(joined)
-        item = item.of_kinds(joined[KINDS] if KINDS in joined else kinds_of([item]))
+        if KINDS not in record:
+            record = next(iter(self.gather([record])))
+        item = self.item({key: value for key, value in record.items() if key != KINDS}).of_kinds(record[KINDS])
         reject_media(item.data)
         heard = voters(item.annotations, self.agree, [str(rater) for rater in self.trusted])
         if not heard and self.unannotated == "drop":
             raise RowError(item.unheard, item=item.id)
         asked = ask(
-            item.data, _names(self.prompt), self.instruction, lambda name: self._value(item, heard, name),
+            item.data, _names(self.prompt) or self.shown, self.instruction, lambda name: self._value(item, heard, name),
             needed="chat" not in item.kinds.values(),
         )  # fmt: skip
         answer = self._answer(item, heard, asked)

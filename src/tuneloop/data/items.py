@@ -22,13 +22,19 @@ class Item:
     pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     meta: JsonObject = field(default_factory=dict[str, Any])
     notes: tuple[str, ...] = ()
+    sent: bool = False
+    """Raters sent their annotations off as finished: what they left without a span has none."""
 
     def of_kinds(self, kinds: Mapping[str, Kind]) -> Item:
         """The same item with the kinds that the whole file shows: several choices at once are always a list then, and
         an empty list that does not say that there is none is no answer."""
         heard: list[Annotation] = []
+        nowhere = [question for question, kind in kinds.items() if kind in EMPTY_SAYS_NONE]
         for annotation in self.annotations:
             values: dict[str, Any] = {}
+            # an annotation without any value answers where nothing but spans could be said
+            if self.sent and not annotation.cancelled and (annotation.values or len(nowhere) == len(kinds)):
+                values = {question: [] for question in nowhere}
             for question, value in annotation.values.items():
                 kind = kinds.get(question)
                 if value != [] or kind in EMPTY_SAYS_NONE:

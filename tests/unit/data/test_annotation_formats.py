@@ -112,7 +112,10 @@ def expected(project: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
             return sorted(spans, key=lambda span: (span["start"], span["end"]))
         return given[0] if name == "rewrite" and len(given) == 1 else given
 
-    return [[{name: value(name, given) for name, given in said.items()} for said in raters] for raters in project]
+    nowhere = {"ner": []} if any("ner" in said for raters in project for said in raters) else {}
+    return [
+        [nowhere | {name: value(name, given) for name, given in said.items()} for said in raters] for raters in project
+    ]
 
 
 def said(found: Read) -> list[list[dict[str, Any]]]:
@@ -147,7 +150,7 @@ def test_json_min_and_csv_give_back_what_was_annotated(project: list[list[dict[s
     [
         (task(1, {"prompt": "q", "response": "a", "instruction": "i", "output": "o"}), "label_studio"),
         ({**MIN, "instruction": "i", "output": "o", "text": "t"}, "label_studio_min"),
-        ({**MIN, "conversations": [{"from": "human", "value": "q"}]}, None),
+        ({**MIN, "conversations": [{"from": "human", "value": "q"}]}, "label_studio_min"),
         (doc(1, "t", label=["a"], question="q"), "doccano"),
         ({"id": 1, "text": "t", "label": [[0, 1, "A"]]}, "doccano"),
         ({"id": 1, "text": "t", "label": []}, "doccano"),
