@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.annotations import (
@@ -28,9 +28,6 @@ from tuneloop.data.asked import Asked, ask, find_responses
 from tuneloop.data.formats import Format, Parts, RowError
 from tuneloop.data.items import Item, kinds_of
 from tuneloop.data.turns import dump_text, read_tools, read_turns, reject_media, rest, text_of
-
-KINDS = "__kinds__"
-"""The key under which `gather` leaves what the whole file says of the questions: {question: kind}."""
 
 
 class Source(NamedTuple):
@@ -77,25 +74,22 @@ class AnnotationFormat(Format, ABC):
     unannotated: Literal["drop", "keep"] = "drop"
     """Items that nobody annotated, or that were skipped: drop them, or keep them with the response in their data."""
 
+    _kinds: dict[str, Kind] | None = None
+
     @abstractmethod
     def item(self, record: JsonObject) -> Item:
         """What a (joined) record holds. Raises RowError."""
 
-    def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
-        """Records of the same item as one; default: each record is an item."""
-        return records
-
-    def gather(self, records: Iterable[JsonObject]) -> Iterator[JsonObject]:
-        """One record an item, each with what the whole file says of the questions: a row alone cannot tell whether a
-        short text was chosen or written, nor which questions others answered."""
-        joined = list(self.join(records))
-        kinds = kinds_of(self._items(joined))
-        return ({**record, KINDS: kinds} for record in joined)
+    def informed(self, rows: Iterable[JsonObject]) -> Self:
+        """What the questions ask for: a row alone cannot tell whether a short text was chosen or written, nor which
+        questions others answered."""
+        knowing = self.model_copy()
+        knowing._kinds = kinds_of(self._items(rows))
+        return knowing
 
     def parse(self, record: JsonObject) -> Parts:
-        if KINDS not in record:
-            record = next(iter(self.gather([record])))
-        item = self.item({key: value for key, value in record.items() if key != KINDS}).of_kinds(record[KINDS])
+        item = self.item(record)
+        item = item.of_kinds(kinds_of([item]) if self._kinds is None else self._kinds)
         reject_media(item.data)
         heard = voters(item.annotations, self.agree, [str(rater) for rater in self.trusted])
         if not heard and self.unannotated == "drop":

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneloop.core import digest
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.annotations import EMPTY_SAYS_NONE, SEVERAL, Annotation, Kind, kind_of_strings
+from tuneloop.data.annotations import EMPTY_SAYS_NONE, SEVERAL, Annotation, Kind, Strings
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def kinds_of(items: Iterable[Item]) -> dict[str, Kind]:
     """The kinds of all questions, with what no row alone shows: whether texts were chosen or written, and whether
     several choices could be made."""
     kinds: dict[str, Kind] = {}
-    strings: dict[str, list[str]] = {}
+    strings: dict[str, Strings] = {}
     several: set[str] = set()
     for item in items:
         for question, kind in item.kinds.items():
@@ -74,9 +74,11 @@ def kinds_of(items: Iterable[Item]) -> dict[str, Kind]:
             if any(isinstance(value, list) and len(value) > 1 for value in given):
                 several.add(question)
             if kind == "string":
-                texts = [text for value in given for text in (value if isinstance(value, list) else [value])]
-                strings.setdefault(question, []).extend(texts)
+                seen = strings.setdefault(question, Strings())
+                for value in given:
+                    for text in value if isinstance(value, list) else [value]:
+                        seen.add(text)
     for question, kind in kinds.items():
-        decided = kind_of_strings(question, strings[question]) if kind == "string" else kind
+        decided = strings[question].kind(question) if kind == "string" else kind
         kinds[question] = SEVERAL.get(decided, decided) if question in several else decided
     return kinds

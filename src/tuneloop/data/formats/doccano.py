@@ -28,6 +28,7 @@ class Doccano(AnnotationFormat):
     The file name of a member (`alice.jsonl` in the zip) is the rater; `all.jsonl` has none.
     """
 
+    joins: ClassVar = True
     shown: ClassVar = ("text",)
 
     task: Literal["auto", "classification", "seq2seq", "sequence_labelling"] = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
@@ -32,6 +32,8 @@ class LabelStudioMin(AnnotationFormat):
     These exports do not say which columns are the task's data and which the annotators' answers; it is worked out from
     the whole file, or given by `controls`. Ground truth and skipped tasks are not in them: the JSON export is better.
     """
+
+    joins: ClassVar = True
 
     controls: tuple[str, ...] = ()
     """The columns that annotators filled. Automatic: those after `id` in JSON_MIN; those with a control's JSON, or that
