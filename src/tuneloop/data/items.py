@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tuneloop.core import digest
+from tuneloop.core import digest, jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.annotations import EMPTY_SAYS_NONE, SEVERAL, Annotation, Kind, Strings
 
@@ -53,6 +54,11 @@ class Item:
 def item_id(value: Any, data: JsonObject) -> str:
     """The id of an item as text; of items without one, a digest of their data."""
     return digest.short(digest.of_value(data), 16) if value in (None, "") else str(value)
+
+
+def item_key(*parts: Any) -> bytes:
+    """What tells items apart while their records are joined: 16 bytes, however long their texts are."""
+    return hashlib.blake2b(jsonl.dump(parts), digest_size=16).digest()
 
 
 def learn(kinds: dict[str, Kind], question: str, kind: Kind) -> None:

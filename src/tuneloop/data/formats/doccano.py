@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.annotated import AnnotationFormat, Source
 from tuneloop.data.annotations import Agree, Annotation, Kind
 from tuneloop.data.asked import Asked, Units, cut
 from tuneloop.data.formats import RowError
-from tuneloop.data.items import Item, item_id, learn
+from tuneloop.data.items import Item, item_id, item_key, learn
 from tuneloop.data.reading import MEMBER
 
 QUESTIONS = ("label", "labels", "cats", "entities", "relations")
@@ -50,15 +49,15 @@ class Doccano(AnnotationFormat):
 
     def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
         """The records of all members by id and text: an archive may hold several projects, each with an item 1."""
-        joined: dict[Any, JsonObject] = {}
-        members: set[str] = set()
+        joined: dict[bytes, JsonObject] = {}
+        members: dict[str, str] = {}
         for record in records:
             text = record.get("text", record.get("data"))
-            key = jsonl.dump([record.get("id"), text])
-            member = PurePosixPath(str(record.get(MEMBER) or "")).stem  # a user may be called john.doe
-            members.add(member)
+            key = item_key(record.get("id"), text)
+            file = str(record.get(MEMBER) or "")
+            member = members.setdefault(file, PurePosixPath(file).stem)  # a user may be called john.doe
             said = {name: record[name] for name in QUESTIONS if record.get(name) not in (None, "")}
-            said |= {"Comments": record["Comments"]} if "Comments" in record else {}
+            said |= {"Comments": record["Comments"]} if record.get("Comments", []) != [] else {}
             if key not in joined:
                 unread = ("id", "text", MEMBER, "Comments", *QUESTIONS, *(() if "text" in record else ("data",)))
                 data = {name: value for name, value in record.items() if name not in unread}

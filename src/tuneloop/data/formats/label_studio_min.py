@@ -13,7 +13,7 @@ from tuneloop.data.annotations import Annotation, Kind
 from tuneloop.data.asked import CONVERSATIONS, TEXTS, turn_keys
 from tuneloop.data.controls import read_control
 from tuneloop.data.formats import RowError
-from tuneloop.data.items import Item, item_id, learn
+from tuneloop.data.items import Item, item_id, item_key, learn
 from tuneloop.data.reading import MEMBER
 from tuneloop.data.turns import PROMPTS, RESPONSES
 
@@ -42,12 +42,12 @@ class LabelStudioMin(AnnotationFormat):
     def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
         rows = [_from_text(record) for record in records]
         controls = list(self.controls) or _find_controls(rows)
-        joined: dict[Any, JsonObject] = {}
+        joined: dict[bytes, JsonObject] = {}
         for row in rows:
             data = _data_of(row, controls)
             # exports of several projects have the same ids; the texts tell them apart
             texts = [data[name] for name in ASKED if name in data]
-            key = jsonl.dump([row.get("id") if row.get("id") is not None else data, texts])
+            key = item_key(row.get("id") if row.get("id") is not None else data, texts)
             task = joined.setdefault(key, {"id": row.get("id"), "data": data, "controls": controls, "annotations": []})
             task["agreement"] = row.get("agreement")
             if row.get("annotation_id") is not None:  # else the task was exported without an annotation
@@ -147,11 +147,11 @@ def _after_id(rows: Sequence[JsonObject]) -> set[str]:
 
 def _varying(rows: Sequence[JsonObject]) -> set[str]:
     """Columns that differ between annotations of one task: the task's own data is the same in all of them."""
-    first: dict[Any, JsonObject] = {}
+    first: dict[bytes, JsonObject] = {}
     found: set[str] = set()
     for row in rows:
         texts = [row[name] for name in ASKED if name in row]
-        other = first.setdefault(jsonl.dump([row.get("id"), texts]), row)
+        other = first.setdefault(item_key(row.get("id"), texts), row)
         if other is not row and row.get("id") is not None:
             found.update(name for name in {*row, *other} if name not in OURS and row.get(name) != other.get(name))
     return found
