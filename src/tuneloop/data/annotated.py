@@ -88,8 +88,12 @@ class AnnotationFormat(Format, ABC):
         return knowing
 
     def parse(self, record: JsonObject) -> Parts:
-        item = self.item(record)
-        item = item.of_kinds(kinds_of([item]) if self._kinds is None else self._kinds)
+        if self._kinds is None:  # a record by itself
+            (record,) = self.join([record])
+            item = self.item(record)
+            item = item.of_kinds(kinds_of([item]))
+        else:
+            item = self.item(record).of_kinds(self._kinds)
         reject_media(item.data)
         heard = voters(item.annotations, self.agree, [str(rater) for rater in self.trusted])
         if not heard and self.unannotated == "drop":

@@ -123,6 +123,10 @@ def written(folder: Path, kind: str, rows: list[Record]) -> str:
     return str(path)
 
 
+def printable(text: str) -> str:
+    return "".join(letter for letter in f"{text}." if letter.isprintable() or letter == "\n")
+
+
 KINDS = ["jsonl", "json", "parquet", "utf-8", "utf-8-sig", "utf-16"]
 
 
@@ -142,7 +146,7 @@ def test_any_conversation_comes_back(folder: Path, name: str, kind: str, data: s
 @given(rows=st.lists(st.tuples(SPOKEN, SPOKEN, SPOKEN), min_size=1, max_size=4))
 def test_any_table_and_template_come_back(folder: Path, kind: str, rows: list[tuple[str, str, str]]) -> None:
     if kind == "xlsx":  # XML holds no control characters, and Excel no row of spaces
-        rows = [tuple("".join(c for c in f"{text}." if c.isprintable() or c == "\n") for text in row) for row in rows]
+        rows = [(printable(q), printable(more), printable(a)) for q, more, a in rows]
     path = written(folder, kind, [{"标题": q, "正 文": more, "a": a} for q, more, a in rows])
     encoding = kind if kind == "gb18030" else "auto"
     by_name = load_source(path, columns={"prompt": "标题", "response": "a", "label": "正 文"}, encoding=encoding)
