@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.annotations import (
@@ -28,9 +28,6 @@ from tuneloop.data.asked import Asked, ask, find_responses
 from tuneloop.data.formats import Format, Parts, RowError
 from tuneloop.data.items import Item, kinds_of
 from tuneloop.data.turns import dump_text, read_tools, read_turns, reject_media, rest, text_of
-
-KINDS = "__kinds__"
-"""The key under which `gather` leaves what the whole file says of the questions: {question: kind}."""
 
 
 class Source(NamedTuple):
@@ -55,6 +52,9 @@ class Answer:
 class AnnotationFormat(Format, ABC):
     """The part of an annotation tool's format that is the same for all tools."""
 
+    shown: ClassVar[Sequence[str]] = ()
+    """The field that raters see, where the tool has only one; beside it there is metadata at most."""
+
     prompt: str | list[str] = ""
     """The field that is asked, or several, joined by line breaks. Automatic: the one with a usual name (prompt,
     question, instruction + input …, else text, document …) or the only text; a conversation is read turn by turn."""
@@ -74,31 +74,32 @@ class AnnotationFormat(Format, ABC):
     unannotated: Literal["drop", "keep"] = "drop"
     """Items that nobody annotated, or that were skipped: drop them, or keep them with the response in their data."""
 
+    _kinds: dict[str, Kind] | None = None
+
     @abstractmethod
     def item(self, record: JsonObject) -> Item:
         """What a (joined) record holds. Raises RowError."""
 
-    def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
-        """Records of the same item as one; default: each record is an item."""
-        return records
-
-    def gather(self, records: Iterable[JsonObject]) -> Iterator[JsonObject]:
-        """One record an item, each with what the whole file says of the questions: a row alone cannot tell whether a
-        short text was chosen or written, nor which questions others answered."""
-        joined = list(self.join(records))
-        kinds = kinds_of(self._items(joined))
-        return ({**record, KINDS: kinds} for record in joined)
+    def informed(self, rows: Iterable[JsonObject]) -> Self:
+        """What the questions ask for: a row alone cannot tell whether a short text was chosen or written, nor which
+        questions others answered."""
+        knowing = self.model_copy()
+        knowing._kinds = kinds_of(self._items(rows))
+        return knowing
 
     def parse(self, record: JsonObject) -> Parts:
-        joined = record if KINDS in record else next(iter(self.join([record])))
-        item = self.item(joined)
-        item = item.of_kinds(joined[KINDS] if KINDS in joined else kinds_of([item]))
+        if self._kinds is None:  # a record by itself
+            (record,) = self.join([record])
+            item = self.item(record)
+            item = item.of_kinds(kinds_of([item]))
+        else:
+            item = self.item(record).of_kinds(self._kinds)
         reject_media(item.data)
         heard = voters(item.annotations, self.agree, [str(rater) for rater in self.trusted])
         if not heard and self.unannotated == "drop":
             raise RowError(item.unheard, item=item.id)
         asked = ask(
-            item.data, _names(self.prompt), self.instruction, lambda name: self._value(item, heard, name),
+            item.data, _names(self.prompt) or self.shown, self.instruction, lambda name: self._value(item, heard, name),
             needed="chat" not in item.kinds.values(),
         )  # fmt: skip
         answer = self._answer(item, heard, asked)

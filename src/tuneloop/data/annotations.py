@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -66,6 +66,36 @@ class Annotation:
         return {**out, **{key: value for key, value in more.items() if value is not None}}
 
 
+@dataclass
+class Strings:
+    """The strings that answer one question. Once it is clear that they were written, none is kept any more."""
+
+    count: int = 0
+    words: int = 0
+    written: bool = False
+    distinct: set[str] = field(default_factory=set[str])
+
+    def add(self, text: str) -> None:
+        if self.written or "\n" in text or len(text) > LONGEST_LABEL:
+            self.written = True
+            self.distinct.clear()
+            return
+        self.count += 1
+        self.words += count_words(text)
+        self.distinct.add(text)
+
+    def kind(self, question: str) -> Kind:
+        """Whether they were chosen or written, where the export does not say: by length, repetition and name."""
+        if self.written:
+            return "text"
+        judged, distinct = self.count >= JUDGED_FROM, len(self.distinct)
+        if judged and distinct <= self.count / 5:
+            return "choice"
+        if judged and distinct > self.count / 2 and self.words > LABEL_WORDS * self.count:
+            return "text"
+        return "text" if asks_for_an_answer(question) or asks_for_a_comment(question) else "choice"
+
+
 @dataclass(frozen=True)
 class Tie:
     """The raters do not settle on a value; `votes` are {"value", "raters"}."""
@@ -115,18 +145,6 @@ def settle(question: str, kind: Kind, heard: Sequence[Annotation], agree: Agree,
     if len(votes) > 1 and (agree == "unanimous" or len(votes[0]["raters"]) == len(votes[1]["raters"])):
         return Tie(votes)
     return votes[0]["value"]
-
-
-def kind_of_strings(question: str, texts: Sequence[str]) -> Kind:
-    """Whether strings were chosen or written, where the export does not say: by length, repetition and name."""
-    if any("\n" in text or len(text) > LONGEST_LABEL for text in texts):
-        return "text"
-    count, distinct = len(texts), len(set(texts))
-    if count >= JUDGED_FROM and distinct <= count / 5:
-        return "choice"
-    if count >= JUDGED_FROM and distinct > count / 2 and sum(map(count_words, texts)) > LABEL_WORDS * count:
-        return "text"
-    return "text" if asks_for_an_answer(question) or asks_for_a_comment(question) else "choice"
 
 
 @lru_cache(maxsize=1024)

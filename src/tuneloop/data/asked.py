@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
+
+import regex
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.formats import RowError
@@ -19,6 +21,9 @@ TEXTS = (
 """Usual names of a text that is annotated; a field of PROMPTS goes before them."""
 CONVERSATIONS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "对话")
 TURNS = (("role", "content"), ("from", "value"))
+Units = Literal["utf-16", "characters", "graphemes"]
+"""What a place in a text counts: UTF-16 units, as browsers do (an emoji is two); Python's characters (a flag is two);
+or what a reader sees as one (grapheme clusters)."""
 _FILE = re.compile(
     r"\S+\.(png|jpe?g|gif|bmp|webp|tiff?|wav|mp3|flac|ogg|m4a|mp4|avi|mov|webm|pdf|html?|txt)(\?\S*)?", re.IGNORECASE
 )
@@ -42,19 +47,20 @@ class Asked:
         return span["text"] if "text" in span else cut(self.document, span.get("start"), span.get("end"))
 
 
-def cut(text: str, start: Any, end: Any, units: str = "utf-16") -> str:
-    """text[start:end]. Browsers count in UTF-16 units, two for an emoji; `units: characters` counts as Python does.
-
-    Raises RowError for a place that is none in this text.
-    """
-    whole = text.encode("utf-16-le", "surrogatepass") if units == "utf-16" and not text.isascii() else None
-    length = len(text) if whole is None else len(whole) // 2
+def cut(text: str, start: Any, end: Any, units: Units = "utf-16") -> str:
+    """text[start:end] in those units. Raises RowError for a place that is none in this text."""
+    parts: Sequence[str] | bytes = text
+    size = 1
+    if units == "utf-16" and not text.isascii():
+        parts, size = text.encode("utf-16-le", "surrogatepass"), 2
+    elif units == "graphemes":
+        parts = regex.findall(r"\X", text)
+    length = len(parts) // size
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= length):
         raise RowError("a span lies outside the text", start=start, end=end, length=length)
-    if whole is None:
-        return text[start:end]
+    found = parts[size * start : size * end]
     try:
-        return whole[2 * start : 2 * end].decode("utf-16-le")
+        return found.decode("utf-16-le") if isinstance(found, bytes) else "".join(found)
     except UnicodeDecodeError as error:
         raise RowError("a span begins or ends inside a character: it counts in other units", start=start) from error
 

@@ -94,15 +94,8 @@ class Source:
 
     def _records(self, part: Sequence[Piece]) -> Iterator[tuple[int, JsonObject]]:
         records = chain.from_iterable(piece.records() for piece in part)
-        if not _gathers(self.reader):
-            chosen, first = self._chosen, part[0].first
-            for row, record in enumerate(records, first):
-                if chosen is None or row in chosen:
-                    yield row, record
-            return
-        joined = list(self.reader.gather(records))
-        chosen = _chosen(self.config, len(joined), self.seed)
-        for row, record in enumerate(joined):
+        chosen = self._chosen
+        for row, record in enumerate(self.reader.join(records), part[0].first):
             if chosen is None or row in chosen:
                 yield row, record
 
@@ -126,14 +119,14 @@ def recognise(config: SourceConfig, seed: int) -> Source:
         raise DataError(f"{config.path} holds no rows")
     reader, layout, confidence = _choose(config, raw, head)
     name = FORMATS.name_of(reader)
-    gathered = list(reader.gather(raw.records())) if _gathers(reader) else head
-    shown, example = next(_readable(reader, layout, config.path, gathered), (gathered[0], None))
-    rows = len(gathered) if _gathers(reader) else raw.rows
+    joined = list(reader.join(raw.records())) if reader.joins else []
+    reader = reader.informed(joined or raw.records())
+    shown, example = next(_readable(reader, layout, config.path, joined or head), ((joined or head)[0], None))
     found = Recognition(
-        config.label, name, confidence, raw.encoding, rows, tuple(example.meta) if example else (), layout.used,
-        raw.notes, shown, example,
+        config.label, name, confidence, raw.encoding, len(joined) or raw.rows, tuple(example.meta) if example else (),
+        layout.used, raw.notes, shown, example,
     )  # fmt: skip
-    parts = (raw.pieces,) if _gathers(reader) else tuple((piece,) for piece in raw.pieces)
+    parts = (raw.pieces,) if reader.joins else tuple((piece,) for piece in raw.pieces)
     return Source(config, name, reader, parts, found, seed)
 
 
@@ -146,10 +139,6 @@ def unanswered(example: Example) -> str | None:
         if not message.content.strip() and not message.tool_calls:
             return f"the answer is empty (message {number}, {message.role})"
     return None
-
-
-def _gathers(reader: Format) -> bool:
-    return type(reader).gather is not Format.gather
 
 
 def _choose(config: SourceConfig, raw: Raw, head: list[JsonObject]) -> tuple[Format, Layout, float | None]:

@@ -55,10 +55,12 @@ class Read:
 
 
 def read(name: str, records: Sequence[Mapping[str, Any]], **options: Any) -> Read:
-    """Records through a format as the pipeline does it: gathered, then parsed one by one."""
+    """Records through a format as the pipeline does it: joined, then parsed one by one."""
     plugin = FORMATS.make({name: options})
     out = Read([], [])
-    for record in plugin.gather([dict(record) for record in records]):
+    joined = list(plugin.join([dict(record) for record in records]))
+    plugin = plugin.informed(joined)
+    for record in joined:
         try:
             out.rows.append(plugin.parse(record))
         except RowError as error:

@@ -28,6 +28,15 @@ class Loaded:
     notes: Counter[str]
 
 
+def load_source(path: str, **options: Any) -> Loaded:
+    """All rows of the file under these options of a source."""
+    source = recognise(SourceConfig(path=path, **options), seed=1)
+    notes: Counter[str] = Counter()
+    rows = [row for part in source.parts for row in source.read(part, notes)]
+    examples = [row for row in rows if isinstance(row, Example)]
+    return Loaded(source.recognition, examples, [row for row in rows if isinstance(row, Drop)], notes)
+
+
 @pytest.fixture
 def shared() -> Path:
     if not SHARED.is_dir():
@@ -54,14 +63,7 @@ def write(tmp_path: Path) -> Callable[..., str]:
 def loaded(write: Callable[..., str]) -> Callable[..., Loaded]:
     """loaded("a.jsonl", content, **source options) -> the source's rows."""
 
-    def loader(name: str, content: list[Any] | str | bytes, **options: Any) -> Loaded:
-        source = recognise(SourceConfig(path=write(name, content), **options), seed=1)
-        notes: Counter[str] = Counter()
-        rows = [row for part in source.parts for row in source.read(part, notes)]
-        examples = [row for row in rows if isinstance(row, Example)]
-        return Loaded(source.recognition, examples, [row for row in rows if isinstance(row, Drop)], notes)
-
-    return loader
+    return lambda name, content, **options: load_source(write(name, content), **options)
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,10 @@ from tests.unit.data.annotation_exports import (
 from tuneloop.core.conversation import Example, Origin
 from tuneloop.core.errors import DataError
 from tuneloop.core.jsonl import dump
+from tuneloop.data.config import SourceConfig
 from tuneloop.data.formats import FORMATS
+from tuneloop.data.read import open_source
+from tuneloop.data.source import recognise
 
 
 @pytest.fixture
@@ -112,7 +118,10 @@ def expected(project: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
             return sorted(spans, key=lambda span: (span["start"], span["end"]))
         return given[0] if name == "rewrite" and len(given) == 1 else given
 
-    return [[{name: value(name, given) for name, given in said.items()} for said in raters] for raters in project]
+    nowhere = {"ner": []} if any("ner" in said for raters in project for said in raters) else {}
+    return [
+        [nowhere | {name: value(name, given) for name, given in said.items()} for said in raters] for raters in project
+    ]
 
 
 def said(found: Read) -> list[list[dict[str, Any]]]:
@@ -147,7 +156,7 @@ def test_json_min_and_csv_give_back_what_was_annotated(project: list[list[dict[s
     [
         (task(1, {"prompt": "q", "response": "a", "instruction": "i", "output": "o"}), "label_studio"),
         ({**MIN, "instruction": "i", "output": "o", "text": "t"}, "label_studio_min"),
-        ({**MIN, "conversations": [{"from": "human", "value": "q"}]}, None),
+        ({**MIN, "conversations": [{"from": "human", "value": "q"}]}, "label_studio_min"),
         (doc(1, "t", label=["a"], question="q"), "doccano"),
         ({"id": 1, "text": "t", "label": [[0, 1, "A"]]}, "doccano"),
         ({"id": 1, "text": "t", "label": []}, "doccano"),
@@ -245,3 +254,16 @@ def test_a_format_with_options_reads_a_file(loaded: Callable[..., Any]) -> None:
 def test_the_documentation_lists_every_format() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "formats.md").read_text("utf-8")
     assert [name for name in FORMATS.names() if f"| `{name}` |" not in text] == []
+
+
+def test_exports_without_a_join_are_read_in_pieces_that_know_the_whole_file(write: Callable[..., str]) -> None:
+    tasks = [task(n, {"prompt": f"p{n}"}, annotation(1, [result("quality", ["a", "b"] if n == 7 else ["a"])]))
+             for n in range(8)]  # fmt: skip
+    small = replace(recognise(SourceConfig(path=write("a.jsonl", tasks)), seed=1), parts=())
+    raw = open_source(small.path, rows_a_piece=3)
+    assert len(raw.pieces) == 3
+    again = pickle.loads(pickle.dumps(small))
+    rows = [row for piece in raw.pieces for row in again.read((piece,), Counter())]
+    assert [row.origin.row for row in rows] == list(range(8))
+    assert all(isinstance(row, Example) for row in rows)
+    assert rows[0].meta["annotations"][0]["values"] == {"quality": ["a"]}, "a list, since row 7 has two"

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -61,6 +62,14 @@ def test_doccano_spans_count_as_browsers_do_or_as_python() -> None:
     imported = [doc(1, text, label=[[start, start + 10, "V"]])]
     assert read("doccano", imported, offsets="characters").answers == ['[{"text":"firetrucks","label":"V"}]']
     assert "outside the text" in reason(read("doccano", [doc(1, "abc", label=[[1, 9, "V"]])]))
+
+
+def test_doccano_projects_that_count_graphemes() -> None:
+    records = [doc(1, "👩‍💻🇨🇳 Ada 在北京", label=[[3, 6, "PER"], [8, 10, "LOC"]])]
+    found = read("doccano", records, offsets="graphemes")
+    assert found.answers == ['[{"text":"Ada","label":"PER"},{"text":"北京","label":"LOC"}]']
+    far = [doc(1, "👩‍💻🇨🇳", label=[[1, 3, "PER"]])]
+    assert reason(read("doccano", far, offsets="graphemes")) == "a span lies outside the text"
 
 
 def test_doccano_intent_and_slots_are_one_answer() -> None:
@@ -139,16 +148,16 @@ DOCUMENTS = st.lists(
 )
 
 
-@given(DOCUMENTS, st.sampled_from(["utf-16", "characters"]))
+@given(DOCUMENTS, st.sampled_from(["utf-16", "characters", "graphemes"]))
 def test_doccano_gives_back_the_spans_of_any_text(documents: list[Any], offsets: str) -> None:
-    def place(text: str, index: int) -> int:
-        return len(text[:index].encode("utf-16-le")) // 2 if offsets == "utf-16" else index
-
     records, wanted = [], []
     for number, (text, drawn) in enumerate(documents):
-        spans = [(start, min(start + length, len(text)), label) for start, length, label in drawn if start < len(text)]
-        spans = sorted(spans) or [(0, len(text), "whole")]
-        rows = [[place(text, start), place(text, end), label] for start, end, label in spans]
-        records.append(doc(number, text, label=rows))
-        wanted.append([{"text": text[start:end], "label": label} for start, end, label in spans])
+        units = regex.findall(r"\X", text) if offsets == "graphemes" else list(text)
+        places = range(len(units) + 1)
+        if offsets == "utf-16":
+            places = [len(text[:index].encode("utf-16-le")) // 2 for index in places]
+        spans = [(start, min(start + count, len(units)), label) for start, count, label in drawn if start < len(units)]
+        spans = sorted(spans) or [(0, len(units), "whole")]
+        records.append(doc(number, text, label=[[places[start], places[end], label] for start, end, label in spans]))
+        wanted.append([{"text": "".join(units[start:end]), "label": label} for start, end, label in spans])
     assert [json.loads(answer) for answer in read("doccano", records, offsets=offsets).answers] == wanted

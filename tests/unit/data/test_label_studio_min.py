@@ -92,3 +92,9 @@ def test_a_task_exported_without_annotation() -> None:
     empty = {**dict.fromkeys(MIN), "prompt": "p", "response": "r", "id": 5}
     assert reason(read("label_studio_min", [empty])) == "not annotated: nobody answered any question"
     assert read("label_studio_min", [empty], unannotated="keep").answers == ["r"]
+
+
+def test_files_of_an_archive_are_no_columns() -> None:
+    row = {key: MIN[key] for key in ("prompt", "id", "quality", "annotator", "annotation_id", "lead_time")}
+    found = read("label_studio_min", [{**row, "__member__": "a.json"}])
+    assert found.answers == ["bad"] and "__member__" not in found.rows[0].meta

@@ -168,6 +168,11 @@ def test_tsv_quotes_are_characters(write: Write) -> None:
     check_pieces(open_source(write("a.tsv", text), rows_a_piece=1), rows)
 
 
+def test_tsv_with_a_quoted_header_is_quoted(write: Write) -> None:
+    path = write("a.tsv", '"id"\t"text"\n1\t"two\nlines ""and\ta tab"""\n')
+    check_pieces(open_source(path), [{"id": "1", "text": 'two\nlines "and\ta tab"'}])
+
+
 def test_json_lines_in_a_json_file_and_unicode_line_separators(write: Write) -> None:
     rows = [{"a": "one\u2028still one\x85"}, {"a": "two"}]
     lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.core.plugins import Family, Plugin
@@ -40,12 +40,17 @@ class Format(Plugin, ABC):
     def likeness(self, record: JsonObject) -> float:
         """From 0 (another format) to 1 (surely this one), by the record's shape alone; never raises."""
 
-    def gather(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
-        """The records with those joined that describe one row (several annotations of an item); default: as they are.
+    joins: ClassVar[bool] = False
+    """Whether `join` has anything to do; it then needs all records of a source at once, in memory."""
 
-        A joined record is one row of the ledger. A format that overrides this gets the whole file at once.
-        """
+    def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
+        """The records with those joined that describe one row, wherever they stand; a joined record is one row of the
+        ledger. Default: as they are."""
         return records
+
+    def informed(self, rows: Iterable[JsonObject]) -> Self:
+        """This format knowing what only all rows of a source show together; default: there is nothing to know."""
+        return self
 
     def recognise(self, records: Sequence[JsonObject]) -> float:
         """The mean likeness of some records: how sure `format: auto` may be."""

@@ -13,6 +13,7 @@ from tuneloop.data.annotated import AnnotationFormat
 from tuneloop.data.annotations import Agree, Annotation, Kind, position
 from tuneloop.data.formats import RowError
 from tuneloop.data.items import Item, item_id, learn
+from tuneloop.data.reading import MEMBER
 
 RESPONSES = ".responses"
 SENT = (None, "submitted")
@@ -45,8 +46,8 @@ class Argilla(AnnotationFormat):
             read = _read(value)
             if read is not None:
                 learn(kinds, question, read[0])
-                if status in SENT:
-                    sent[question] = read[1]
+            if status in SENT and (read is not None or value == []):
+                sent[question] = read[1] if read is not None else []
         annotations = tuple(
             Annotation(user, values, cancelled=unsent[user] and not values) for user, values in by_user.items()
         )
@@ -79,7 +80,7 @@ def _nested(record: JsonObject) -> tuple[JsonObject, JsonObject, Iterator[tuple[
 def _flat(record: JsonObject) -> tuple[JsonObject, JsonObject, Iterator[tuple[str, str, Any, Any]]]:
     """(fields, metadata, answers) of a flat record: `quality.responses`, `….users` and `….status` are lists."""
     questions = [key.removesuffix(RESPONSES) for key in record if key.endswith(RESPONSES)]
-    ours = ("id", "status", "_server_id", "score")
+    ours = ("id", "status", "_server_id", "score", MEMBER)
     parts = tuple(f"{question}{part}" for question in questions for part in (RESPONSES, ".suggestion"))
     fields = {key: value for key, value in record.items() if key not in ours and not key.startswith(parts)}
 
@@ -87,6 +88,8 @@ def _flat(record: JsonObject) -> tuple[JsonObject, JsonObject, Iterator[tuple[st
         for question in questions:
             keys = [f"{question}{RESPONSES}{part}" for part in ("", ".users", ".status")]
             lists = [record.get(key) or [] for key in keys]
+            if any(isinstance(one, str) for one in lists):
+                raise RowError("Argilla's CSV prints lists as text that cannot be read: export with to_json()")
             if not all(isinstance(one, list) for one in lists) or len(lists[0]) != len(lists[1]):
                 raise RowError(f"{' and '.join(keys[:2])} are not lists of the same length", question=question)
             for user, value, status in zip_longest(lists[1], lists[0], lists[2]):
@@ -96,7 +99,8 @@ def _flat(record: JsonObject) -> tuple[JsonObject, JsonObject, Iterator[tuple[st
 
 
 def _read(value: Any) -> tuple[Kind, Any] | None:
-    """The kind and value of a response: text or label, rating, several labels (or a ranking), spans."""
+    """The kind and value of a response: text or label, rating, several labels (or a ranking), spans; None where it is
+    empty, and so does not show its kind."""
     if value in (None, "", []):
         return None
     if isinstance(value, str):

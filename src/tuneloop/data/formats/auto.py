@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tuneloop.core.conversation import JsonObject
 from tuneloop.core.errors import DataError
 from tuneloop.core.plugins import listed
+from tuneloop.data.annotated import AnnotationFormat
 from tuneloop.data.formats import FORMATS, Format, Parts, RowError
 from tuneloop.data.turns import dump_text
 
@@ -25,12 +26,15 @@ class Auto(Format):
     def choose(self, records: Sequence[JsonObject], source: str) -> tuple[str, float]:
         """The name of the format and how sure it is (0 to 1). Raises DataError when it is not sure."""
         sample = records[:: max(1, len(records) // LOOKED_AT)][:LOOKED_AT]
+        readers = [(name, FORMATS.make(name)) for name in FORMATS.names() if name != "auto"]
         found = sorted(
-            ((FORMATS.make(name).recognise(sample), name) for name in FORMATS.names() if name != "auto"), reverse=True
+            ((reader.recognise(sample), isinstance(reader, AnnotationFormat), name) for name, reader in readers),
+            reverse=True,
         )
-        (first, name), (second, other) = found[:2]
-        # a likeness of 1 is certainty: an annotation tool's export, say, may hold a prompt and a response as well
-        if first >= SURE and (first - second >= MARGIN or second < first == 1):
+        (first, tool, name), (second, beside, other) = found[:2]
+        # a likeness of 1 is certainty, and an annotation tool's records may hold those of another format as their data
+        certain = first == 1 and (first, tool) != (second, beside)
+        if first >= SURE and (first - second >= MARGIN or certain):
             return name, first
         columns = list(dict.fromkeys(str(key) for record in sample for key in record)) or ["column"]
         if second >= WEAK and first - second < MARGIN:

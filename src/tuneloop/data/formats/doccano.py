@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.annotated import AnnotationFormat, Source
 from tuneloop.data.annotations import Agree, Annotation, Kind
-from tuneloop.data.asked import Asked, cut
+from tuneloop.data.asked import Asked, Units, cut
 from tuneloop.data.formats import RowError
-from tuneloop.data.items import Item, item_id, learn
+from tuneloop.data.items import Item, item_id, item_key, learn
+from tuneloop.data.reading import MEMBER
 
-MEMBER = "__member__"
 QUESTIONS = ("label", "labels", "cats", "entities", "relations")
 TOGETHER = "all"
 """The file that a collaborative project exports: it does not say who annotated."""
@@ -28,13 +27,16 @@ class Doccano(AnnotationFormat):
     The file name of a member (`alice.jsonl` in the zip) is the rater; `all.jsonl` has none.
     """
 
+    joins: ClassVar = True
+    shown: ClassVar = ("text",)
+
     task: Literal["auto", "classification", "seq2seq", "sequence_labelling"] = "auto"
     """What `label` holds: labels to choose from, or written texts, which look the same in a small file."""
     confirmed: bool = False
     """The export holds confirmed documents only: an empty list of spans then says that there is none."""
-    offsets: Literal["utf-16", "characters"] = "utf-16"
-    """What places of spans count: doccano's page counts in UTF-16 units (two for an emoji); in a project that counts
-    grapheme clusters, or for spans that a script imported, it is characters."""
+    offsets: Units = "utf-16"
+    """What places of spans count: doccano's page counts in UTF-16 units (two for an emoji), in a project with "count
+    grapheme clusters as one character" in graphemes; spans that a script imported count in characters."""
     rater: str = ""
     """Who annotated, for a file outside its zip."""
 
@@ -47,15 +49,15 @@ class Doccano(AnnotationFormat):
 
     def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
         """The records of all members by id and text: an archive may hold several projects, each with an item 1."""
-        joined: dict[Any, JsonObject] = {}
-        members: set[str] = set()
+        joined: dict[bytes, JsonObject] = {}
+        members: dict[str, str] = {}
         for record in records:
             text = record.get("text", record.get("data"))
-            key = jsonl.dump([record.get("id"), text])
-            member = PurePosixPath(str(record.get(MEMBER) or "")).stem  # a user may be called john.doe
-            members.add(member)
+            key = item_key(record.get("id"), text)
+            file = str(record.get(MEMBER) or "")
+            member = members.setdefault(file, PurePosixPath(file).stem)  # a user may be called john.doe
             said = {name: record[name] for name in QUESTIONS if record.get(name) not in (None, "")}
-            said |= {"Comments": record["Comments"]} if "Comments" in record else {}
+            said |= {"Comments": record["Comments"]} if record.get("Comments", []) != [] else {}
             if key not in joined:
                 unread = ("id", "text", MEMBER, "Comments", *QUESTIONS, *(() if "text" in record else ("data",)))
                 data = {name: value for name, value in record.items() if name not in unread}

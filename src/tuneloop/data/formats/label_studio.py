@@ -34,7 +34,8 @@ class LabelStudio(AnnotationFormat):
                 annotations.append(_annotation(annotation, results, kinds))
         meta = record.get("meta") if isinstance(record.get("meta"), dict) else {}
         meta = {"id": record.get("id"), "agreement": record.get("agreement"), **(meta or {})}
-        return Item(item_id(record.get("id"), data), data, tuple(annotations), kinds, pairs, meta, tuple(notes))
+        number = item_id(record.get("id"), data)
+        return Item(number, data, tuple(annotations), kinds, pairs, meta, tuple(notes), sent=True)
 
     def likeness(self, record: JsonObject) -> float:
         given = record.get("annotations", record.get("completions"))

@@ -1,35 +1,39 @@
-"""Format `label_studio_min`: the JSON_MIN and CSV exports of Label Studio, one flat record an annotation."""
+"""Format `label_studio_min`: the JSON_MIN, CSV and TSV exports of Label Studio, one flat record an annotation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.annotated import AnnotationFormat
 from tuneloop.data.annotations import Annotation, Kind
-from tuneloop.data.asked import TEXTS, turn_keys
+from tuneloop.data.asked import CONVERSATIONS, TEXTS, turn_keys
 from tuneloop.data.controls import read_control
 from tuneloop.data.formats import RowError
-from tuneloop.data.items import Item, item_id, learn
+from tuneloop.data.items import Item, item_id, item_key, learn
+from tuneloop.data.reading import MEMBER
 from tuneloop.data.turns import PROMPTS, RESPONSES
 
 MARKS = ("annotator", "annotation_id", "lead_time")
 """Columns that are there in every JSON_MIN and CSV export."""
-OURS = (*MARKS, "id", "created_at", "updated_at", "agreement", "history")
+OURS = (*MARKS, MEMBER, "id", "created_at", "updated_at", "agreement", "history")
 HIDDEN = "_data_"  # the CSV renames a field whose name is also a control's
 TRANSCRIPT = "_transcript"  # the CSV repeats a chat as text
 ASKED = (*PROMPTS, *TEXTS)
+NO_CONTROLS = (*ASKED, *RESPONSES, *CONVERSATIONS)
 
 
 class LabelStudioMin(AnnotationFormat):
-    """Label Studio's JSON_MIN or CSV: the annotations of a task joined by its id.
+    """Label Studio's JSON_MIN, CSV or TSV: the annotations of a task joined by its id.
 
     These exports do not say which columns are the task's data and which the annotators' answers; it is worked out from
     the whole file, or given by `controls`. Ground truth and skipped tasks are not in them: the JSON export is better.
     """
+
+    joins: ClassVar = True
 
     controls: tuple[str, ...] = ()
     """The columns that annotators filled. Automatic: those after `id` in JSON_MIN; those with a control's JSON, or that
@@ -38,12 +42,12 @@ class LabelStudioMin(AnnotationFormat):
     def join(self, records: Iterable[JsonObject]) -> Iterable[JsonObject]:
         rows = [_from_text(record) for record in records]
         controls = list(self.controls) or _find_controls(rows)
-        joined: dict[Any, JsonObject] = {}
+        joined: dict[bytes, JsonObject] = {}
         for row in rows:
             data = _data_of(row, controls)
             # exports of several projects have the same ids; the texts tell them apart
             texts = [data[name] for name in ASKED if name in data]
-            key = jsonl.dump([row.get("id") if row.get("id") is not None else data, texts])
+            key = item_key(row.get("id") if row.get("id") is not None else data, texts)
             task = joined.setdefault(key, {"id": row.get("id"), "data": data, "controls": controls, "annotations": []})
             task["agreement"] = row.get("agreement")
             if row.get("annotation_id") is not None:  # else the task was exported without an annotation
@@ -75,7 +79,7 @@ class LabelStudioMin(AnnotationFormat):
                 )
             )
         data, meta = record["data"], {"id": record["id"], "agreement": record["agreement"]}
-        return Item(item_id(record["id"], data), data, tuple(annotations), kinds, meta=meta)
+        return Item(item_id(record["id"], data), data, tuple(annotations), kinds, meta=meta, sent=True)
 
     def likeness(self, record: JsonObject) -> float:
         return float(all(mark in record for mark in MARKS))
@@ -115,7 +119,7 @@ def _find_controls(rows: Sequence[JsonObject]) -> list[str]:
     shaped = {key for row in rows for key, value in row.items() if _looks_answered(value)}
     found = {*hidden, *shaped, *_after_id(rows), *_varying(rows)} & {*columns}
     found = {name for name in found if name in hidden or str(name).lower() not in ASKED}
-    left = [name for name in columns if name not in found and str(name).lower() not in (*ASKED, *RESPONSES)]
+    left = [name for name in columns if name not in found and str(name).lower() not in NO_CONTROLS]
     if not found and len(left) == 1:  # there is a control in every project
         found = {*left}
     return [name for name in columns if name in found]
@@ -143,11 +147,11 @@ def _after_id(rows: Sequence[JsonObject]) -> set[str]:
 
 def _varying(rows: Sequence[JsonObject]) -> set[str]:
     """Columns that differ between annotations of one task: the task's own data is the same in all of them."""
-    first: dict[Any, JsonObject] = {}
+    first: dict[bytes, JsonObject] = {}
     found: set[str] = set()
     for row in rows:
         texts = [row[name] for name in ASKED if name in row]
-        other = first.setdefault(jsonl.dump([row.get("id"), texts]), row)
+        other = first.setdefault(item_key(row.get("id"), texts), row)
         if other is not row and row.get("id") is not None:
             found.update(name for name in {*row, *other} if name not in OURS and row.get(name) != other.get(name))
     return found

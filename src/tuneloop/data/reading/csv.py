@@ -68,11 +68,14 @@ def survey_csv(place: Place, encoding: str, rows_a_piece: int) -> Raw:
 
 
 def survey_tsv(place: Place, encoding: str, rows_a_piece: int) -> Raw:
-    """As survey_csv."""
+    """As survey_csv. A file that quotes the names of its columns (Label Studio's, pandas') quotes its fields, too."""
 
-    def count(name: str) -> Cuts:
+    def count(name: str) -> Cuts | None:
         rows, cuts = _cells(place, name), Cuts(place, name, rows_a_piece)
-        columns = _named(next(rows, ([], 0, 0))[0], place)
+        header = next(rows, ([], 0, 0))[0]
+        if len(header) > 1 and all(re.fullmatch('".*"', cell) for cell in header):
+            return None
+        columns = _named(header, place)
         for fields, offset, line in rows:
             if len(fields) != len(columns):
                 raise _misfit(f"{place}:{line}", fields, columns, NO_QUOTES)
@@ -80,6 +83,8 @@ def survey_tsv(place: Place, encoding: str, rows_a_piece: int) -> Raw:
         return cuts
 
     cuts, name = settle(place, encoding, count)
+    if cuts is None:
+        return survey_csv(place, encoding, rows_a_piece)
     return Raw(str(place), name, cuts.count, tuple(cuts.pieces(Tsv)))
 
 

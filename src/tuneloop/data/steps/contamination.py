@@ -70,8 +70,9 @@ def _items(path: str) -> Iterator[Item]:
         reader = FORMATS.make(Auto().choose(list(islice(raw.records(), LOOKED_AT)), path)[0])
     except DataError:
         reader = None
-    records = raw.records() if reader is None else reader.gather(raw.records())
-    for row, record in enumerate(records):
+    if reader is not None:
+        reader = reader.informed(reader.join(raw.records()))
+    for row, record in enumerate(raw.records() if reader is None else reader.join(raw.records())):
         try:
             messages = () if reader is None else reader.parse(record).messages
         except RowError:
