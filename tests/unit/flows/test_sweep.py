@@ -1,4 +1,4 @@
-"""A grid and a search over a tiny model, through processes of their own: what is compared, what failed, what is resumed."""
+"""A grid and a search over a tiny model, in processes of their own: what is compared, what failed, what is resumed."""
 
 from __future__ import annotations
 
