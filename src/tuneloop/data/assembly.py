@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 
 from tuneloop.core import jsonl
-from tuneloop.core.conversation import JsonObject
+from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.config import DataConfig
 from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
 from tuneloop.data.passes import Refined
 from tuneloop.data.source import Source
 from tuneloop.data.split import STEP, Columns, Division, divide, near
-from tuneloop.data.steps import Rejection
+from tuneloop.data.steps import Rejection, Step
 from tuneloop.data.trays import Trays
 
 MEASURED = 2_000
@@ -41,7 +41,7 @@ def assemble(
     """Divides the rows, writes train, val, test and dropped.jsonl, and gathers what the audit asks."""
     trays = Trays([tray for group in refined.values() for tray in group.trays])
     numbers, division = _divide(config, refined, trays)
-    _write(folder, trays, numbers, division)
+    _write(folder, trays, numbers, division, config.steps)
     return _facts(config, groups, refined, trays, numbers, division, measure)
 
 
@@ -60,7 +60,7 @@ def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) ->
     return numbers, divide(columns, config.split, [name for name in refined if name != "sources"])
 
 
-def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) -> None:
+def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division, steps: Sequence[Step]) -> None:
     """The rows' lines into the files of their splits, and everything that left into dropped.jsonl."""
     for index, (twin, name) in division.twins.items():
         tray, inside = trays.locate(int(numbers[index]))
@@ -75,7 +75,22 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) 
                 if index not in tray.gone:
                     fate = fates[start + index]
                     files[fate].write(line * (repeat[index] if fate == 0 else 1))
-    jsonl.write_lines(folder / "dropped.jsonl", (drop for tray in trays for drop in tray.all_drops()))
+    hiding = [step for step in steps if type(step).redact is not Step.redact]
+    drops = (drop for tray in trays for drop in tray.all_drops())
+    jsonl.write_lines(folder / "dropped.jsonl", (_redacted(drop, hiding) for drop in drops) if hiding else drops)
+
+
+def _redacted(drop: JsonObject, hiding: Sequence[Step]) -> JsonObject:
+    """A line of dropped.jsonl with what the steps hide hidden, in the row as in the evidence."""
+    said = {key: drop[key] for key in ("example", "reason", "evidence")}
+    hidden = said
+    for step in hiding:
+        hidden = step.redact(hidden)
+    example = hidden["example"]
+    if hidden is not said and example.get("origin") == drop["origin"]:  # an Example, no raw row
+        # the digest of what was there would let anybody try values until one fits
+        hidden = {**hidden, "example": {**example, "id": Example.from_json(example).id}}
+    return {**drop, **hidden}
 
 
 def _facts(

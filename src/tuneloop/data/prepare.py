@@ -83,7 +83,7 @@ def prepare_in(
     jsonl.write_text(folder / "card.md", to_markdown(card))
     jsonl.write_text(folder / "card.html", to_html(card, title))
     files = {name: folder / f"{name}.jsonl" for name in (*SPLITS, "dropped")}
-    recognitions = tuple(source.recognition for group in groups.values() for source in group)
+    recognitions = tuple(_redacted(source.recognition, config) for group in groups.values() for source in group)
     return Prepared(**files, card=card, recognitions=recognitions)
 
 
@@ -137,6 +137,15 @@ def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:
     listed = f" All of them stand in {where or prepared.dropped}." if reasons else ""
     why = f"{reasons.total():,} rows were dropped:{counted}\n" if reasons else "all rows went to val or test. "
     return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{listed}")
+
+
+def _redacted(recognition: Recognition, config: DataConfig) -> Recognition:
+    """What the console shows of a source also stands in log.txt, so the steps may hide parts of its first row."""
+    raw, shown = recognition.raw, recognition.example
+    for step in config.steps:
+        raw = step.redact(raw)
+        shown = shown and Example.from_json(step.redact(shown.to_json()))
+    return replace(recognition, raw=raw, example=shown)
 
 
 def _is_list(source: SourceConfig) -> bool:

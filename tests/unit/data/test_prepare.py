@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from tuneloop.core import recipe
+from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, RecipeError
 from tuneloop.core.runs import Run
 from tuneloop.data.config import DataConfig
 from tuneloop.data.prepare import Prepared, load_examples, prepare, prepare_in, source_files
+from tuneloop.track import console
 
 Write = Callable[..., str]
 STEPS = ["exact_duplicates", {"length": {"min_words": 2, "max_words": 40}}]
@@ -263,3 +265,46 @@ def test_real_pictures_are_dropped_with_a_clear_reason(collect: Callable[..., Pr
     assert not load_examples(prepared.train)
     reasons = {drop["reason"] for drop in lines(prepared.dropped)}
     assert reasons == {"the row has images: tuneloop trains on text only so far"}
+
+
+PRIVATE = ["13800138000", "138-0013-8000", "zhangsan@qq.com", "ZY20231234"]
+
+
+@pytest.mark.parametrize("action", ["mask", "drop"])
+@pytest.mark.parametrize("first", [True, False])
+def test_no_private_value_stays_in_the_run_folder(
+    stage: Callable[..., Any], write: Write, action: str, first: bool
+) -> None:
+    """Whichever step or format dropped a row, before pii or after it; nor in the log, the card or the evidence."""
+    told = "我叫张三，病历号：ZY20231234，邮箱 zhangsan@qq.com，电话 13800138000，请帮我预约门诊"
+    rows = [
+        {"question": told, "answer": "好的，稍后致电138-0013-8000。", "phone": 13800138000},
+        {"question": told, "answer": "好的，稍后致电138-0013-8000。", "phone": 13800138000},  # a copy
+        {"question": "电话 13800138000 是谁的？", "answer": ""},  # no answer
+        {"question": None, "reply": "zhangsan@qq.com"},  # no row of the format
+        {"question": "邮箱 zhangsan@qq.com 收到了吗？", "answer": "收"},  # too short
+        *pairs(20),
+    ]
+    pii = {"pii": {"action": action}}
+    others = ["exact_duplicates", {"length": {"min_words": 2}}, {"filter": {"keep": "'zhangsan' not in prompt"}}]
+    source = {"path": write("a.jsonl", rows), "format": "prompt_response"}
+    with console.logging_to(Path(write("log.txt", ""))):
+        _, out = stage(sources=[source], steps=[pii, *others] if first else [*others, pii])
+    files = [path for path in out.parent.rglob("*") if path.is_file()] + [out.parents[2] / "log.txt"]
+    assert {"dropped.jsonl", "card.html", "log.txt"} < {path.name for path in files}
+    for path in files:
+        text = path.read_text("utf-8")
+        assert not [value for value in PRIVATE if value in text], path
+    assert "请帮我预约门诊" in (out.parents[2] / "log.txt").read_text("utf-8"), "the row is shown, without the values"
+    drops = {drop["origin"]["row"]: drop for drop in lines(out / "dropped.jsonl")}
+    assert "[PHONE]" in drops[2]["example"]["messages"][0]["content"] and drops[3]["example"]["reply"] == "[EMAIL]"
+    assert drops[2]["example"]["id"] == Example.from_json(drops[2]["example"]).id, "no digest of the values either"
+    if action == "drop" and first:
+        (found,) = [drop["evidence"]["found"] for drop in drops.values() if drop["origin"]["row"] == 0]
+        assert "00000000000" in {one["shape"] for one in found}, "the evidence keeps kinds and shapes"
+
+
+def test_without_the_step_dropped_rows_stay_as_they_are(stage: Callable[..., Any], write: Write) -> None:
+    _, out = stage(sources=[{"path": write("a.jsonl", [{"question": "电话 13800138000", "answer": ""}, *pairs(9)])}])
+    (drop,) = lines(out / "dropped.jsonl")
+    assert drop["example"]["messages"][0]["content"] == "电话 13800138000"

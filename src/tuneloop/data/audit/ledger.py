@@ -10,6 +10,7 @@ import polars as pl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.audit.blocks import Bars, Block, Table
 from tuneloop.data.audit.question import Question
+from tuneloop.data.audit.quote import quoted
 from tuneloop.data.audit.reading import Reading
 from tuneloop.data.facts import Facts
 from tuneloop.data.findings import finding
@@ -18,6 +19,7 @@ from tuneloop.pages.numbers import count, share
 MANY_DROPPED = 0.05
 SMALL = 100  # rows to measure on: below, a 95 % interval of an accuracy is wider than about ± 0.1
 REASONS = 20
+CUT = 500  # characters of a reason, which may name what it found
 
 
 def rows(facts: Facts) -> JsonObject:
@@ -84,7 +86,8 @@ class Ledger(Question):
         return {
             "shares": dict(facts.shares),
             "reasons": [
-                {"step": step, "reason": reason, "rows": rows} for (step, reason), rows in reasons.most_common(REASONS)
+                {"step": step, "reason": quoted(reason, CUT), "rows": rows}
+                for (step, reason), rows in reasons.most_common(REASONS)
             ],
             "more_reasons": max(0, len(reasons) - REASONS),
         }
