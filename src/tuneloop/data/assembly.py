@@ -24,6 +24,9 @@ from tuneloop.data.trays import Trays
 MEASURED = 2_000
 """Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""
 
+MANY_DRAWN = 0.05
+"""Of all rows: as many that cannot be tested on because of another source are worth a look."""
+
 SCHEMA: dict[str, type[pl.DataType]] = {
     "split": pl.String, "source": pl.String, "row": pl.UInt32, "id": pl.String, "language": pl.String,
     "prompt_words": pl.Int32, "answer_words": pl.Int32, "label": pl.String, "cluster": pl.Int64, "repaired": pl.Boolean,
@@ -56,7 +59,8 @@ def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) ->
     column = {name: trays.column(name)[numbers] for name in
               ("id", "prompt_key", "parents", "label", "language", "prompt_words", "answer_words")}  # fmt: skip
     words = column.pop("prompt_words") + column.pop("answer_words")
-    columns = Columns(group=group[numbers], clusters=clusters, words=words, **column)
+    only = np.repeat([tray.source.config.train_only for tray in trays], np.diff(trays.starts)).astype(bool)
+    columns = Columns(group=group[numbers], train_only=only[numbers], clusters=clusters, words=words, **column)
     return numbers, divide(columns, config.split, [name for name in refined if name != "sources"])
 
 
@@ -131,12 +135,12 @@ def _facts(
         dropped.update((tray.source.path, step, rejection.reason) for step, rejection in tray.gone.values())
     found = [one for group in refined.values() for one in group.findings]
     return Facts(
-        sources=[_source_facts(source, trays) for group in groups.values() for source in group],
+        sources=[_source_facts(source, name, trays) for name, group in groups.items() for source in group],
         table=table,
         sample=list(zip(splits, examples, strict=True)),
         dropped=dropped,
         rows_in=sum(tray.rows_in for tray in trays),
-        findings=[*found, *_templates(trays, numbers, division)],
+        findings=[*found, *_templates(trays, numbers, division), *_drawn(trays, numbers, division)],
         shares={name: 1.0 if name in groups else getattr(config.split, name) for name in SPLITS},
         forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
     )
@@ -152,7 +156,19 @@ def _templates(trays: Trays, numbers: np.ndarray, division: Division) -> list[Js
     return [finding("WARN", "templates", rows, text, examples=places)]
 
 
-def _source_facts(source: Source, trays: Trays) -> SourceFacts:
+def _drawn(trays: Trays, numbers: np.ndarray, division: Division) -> list[JsonObject]:
+    """Rows that a source of `train_only` took along."""
+    rows = len(division.drawn)
+    if not rows:
+        return []
+    level = "WARN" if rows > MANY_DRAWN * len(division.fate) else "INFO"
+    text = f"{rows:,} rows go to train because they belong together with rows of a train_only source"
+    places = [trays.place(int(numbers[row])) for row in division.drawn[:5].tolist()]
+    advice = "fine where val and test are large enough; else leave train_only out of that source"
+    return [finding(level, "drawn_to_train", rows, text, next=advice, examples=places)]
+
+
+def _source_facts(source: Source, group: str, trays: Trays) -> SourceFacts:
     own = [tray for tray in trays if tray.source is source]
     found = source.recognition
     return SourceFacts(
@@ -164,4 +180,11 @@ def _source_facts(source: Source, trays: Trays) -> SourceFacts:
         rows=sum(tray.rows_in for tray in own),
         available=found.rows,
         notes=dict(sum((tray.notes for tray in own), Counter[str]())),
+        goes_to="val"
+        if group == "val"
+        else "test"
+        if group == "test"
+        else "train"
+        if source.config.train_only
+        else "any",
     )

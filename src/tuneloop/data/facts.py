@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tuneloop.core.conversation import Example, JsonObject
 
@@ -36,6 +36,8 @@ class SourceFacts:
     """Rows of the file, before `limit` and `sample`."""
     notes: Mapping[str, int] = field(default_factory=dict[str, int])
     """What the format decided on the way, with the number of rows."""
+    goes_to: Literal["any", "train", "val", "test"] = "any"
+    """The split of all its rows, or any where they are divided."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tuneloop.core import recipe
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, RecipeError
 from tuneloop.core.runs import Run
 from tuneloop.data.config import DataConfig
+from tuneloop.data.facts import SPLITS
 from tuneloop.data.prepare import Prepared, load_examples, prepare, prepare_in, source_files
 from tuneloop.track import console
 
@@ -308,3 +310,28 @@ def test_without_the_step_dropped_rows_stay_as_they_are(stage: Callable[..., Any
     _, out = stage(sources=[{"path": write("a.jsonl", [{"question": "电话 13800138000", "answer": ""}, *pairs(9)])}])
     (drop,) = lines(out / "dropped.jsonl")
     assert drop["example"]["messages"][0]["content"] == "电话 13800138000"
+
+
+def test_a_source_that_is_only_trained_on(stage: Callable[..., Any], write: Write) -> None:
+    domain, general = write("domain.jsonl", pairs(400)), write("general.jsonl", pairs(400, start=390))
+    sources = [{"path": domain}, {"path": general, "name": "general", "train_only": True}]
+    prepared, out = stage(sources=sources, split={"together": "equal"})
+    where = {name: Counter(row["origin"]["source"] for row in lines(out / f"{name}.jsonl")) for name in SPLITS}
+    assert where["train"][general] == 400 and not where["val"][general] and not where["test"][general]
+    assert 20 < where["test"][domain] < 60 and sum(rows[domain] for rows in where.values()) == 400
+    (found,) = [one for one in prepared.card["findings"] if one["code"] == "drawn_to_train"]
+    assert found["count"] == 10 and found["level"] == "INFO", "the ten questions that both sources ask"
+    assert {one["origin"]["source"] for one in found["examples"]} == {domain}
+    assert [source["goes_to"] for source in prepared.card["sources"]] == ["any", "train"]
+    assert "train only" in (out / "card.md").read_text("utf-8")
+    assert "leak" not in str([one["code"] for one in prepared.card["findings"]])
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    ({"sources": [{"path": "a.jsonl", "train_only": True}]}, "no row is left for val and test: give data.val"),
+    ({"sources": [{"path": "a.jsonl"}], "val": [{"path": "b.jsonl", "train_only": True}]}, "is not trained on"),
+])  # fmt: skip
+def test_train_only_where_it_cannot_be(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        DataConfig.model_validate(config)
+    DataConfig.model_validate({"sources": config["sources"], "split": {"train": 1, "val": 0, "test": 0}})

@@ -19,6 +19,7 @@ from tuneloop.pages.numbers import count, share
 MANY_DROPPED = 0.05
 SMALL = 100  # rows to measure on: below, a 95 % interval of an accuracy is wider than about ± 0.1
 REASONS = 20
+GOES_TO = {"any": "train, val, test", "train": "train only", "val": "val (own file)", "test": "test (own file)"}
 CUT = 500  # characters of a reason, which may name what it found
 
 
@@ -62,6 +63,7 @@ def sources(facts: Facts) -> list[JsonObject]:
             "format": same[0].format,
             "confidence": same[0].confidence,
             "encoding": same[0].encoding,
+            "goes_to": ", ".join(dict.fromkeys(source.goes_to for source in same)),
             "available": max(source.available for source in same),
             "rows": {"in": read, "kept": stay, "repaired": repaired.get(path, 0), "dropped": dict(lost.most_common())},
             "notes": dict(notes.most_common()),
@@ -116,15 +118,17 @@ class Ledger(Question):
 
     def show(self, section: JsonObject) -> Sequence[Block]:
         steps = list(dict.fromkeys(step for source in section["sources"] for step in source["rows"]["dropped"]))
+        apart = any(source["goes_to"] != "any" for source in section["sources"])
         table = Table(
-            ["source", "format", "encoding", "in", "kept", "repaired", *steps],
+            ["source", "format", "encoding", *(["goes to"] if apart else []), "in", "kept", "repaired", *steps],
             [
                 [source["name"], source["format"], source["encoding"] or "binary",
+                 *([str(GOES_TO.get(source["goes_to"], source["goes_to"]))] if apart else []),
                  *(count(source["rows"][key]) for key in ("in", "kept", "repaired")),
                  *(count(source["rows"]["dropped"].get(step, 0)) for step in steps)]
                 for source in section["sources"]
             ],
-            text=3,
+            text=3 + apart,
         )  # fmt: skip
         bars = Bars(
             "What became of each source's rows",
