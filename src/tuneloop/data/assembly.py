@@ -18,7 +18,7 @@ from tuneloop.data.findings import finding
 from tuneloop.data.passes import Refined
 from tuneloop.data.source import Source
 from tuneloop.data.split import STEP, Columns, Division, divide, near
-from tuneloop.data.steps import Rejection, Step
+from tuneloop.data.steps import STEPS, Rejection, Step
 from tuneloop.data.trays import Trays
 
 MEASURED = 2_000
@@ -141,6 +141,7 @@ def _facts(
         dropped=dropped,
         rows_in=sum(tray.rows_in for tray in trays),
         findings=[*found, *_templates(trays, numbers, division), *_drawn(trays, numbers, division)],
+        steps=[(STEPS.name_of(step), step.model_dump(mode="json")) for step in config.steps],
         shares={name: 1.0 if name in groups else getattr(config.split, name) for name in SPLITS},
         forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
     )

@@ -70,8 +70,14 @@ class Facts:
     """Of the steps."""
     shares: Mapping[str, float]
     """The share asked for of each split; 1 where it has files of its own."""
+    steps: Sequence[tuple[str, JsonObject]] = ()
+    """The steps that went over the sources, in their order: (name, options). A check that is not here did not run."""
     forecast: Forecast | None = None
     """None where no model was named."""
+
+    def options_of(self, step: str) -> list[JsonObject]:
+        """The options of each time that the step ran; empty where it did not."""
+        return [options for name, options in self.steps if name == step]
 
 
 Measure = Callable[[Sequence[Example]], "Forecast | None"]

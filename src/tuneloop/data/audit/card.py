@@ -19,7 +19,7 @@ from tuneloop.data.audit.reading import Reading
 from tuneloop.data.audit.tasks import Tasks
 from tuneloop.data.audit.tokens import Tokens
 from tuneloop.data.facts import Facts
-from tuneloop.data.findings import LEVELS
+from tuneloop.data.findings import LEVELS, finding
 
 QUESTIONS: tuple[Question, ...] = (
     ledger.Ledger(), Duplicates(), Labels(), Languages(), Lengths(), Tokens(), Diversity(), Tasks(), Positions(),
@@ -37,15 +37,26 @@ def card(facts: Facts) -> JsonObject:
         "splits": ledger.splits(facts, data.splits),
         "findings": [],
         "sources": ledger.sources(facts),
+        "not_checked": {},
     }
     found = list(facts.findings)
     for question in QUESTIONS:
         measured = question.measure(data)
-        if measured is not None:
+        if measured is None:
+            made["not_checked"][question.name] = question.unchecked
+        else:
             made[question.name] = measured
     for question in QUESTIONS:
         section = question.section(made)
         if section is not None:
             found += question.judge(section)
+    found += _not_checked(made["not_checked"])
     made["findings"] = sorted(found, key=lambda one: LEVELS.index(one["level"]))
     return made
+
+
+def _not_checked(reasons: dict[str, str]) -> list[JsonObject]:
+    """What the card does not say anything about."""
+    titles = {question.name: question.title for question in QUESTIONS}
+    text = "; ".join(f"{titles[name].lower()} ({why})" for name, why in reasons.items())
+    return [finding("INFO", "not_checked", len(reasons), f"not checked: {text}")] if reasons else []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.audit.blocks import Bars, Block, Table
+from tuneloop.data.audit.blocks import Bars, Block, Note, Table
 from tuneloop.data.audit.question import Question
 from tuneloop.data.audit.quote import quoted
 from tuneloop.data.audit.reading import Reading
@@ -87,6 +87,7 @@ class Ledger(Question):
             reasons[step, reason] += rows
         return {
             "shares": dict(facts.shares),
+            "steps": list(dict.fromkeys(name for name, _ in facts.steps)),
             "reasons": [
                 {"step": step, "reason": quoted(reason, CUT), "rows": rows}
                 for (step, reason), rows in reasons.most_common(REASONS)
@@ -142,6 +143,8 @@ class Ledger(Question):
                 for source in section["sources"][:30]
             ],
         )
+        ran = "; ".join(f"{name} {count(section['rows']['dropped'].get(name, 0))}" for name in section["steps"])
+        note = f"Steps that ran, and the rows that each dropped: {ran}." if ran else "No step ran: data.steps is empty."
         rest = section["more_reasons"]
         reasons = Table(
             ["step", "reason", "rows", "of all"],
@@ -153,7 +156,7 @@ class Ledger(Question):
             text=2,
             note=f"{rest} rarer reasons stand in dropped.jsonl." if rest else "",
         )
-        return [*([bars] if steps else []), table, *([reasons] if section["reasons"] else [])]
+        return [*([bars] if steps else []), table, Note(note), *([reasons] if section["reasons"] else [])]
 
 
 def _about_splits(section: JsonObject) -> list[JsonObject]:
