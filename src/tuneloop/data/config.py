@@ -176,6 +176,13 @@ class SplitConfig(Branch):
         return self
 
 
+class AuditConfig(Branch):
+    """What the data card looks at beside what it always does."""
+
+    encoder: InputPath | None = None
+    """The folder of a sentence encoder, as sentence-transformers writes it: clusters the instructions by meaning."""
+
+
 class DataConfig(Branch):
     """From raw files to train, val and test."""
 
@@ -193,6 +200,8 @@ class DataConfig(Branch):
     test: list[SourceConfig] | None = None
     """Files to evaluate on, instead of a share of the sources. What also stands in them leaves the training rows."""
 
+    audit: AuditConfig = AuditConfig()
+    """The data card."""
     waive: dict[str, Annotated[str, Field(min_length=3)]] = Field(default_factory=dict)
     """ERROR findings of the card under which training goes on: code: the reason, which is kept on record."""
 

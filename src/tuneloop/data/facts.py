@@ -53,6 +53,15 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """A sentence encoder, for questions about meaning."""
+
+    name: str
+    encode: Callable[[Sequence[str]], np.ndarray]
+    """Texts → float32 [N, D], each of length 1."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that the card is made from."""
 
@@ -72,6 +81,8 @@ class Facts:
     """The share asked for of each split; 1 where it has files of its own."""
     steps: Sequence[tuple[str, JsonObject]] = ()
     """The steps that went over the sources, in their order: (name, options). A check that is not here did not run."""
+    meaning: Meaning | None = None
+    """None where the recipe names no encoder."""
     forecast: Forecast | None = None
     """None where no model was named."""
 

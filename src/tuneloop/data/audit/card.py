@@ -12,6 +12,7 @@ from tuneloop.data.audit.duplicates import Duplicates
 from tuneloop.data.audit.labels import Labels
 from tuneloop.data.audit.languages import Languages
 from tuneloop.data.audit.lengths import Lengths
+from tuneloop.data.audit.meaning import Meaning
 from tuneloop.data.audit.pii import Pii
 from tuneloop.data.audit.positions import Positions
 from tuneloop.data.audit.question import Question
@@ -22,8 +23,8 @@ from tuneloop.data.facts import Facts
 from tuneloop.data.findings import LEVELS, finding
 
 QUESTIONS: tuple[Question, ...] = (
-    ledger.Ledger(), Duplicates(), Labels(), Languages(), Lengths(), Tokens(), Diversity(), Tasks(), Positions(),
-    Conversations(), Conflicts(), Pii(), Contamination(),
+    ledger.Ledger(), Duplicates(), Labels(), Languages(), Lengths(), Tokens(), Diversity(), Meaning(), Tasks(),
+    Positions(), Conversations(), Conflicts(), Pii(), Contamination(),
 )  # fmt: skip
 """In the order of the pages."""
 
