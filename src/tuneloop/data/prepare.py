@@ -130,8 +130,13 @@ def say(prepared: Prepared) -> None:
     lost = f"{rows['in'] - rows['kept']:,} dropped{f' ({dropped})' if dropped else ''}"
     console.say(Text(f"{rows['in']:,} rows in = {rows['kept']:,} kept ({divided}) + {lost}"))
     for found in prepared.card["findings"]:
-        if found["level"] != "INFO" or found["code"] in ("decided", "not_all_used"):
+        if is_said(found):
             console.say(Text(f"{found['level']} {found['code']}: {found['message']}"))
+
+
+def is_said(found: JsonObject) -> bool:
+    """Whether `say` says a finding: what asks for a look, and what was decided for the user."""
+    return found["level"] != "INFO" or found["code"] in ("decided", "not_all_used")
 
 
 def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:

@@ -12,6 +12,7 @@ from rich.text import Text
 from tuneloop.core import jsonl
 from tuneloop.core import recipe as loading
 from tuneloop.core.errors import DataError
+from tuneloop.data.prepare import is_said
 from tuneloop.flows import lifecycle
 from tuneloop.flows.recipe import Recipe, load_recipe
 from tuneloop.track import console
@@ -28,8 +29,8 @@ def audit(inputs: Sequence[Path], base: str, settings: Sequence[str], root: Path
     begun = time.time()
     run = lifecycle.prepare(lifecycle.Job(recipe, root, again))
     card = jsonl.read(run.out / "card.json")
-    is_old = (run.path / "DONE").stat().st_mtime < begun  # else `prepare` has just said all but INFO
-    for found in (one for one in card["findings"] if is_old or one["level"] == "INFO"):
+    is_old = (run.path / "DONE").stat().st_mtime < begun  # else `prepare` has just said some
+    for found in (one for one in card["findings"] if is_old or not is_said(one)):
         head = (f"{found['level']:<6}", COLOURS[found["level"]])
         console.say(Text.assemble(head, (f"{found['code']}  ", "bold"), found["message"]))
     console.decided("card", str(run.out / "card.html"))

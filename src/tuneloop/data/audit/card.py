@@ -60,4 +60,4 @@ def _not_checked(reasons: dict[str, str]) -> list[JsonObject]:
     """What the card does not say anything about."""
     titles = {question.name: question.title for question in QUESTIONS}
     text = "; ".join(f"{titles[name].lower()} ({why})" for name, why in reasons.items())
-    return [finding("INFO", "not_checked", len(reasons), f"not checked: {text}")] if reasons else []
+    return [finding("INFO", "not_checked", len(reasons), f"the card says nothing of {text}")] if reasons else []

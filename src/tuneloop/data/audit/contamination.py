@@ -20,8 +20,11 @@ class Contamination(Question):
 
     name = "contamination"
     title = "Contamination"
-    about = "Rows that hold text of an evaluation file are dropped; dropped.jsonl shows the span. Own files stay."
-    unchecked = "the recipe has no step contamination, which names evaluation files"
+    about = (
+        "Rows that hold text of an evaluation file are dropped; dropped.jsonl shows the span. Own val and test files "
+        "are not compared."
+    )
+    unchecked = "the recipe has no step contamination"
 
     def measure(self, data: Reading) -> JsonObject | None:
         ran = data.facts.options_of(STEP)

@@ -131,16 +131,20 @@ class Ledger(Question):
             ],
             text=3 + apart,
         )  # fmt: skip
+        names = [source["name"] for source in section["sources"]]
+        short = [name.rsplit("/", 1)[-1] for name in names]  # a drawing cuts a path at its end, where paths differ
         bars = Bars(
             "What became of each source's rows",
             ["kept", *steps],
             [
                 (
-                    source["name"],
+                    label,
                     [source["rows"]["kept"], *(source["rows"]["dropped"].get(step, 0) for step in steps)],
                     share(source["rows"]["kept"], source["rows"]["in"]),
                 )
-                for source in section["sources"][:30]
+                for label, source in list(
+                    zip(short if len(set(short)) == len(short) else names, section["sources"], strict=True)
+                )[:30]
             ],
         )
         ran = "; ".join(f"{name} {count(section['rows']['dropped'].get(name, 0))}" for name in section["steps"])

@@ -30,11 +30,11 @@ class Meaning(Question):
     title = "Instructions by meaning"
     about = (
         f"Up to {count(ROWS)} first user messages as vectors of a sentence encoder, in k-means clusters: one for "
-        f"{ROWS_EACH} rows, {MOST} at most. Alike: mean cosine to the cluster's centre, 1 where all say the same. Vendi "
-        "score: as varied as so many instructions that have nothing in common (Friedman & Dieng 2023); compare it for "
-        "one encoder only."
+        f"{ROWS_EACH} rows, {MOST} at most. Effective clusters: so many equally large ones are as varied. Alike: mean "
+        "cosine to the cluster's centre, 1 where all say the same. Vendi score: as varied as so many instructions that "
+        "have nothing in common (Friedman & Dieng 2023); compare it for one encoder only."
     )
-    unchecked = f"no sentence encoder is named (data.audit.encoder), or fewer than {LEAST} rows have a user message"
+    unchecked = f"no sentence encoder is named in data.audit, or there are fewer than {LEAST} questions"
 
     def measure(self, data: Reading) -> JsonObject | None:
         rows = [row for row in data.some(ROWS) if row.asked.strip()]
@@ -89,8 +89,9 @@ class Meaning(Question):
     def show(self, section: JsonObject) -> Sequence[Block]:
         rows, found, splits = section["rows"], section["clusters"], section["splits"]
         figures = [
-            ("clusters", f"{count(len(found))} of {count(rows)} rows"),
-            ("as varied as equal ones", number(section["effective"])),
+            ("rows looked at", count(rows)),
+            ("clusters", count(len(found))),
+            ("effective clusters", number(section["effective"])),
             ("Vendi score", number(section["vendi"])),
             *((f"clusters in {name}", count(part["clusters"])) for name, part in splits.items()),
         ]
