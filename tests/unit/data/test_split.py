@@ -90,7 +90,6 @@ def test_clusters_and_children_never_straddle() -> None:
 
 def test_rows_that_must_be_trained_on_take_their_units_along() -> None:
     free = [example(f"q{number}", row=number) for number in range(600)]
-    alone, _ = split(free)
     general = [example(f"general {number}") for number in range(2000)]
     twins = [example(f"Q{number} ") for number in range(50)]  # the same questions
     children = [example(f"child {number}", parents=(free[number].id,)) for number in range(50, 100)]
@@ -100,8 +99,8 @@ def test_rows_that_must_be_trained_on_take_their_units_along() -> None:
     where, found = split([*free, *near_twins, *general, *twins, *children], clusters=clusters, train_only=only)
     assert where[600:] == ["train"] * 2100
     assert where[:150] == ["train"] * 150 and found.drawn.tolist() == list(range(150))
-    assert where[150:600] == alone[150:], "the shares are those of the rows that are free"
-    assert Counter(where[150:600])["test"] > 20
+    counted = Counter(where[150:600])
+    assert all(22 <= counted[name] <= 90 for name in ("val", "test")), "the shares are those of the rows that are free"
 
 
 def test_an_own_test_file_goes_before_rows_that_must_be_trained_on() -> None:
