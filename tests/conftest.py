@@ -132,3 +132,43 @@ def model_folder(
         return made[name, seed]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`encoder_folder("mean")`: a tiny random BERT as sentence-transformers would write it, made once per session."""
+    import json
+
+    import torch
+    from transformers import BertConfig, BertModel
+
+    made: dict[str, Path] = {}
+    names = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
+
+    def make(pooling: str = "mean") -> Path:
+        if pooling not in made:
+            made[pooling] = folder = tmp_path_factory.mktemp("encoder") / pooling
+            shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                config = BertConfig(
+                    vocab_size=len(tiny_tokenizer), max_position_embeddings=512, initializer_range=0.2, **shape
+                )
+                BertModel(config).save_pretrained(folder)
+            tiny_tokenizer.save_pretrained(folder)
+            kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+            modules = [
+                {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for number, (kind, path) in enumerate(kinds.items())
+            ]
+            (folder / "1_Pooling").mkdir()
+            files = {
+                "modules.json": modules,
+                "sentence_bert_config.json": {"max_seq_length": 64},
+                "1_Pooling/config.json": {f"pooling_mode_{names[pooling]}": True, "pooling_mode_max_tokens": False},
+            }
+            for name, value in files.items():
+                (folder / name).write_text(json.dumps(value))
+        return made[pooling]
+
+    return make

@@ -16,7 +16,7 @@ from tuneloop.render.rendered import Rendered
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
 from tuneloop.tune.optimizer import MasterOptimizer
-from tuneloop.tune.train import Tuned, tune
+from tuneloop.tune.train import Scorer, Tuned, tune
 
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
@@ -104,6 +104,7 @@ def tune_in(
     val: list[Example] | None = None,
     run: Run | None = None,
     seed: int = 7,
+    scorer: Scorer | None = None,
     **config: Any,
 ) -> tuple[Run, Tuned]:
     """The stage `tune` in a run folder of its own (or in `run`, which it continues)."""
@@ -112,5 +113,5 @@ def tune_in(
     run = run or Run.create(root, "tune", "toy", "sha256:0123456789", {}, branch)
     with run:
         model_config = ModelConfig.model_validate({"dtype": "fp32", **model})
-        tuned = tune(branch, model_config, train or conversations(12), val or [], seed=seed, run=run)
+        tuned = tune(branch, model_config, train or conversations(12), val or [], seed=seed, run=run, scorer=scorer)
     return run, tuned

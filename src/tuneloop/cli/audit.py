@@ -1,5 +1,6 @@
 """`tuneloop audit`: what a person should know about the data before training on it."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,16 @@ Inputs = Annotated[
 ]
 Base = Annotated[str, typer.Option("--base", help="Whose tokens are counted, where no recipe says it.")]
 
+Encoder = Annotated[
+    Path | None,
+    typer.Option("--encoder", metavar="FOLDER", help="A sentence encoder, to cluster the instructions by meaning."),
+]
+
 
 def command(
     inputs: Inputs,
     base: Base = "embedded",
+    encoder: Encoder = None,
     settings: Settings = [],
     runs: RunsFolder = RUNS,
     again: Again = False,
@@ -32,4 +39,5 @@ def command(
     """
     from tuneloop.flows.audit import audit
 
-    emit(audit(inputs, base, settings, runs, again), as_json)
+    named = [f"data.audit.encoder={json.dumps(str(encoder.resolve()))}"] if encoder else []
+    emit(audit(inputs, base, [*settings, *named], runs, again), as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,18 +11,21 @@ import numpy as np
 import polars as pl
 
 from tuneloop.core import jsonl
-from tuneloop.core.conversation import JsonObject
+from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.config import DataConfig
 from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
 from tuneloop.data.passes import Refined
 from tuneloop.data.source import Source
 from tuneloop.data.split import STEP, Columns, Division, divide, near
-from tuneloop.data.steps import Rejection
+from tuneloop.data.steps import STEPS, Rejection, Step
 from tuneloop.data.trays import Trays
 
 MEASURED = 2_000
 """Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""
+
+MANY_DRAWN = 0.05
+"""Of all rows: as many that cannot be tested on because of another source are worth a look."""
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "split": pl.String, "source": pl.String, "row": pl.UInt32, "id": pl.String, "language": pl.String,
@@ -41,7 +44,7 @@ def assemble(
     """Divides the rows, writes train, val, test and dropped.jsonl, and gathers what the audit asks."""
     trays = Trays([tray for group in refined.values() for tray in group.trays])
     numbers, division = _divide(config, refined, trays)
-    _write(folder, trays, numbers, division)
+    _write(folder, trays, numbers, division, config.steps)
     return _facts(config, groups, refined, trays, numbers, division, measure)
 
 
@@ -56,13 +59,16 @@ def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) ->
     column = {name: trays.column(name)[numbers] for name in
               ("id", "prompt_key", "parents", "label", "language", "prompt_words", "answer_words")}  # fmt: skip
     words = column.pop("prompt_words") + column.pop("answer_words")
+    only = np.repeat([tray.source.config.train_only for tray in trays], np.diff(trays.starts)).astype(bool)
     sources = {id(tray.source): number for number, tray in enumerate(trays)}
     source = np.repeat([sources[id(tray.source)] for tray in trays], np.diff(trays.starts))
-    columns = Columns(group=group[numbers], source=source[numbers], clusters=clusters, words=words, **column)
+    columns = Columns(
+        group=group[numbers], source=source[numbers], train_only=only[numbers], clusters=clusters, words=words, **column
+    )
     return numbers, divide(columns, config.split, [name for name in refined if name != "sources"])
 
 
-def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) -> None:
+def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division, steps: Sequence[Step]) -> None:
     """The rows' lines into the files of their splits, and everything that left into dropped.jsonl."""
     for index, (twin, name) in division.twins.items():
         tray, inside = trays.locate(int(numbers[index]))
@@ -77,7 +83,22 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division) 
                 if index not in tray.gone:
                     fate = fates[start + index]
                     files[fate].write(line * (repeat[index] if fate == 0 else 1))
-    jsonl.write_lines(folder / "dropped.jsonl", (drop for tray in trays for drop in tray.all_drops()))
+    hiding = [step for step in steps if type(step).redact is not Step.redact]
+    drops = (drop for tray in trays for drop in tray.all_drops())
+    jsonl.write_lines(folder / "dropped.jsonl", (_redacted(drop, hiding) for drop in drops) if hiding else drops)
+
+
+def _redacted(drop: JsonObject, hiding: Sequence[Step]) -> JsonObject:
+    """A line of dropped.jsonl with what the steps hide hidden, in the row as in the evidence."""
+    said = {key: drop[key] for key in ("example", "reason", "evidence")}
+    hidden = said
+    for step in hiding:
+        hidden = step.redact(hidden)
+    example = hidden["example"]
+    if hidden is not said and example.get("origin") == drop["origin"]:  # an Example, no raw row
+        # the digest of what was there would let anybody try values until one fits
+        hidden = {**hidden, "example": {**example, "id": Example.from_json(example).id}}
+    return {**drop, **hidden}
 
 
 def _facts(
@@ -118,12 +139,13 @@ def _facts(
         dropped.update((tray.source.path, step, rejection.reason) for step, rejection in tray.gone.values())
     found = [one for group in refined.values() for one in group.findings]
     return Facts(
-        sources=[_source_facts(source, trays) for group in groups.values() for source in group],
+        sources=[_source_facts(source, name, trays) for name, group in groups.items() for source in group],
         table=table,
         sample=list(zip(splits, examples, strict=True)),
         dropped=dropped,
         rows_in=sum(tray.rows_in for tray in trays),
-        findings=[*found, *_templates(trays, numbers, division)],
+        findings=[*found, *_templates(trays, numbers, division), *_drawn(trays, numbers, division)],
+        steps=[(STEPS.name_of(step), step.model_dump(mode="json")) for step in config.steps],
         shares={name: 1.0 if name in groups else getattr(config.split, name) for name in SPLITS},
         forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
     )
@@ -139,7 +161,19 @@ def _templates(trays: Trays, numbers: np.ndarray, division: Division) -> list[Js
     return [finding("WARN", "templates", rows, text, examples=places)]
 
 
-def _source_facts(source: Source, trays: Trays) -> SourceFacts:
+def _drawn(trays: Trays, numbers: np.ndarray, division: Division) -> list[JsonObject]:
+    """Rows that a source of `train_only` took along."""
+    rows = len(division.drawn)
+    if not rows:
+        return []
+    level = "WARN" if rows > MANY_DRAWN * len(division.fate) else "INFO"
+    text = f"{rows:,} rows go to train because they belong together with rows of a train_only source"
+    places = [trays.place(int(numbers[row])) for row in division.drawn[:5].tolist()]
+    advice = "fine where val and test are large enough; else leave train_only out of that source"
+    return [finding(level, "drawn_to_train", rows, text, next=advice, examples=places)]
+
+
+def _source_facts(source: Source, group: str, trays: Trays) -> SourceFacts:
     own = [tray for tray in trays if tray.source is source]
     found = source.recognition
     return SourceFacts(
@@ -151,4 +185,11 @@ def _source_facts(source: Source, trays: Trays) -> SourceFacts:
         rows=sum(tray.rows_in for tray in own),
         available=found.rows,
         notes=dict(sum((tray.notes for tray in own), Counter[str]())),
+        goes_to="val"
+        if group == "val"
+        else "test"
+        if group == "test"
+        else "train"
+        if source.config.train_only
+        else "any",
     )

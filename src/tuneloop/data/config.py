@@ -74,6 +74,9 @@ class SourceConfig(Branch):
     """Use only the first so many rows."""
     sample: PositiveInt | None = None
     """Use only so many rows, chosen at random by the recipe's seed."""
+    train_only: bool = False
+    """All its rows are trained on, none goes to val or test: general rows to replay, generated rows. Rows of other
+    sources that belong together with one of them (equal prompts, near-duplicates, parents) go to train with it."""
     name: str | None = None
     """What reports call this source; the path if not given."""
 
@@ -151,9 +154,10 @@ def _is_trained(message: TemplateMessage) -> bool:
 
 
 class SplitConfig(Branch):
-    """Shares of the sources. Rows that belong together (near-duplicates, equal prompts, rows made from one another) are
-    placed as one, by the hash of the first one's prompt: the shares hold on average, also within each label, language
-    and length, and a row stays where it is when others are added. No share is used where an own file is given."""
+    """Shares of the sources that are not `train_only`. Rows that belong together (near-duplicates, equal prompts, rows
+    made from one another) are placed as one, by the hash of the first one's prompt: the shares hold on average, also
+    within each label, language and length, and a row stays where it is when others are added. No share is used where
+    an own file is given."""
 
     train: float = Field(default=0.8, gt=0, le=1)
     """Share to train on; it also gets the share of val or test where these have files of their own."""
@@ -170,6 +174,13 @@ class SplitConfig(Branch):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train {self.train} + val {self.val} + test {self.test} = {total:g}, must be 1")
         return self
+
+
+class AuditConfig(Branch):
+    """What the data card looks at beside what it always does."""
+
+    encoder: InputPath | None = None
+    """The folder of a sentence encoder, as sentence-transformers writes it: clusters the instructions by meaning."""
 
 
 class DataConfig(Branch):
@@ -189,6 +200,8 @@ class DataConfig(Branch):
     test: list[SourceConfig] | None = None
     """Files to evaluate on, instead of a share of the sources. What also stands in them leaves the training rows."""
 
+    audit: AuditConfig = AuditConfig()
+    """The data card."""
     waive: dict[str, Annotated[str, Field(min_length=3)]] = Field(default_factory=dict)
     """ERROR findings of the card under which training goes on: code: the reason, which is kept on record."""
 
@@ -197,9 +210,22 @@ class DataConfig(Branch):
         check_mix(self.mix, {source.label: source.path for source in self.sources})
         return self
 
+    @model_validator(mode="after")
+    def _something_to_divide(self) -> Self:
+        shares = {"val": self.split.val, "test": self.split.test}
+        wanted = [name for name, share in shares.items() if share and getattr(self, name) is None]
+        if wanted and all(source.train_only for source in self.sources):
+            raise ValueError(
+                f"every source is train_only, so no row is left for {' and '.join(wanted)}: give data.{wanted[0]} "
+                f"a file of its own, or set split: {{train: 1, val: 0, test: 0}}"
+            )
+        return self
+
     @field_validator("val", "test")
     @classmethod
-    def _some(cls, value: Any) -> Any:
+    def _some(cls, value: list[SourceConfig] | None) -> list[SourceConfig] | None:
         if value == []:
             raise ValueError("an empty list; leave the key out, or set split.val / split.test to 0 for none")
+        if value and any(source.train_only for source in value):
+            raise ValueError("train_only is for sources; a file named here is not trained on")
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tuneloop.core.conversation import Example, JsonObject
 
@@ -36,6 +36,8 @@ class SourceFacts:
     """Rows of the file, before `limit` and `sample`."""
     notes: Mapping[str, int] = field(default_factory=dict[str, int])
     """What the format decided on the way, with the number of rows."""
+    goes_to: Literal["any", "train", "val", "test"] = "any"
+    """The split of all its rows, or any where they are divided."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Forecast:
     """Those of them that carry loss, nothing cut."""
     max_length: int
     tokenizer: str
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A sentence encoder, for questions about meaning."""
+
+    name: str
+    encode: Callable[[Sequence[str]], np.ndarray]
+    """Texts → float32 [N, D], each of length 1."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +79,16 @@ class Facts:
     """Of the steps."""
     shares: Mapping[str, float]
     """The share asked for of each split; 1 where it has files of its own."""
+    steps: Sequence[tuple[str, JsonObject]] = ()
+    """The steps that went over the sources, in their order: (name, options). A check that is not here did not run."""
+    meaning: Meaning | None = None
+    """None where the recipe names no encoder."""
     forecast: Forecast | None = None
     """None where no model was named."""
+
+    def options_of(self, step: str) -> list[JsonObject]:
+        """The options of each time that the step ran; empty where it did not."""
+        return [options for name, options in self.steps if name == step]
 
 
 Measure = Callable[[Sequence[Example]], "Forecast | None"]

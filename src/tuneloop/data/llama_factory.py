@@ -74,7 +74,8 @@ def expand(path: str) -> list[SourceConfig]:
 def expand_all(sources: Sequence[SourceConfig]) -> list[SourceConfig]:
     """Sources with each dataset_info.json among them replaced by its entries. Raises DataError.
 
-    `encoding`, `limit` and `sample` of such a source hold for each of its entries; its format and columns are theirs.
+    `encoding`, `train_only`, `limit` and `sample` of such a source hold for each of its entries; format and columns are
+    theirs.
     """
     out: list[SourceConfig] = []
     for source in sources:
@@ -83,7 +84,7 @@ def expand_all(sources: Sequence[SourceConfig]) -> list[SourceConfig]:
             continue
         if source.columns or source.template or FORMATS.name_of(source.format) != "auto":
             raise DataError(f"{source.path}: its entries say how they are read; leave out format, columns and template")
-        own: JsonObject = {"encoding": source.encoding}
+        own: JsonObject = {"encoding": source.encoding, "train_only": source.train_only}
         if source.limit or source.sample:
             own |= {"limit": source.limit, "sample": source.sample}
         out += [one.model_copy(update=own) for one in expand(source.path)]

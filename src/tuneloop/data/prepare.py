@@ -19,7 +19,7 @@ from tuneloop.core.runs import Run
 from tuneloop.data import llama_factory
 from tuneloop.data.audit import audit, to_html, to_markdown
 from tuneloop.data.config import DataConfig, SourceConfig
-from tuneloop.data.facts import SPLITS, Measure
+from tuneloop.data.facts import SPLITS, Meaning, Measure
 from tuneloop.data.llama_factory_lints import lint
 from tuneloop.data.read import existing, input_files
 from tuneloop.data.source import Recognition, Source, recognise
@@ -27,6 +27,8 @@ from tuneloop.data.workers import Executor
 from tuneloop.track import console
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tuneloop.data.passes import Refined
 
 
@@ -68,13 +70,14 @@ def prepare_in(
     """
     from tuneloop.data import assembly, mix
 
+    meaning = _meaning(config)  # before the work of hours: the folder may be none
     shards = folder / ".shards"
     shards.mkdir(parents=True)
     try:
         groups = {name: [recognise(one, seed) for one in found] for name, found in _groups(config).items()}
         refined = _refine(config, groups, shards, executor)
         facts = assembly.assemble(config, groups, refined, folder, measure)
-        facts = replace(facts, findings=[*facts.findings, *_lints(config)])
+        facts = replace(facts, findings=[*facts.findings, *_lints(config)], meaning=meaning)
     finally:
         shutil.rmtree(shards, ignore_errors=True)
     mix.write_mix(config.mix, folder, {source.label: source.path for source in groups["sources"]})
@@ -83,16 +86,17 @@ def prepare_in(
     jsonl.write_text(folder / "card.md", to_markdown(card))
     jsonl.write_text(folder / "card.html", to_html(card, title))
     files = {name: folder / f"{name}.jsonl" for name in (*SPLITS, "dropped")}
-    recognitions = tuple(source.recognition for group in groups.values() for source in group)
+    recognitions = tuple(_redacted(source.recognition, config) for group in groups.values() for source in group)
     return Prepared(**files, card=card, recognitions=recognitions)
 
 
 def source_files(config: DataConfig) -> list[Path]:
-    """All files whose contents decide the result, those of the steps included. Raises DataError when one is missing."""
+    """All files whose contents decide the result, of steps and encoder too. Raises DataError when one is missing."""
     found = [existing(source.path) for group in _written(config).values() for source in group if _is_list(source)]
     for source in (source for group in _groups(config).values() for source in group):
         found += input_files(source.path, source.limit)
-    for name in (name for step in config.steps for name in step.files()):
+    encoder = [config.audit.encoder] if config.audit.encoder else []
+    for name in (*(name for step in config.steps for name in step.files()), *encoder):
         path = existing(name)
         found += sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
     return found
@@ -147,6 +151,30 @@ def nothing_left(prepared: Prepared, where: str | None = None) -> DataError:
         )
     why = f"{reasons.total():,} rows were dropped:{counted}\n"
     return DataError(f"no row is left to train on; {why}Correct the source's format or the steps.{listed}")
+
+
+def _meaning(config: DataConfig) -> Meaning | None:
+    """The recipe's encoder, which shows how far it is. Raises ModelError for a folder that holds none."""
+    if config.audit.encoder is None:
+        return None
+    from tuneloop.models.encoder import find_encoder
+
+    encoder = find_encoder(Path(config.audit.encoder))
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        with console.progress("encoding", len(texts)) as bar:
+            return encoder.encode(texts, bar.advance)
+
+    return Meaning(encoder.name, encode)
+
+
+def _redacted(recognition: Recognition, config: DataConfig) -> Recognition:
+    """What the console shows of a source also stands in log.txt, so the steps may hide parts of its first row."""
+    raw, shown = recognition.raw, recognition.example
+    for step in config.steps:
+        raw = step.redact(raw)
+        shown = shown and Example.from_json(step.redact(shown.to_json()))
+    return replace(recognition, raw=raw, example=shown)
 
 
 def _is_list(source: SourceConfig) -> bool:

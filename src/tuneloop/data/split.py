@@ -3,6 +3,7 @@
 Rows that belong together are one unit: near-duplicates, equal prompts, children and the rows they were made from. A
 unit's place is u = the prompt hash of its first row / 2^64, uniform in [0, 1): test where u < test share, val where
 u < test + val share, else train. So nothing straddles, and a place does not depend on the seed nor on other rows.
+A unit with a row that must be trained on goes to train as a whole; shares are those of the units that are free.
 Chance would leave a stratum (source × label × language × length) of a few dozen units far from its shares. So its units
 are gone through in their order, and one goes elsewhere than u says where val or test would have less than half or more
 than twice its share so far. What comes later moves nothing: rows appended to any source leave the others in place.
@@ -45,12 +46,13 @@ class Columns:
     """What the split reads of N rows, in the order of the sources; then those of own val files, then of own test files.
 
     `group` [N]: 0 for sources, 1 and 2 for own val and test files. `source` [N]: a number for each source.
-    `clusters`, each [N]: equal for near-duplicates.
+    `clusters`, each [N]: equal for near-duplicates. `train_only` [N]: rows of sources that must be trained on.
     `parents`: the ids that a row was made from, separated by spaces.
     """
 
     group: np.ndarray
     source: np.ndarray
+    train_only: np.ndarray
     id: np.ndarray
     prompt_key: np.ndarray
     clusters: Sequence[np.ndarray]
@@ -72,6 +74,8 @@ class Division:
     twins: Mapping[int, tuple[int, str]]
     templates: Sequence[tuple[int, int]]
     """Groups of near-duplicates that were too large to be kept together: (first row, rows)."""
+    drawn: np.ndarray
+    """Rows of sources that could have gone anywhere, but belong together with one that must be trained on."""
 
 
 def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
@@ -85,7 +89,9 @@ def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
     test_share = 0.0 if "test" in own else shares.test
     val_share = 0.0 if "val" in own else shares.val
     mine = rows.group == 0
-    heads = np.flatnonzero(mine & (unit == np.arange(len(unit))))
+    must = np.zeros(len(unit), bool)
+    must[unit[rows.train_only]] = True
+    heads = np.flatnonzero(mine & (unit == np.arange(len(unit))) & ~must)
     fate[heads] = _places(rows, heads, test_share, val_share)
     fate[mine] = fate[unit[mine]]
     fate[rows.group == 1], fate[rows.group == 2] = VAL, TEST
@@ -93,7 +99,7 @@ def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
     for row, twin in _straddling(rows, unit):
         twins.setdefault(row, twin)
     fate[list(twins)] = OUT
-    return Division(fate, unit, twins, templates)
+    return Division(fate, unit, twins, templates, np.flatnonzero(mine & must[unit] & ~rows.train_only))
 
 
 def _units(rows: Columns) -> tuple[np.ndarray, list[tuple[int, int]]]:

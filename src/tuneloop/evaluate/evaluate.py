@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneloop.core import digest, jsonl
+from tuneloop.core import jsonl
+from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
@@ -45,10 +46,10 @@ def evaluate(
     """
     if not examples:
         raise DataError(f"the {config.split} split is empty: nothing to evaluate; give evaluate.split or data.split")
-    chosen = choose(examples, config.limit)
+    chosen = choose(examples, config.limit, "evaluate")
     probes: list[Example] = []
     if config.forgetting is not None:
-        probes = choose(forgetting.load_probes(config.forgetting), config.forgetting.limit)
+        probes = choose(forgetting.load_probes(config.forgetting), config.forgetting.limit, "evaluate")
     names = [name for name in ("base", "tuned") if name in entrants and (name == "tuned" or config.base)]
     observed: dict[str, _Observed] = {}
     for name in names:
@@ -60,15 +61,6 @@ def evaluate(
     jsonl.write(run.out / "report.json", found.value)
     report.write_pages(run.out, found, context or Context())
     return found
-
-
-def choose(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """At most `limit` examples, those with the smallest digests, in their given order: a fixed random choice."""
-    if limit is None or len(examples) <= limit:
-        return list(examples)
-    key = [digest.of_value(["evaluate", example.id, index]) for index, example in enumerate(examples)]
-    kept = set(sorted(range(len(examples)), key=key.__getitem__)[:limit])
-    return [example for index, example in enumerate(examples) if index in kept]
 
 
 def _observe(

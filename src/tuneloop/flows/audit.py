@@ -29,7 +29,7 @@ def audit(inputs: Sequence[Path], base: str, settings: Sequence[str], root: Path
     begun = time.time()
     run = lifecycle.prepare(lifecycle.Job(recipe, root, again))
     card = jsonl.read(run.out / "card.json")
-    is_old = (run.path / "DONE").stat().st_mtime < begun  # else `prepare` has just said some of them
+    is_old = (run.path / "DONE").stat().st_mtime < begun  # else `prepare` has just said some
     for found in (one for one in card["findings"] if is_old or not is_said(one)):
         head = (f"{found['level']:<6}", COLOURS[found["level"]])
         console.say(Text.assemble(head, (f"{found['code']}  ", "bold"), found["message"]))

@@ -30,9 +30,9 @@ class Validation(Branch):
     every: int | None = Field(default=None, ge=1)
     """Steps between validations; by default five times an epoch, at least once."""
     rows: int = Field(default=200, ge=1)
-    """At most this many validation rows (a fixed sample)."""
+    """At most this many validation rows, chosen by their digests (a random but fixed choice over all sources)."""
     generate: int = Field(default=0, ge=0)
-    """Rows to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
+    """Rows of the same choice to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
 
 
 class Memory(Branch):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tuneloop.core import jsonl
+from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, ModelError, TrainingError
 from tuneloop.core.runs import Run
@@ -52,6 +53,8 @@ SUMMARY = "summary.json"
 """What was trained, for tables of several runs."""
 Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
 """Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
+PURPOSE = "validate"
+"""Of the choice of validation rows. The rows to answer are among those whose loss is measured."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def tune(
     base = find_base(model_config)
     renderer = renderer_of(base)
     train_set = render_rows(renderer, train_rows, config, "render")
-    val_set = render_rows(renderer, val_rows[: config.validation.rows], config, "render val")
+    val_set = render_rows(renderer, choose(val_rows, config.validation.rows, PURPOSE), config, "render val")
     _write_drops(run, train_set, val_set)
     mixture = Mixture.of(mix, sources_of(train_set, train_rows), seed) if mix else None
 
@@ -179,7 +182,7 @@ def _validation(
         if config.early_stopping:
             raise DataError("early_stopping needs validation rows: give data.val or a share in data.split.val")
         return None
-    sample = val_rows[: config.validation.generate]
+    sample = choose(val_rows, config.validation.generate, PURPOSE)
 
     def validate() -> dict[str, tuple[float, bool]]:
         loss = forward.mean_nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)

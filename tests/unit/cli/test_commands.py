@@ -173,6 +173,8 @@ def test_audit_of_a_recipe_and_of_files(tmp_path: Path) -> None:
     assert alone["card"]["rows"]["in"] == 30
     assert "one_answer" in {one["code"] for one in alone["card"]["findings"]}
     assert "not both" in refused("audit", "recipe.yaml", rows)
+    some = ok("audit", rows, "--runs", tmp_path / "runs", "--set", "data.sources.0.limit=20", "--json")
+    assert some.err.count("of 30 rows used") == 1, "each finding is said once"
 
 
 def test_lists_of_nothing_say_what_to_do(tmp_path: Path) -> None:

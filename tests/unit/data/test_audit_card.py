@@ -156,7 +156,11 @@ def test_nothing_of_the_data_is_markup() -> None:
     card = card_of(examples, dropped={(EVIL, EVIL, EVIL): 9}, forecast=forecast([600] * 60, [0] * 60))
     html, _ = pages(card)
     assert "&lt;script&gt;" in html
-    assert {question.name for question in QUESTIONS} - set(card) == {"contamination"}
+    assert (
+        {question.name for question in QUESTIONS} - set(card)
+        == {"contamination", "meaning"}
+        == set(card["not_checked"])
+    )
 
 
 def test_personal_data_is_never_written() -> None:

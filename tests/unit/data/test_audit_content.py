@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.data.audit_facts import card_of, codes, forecast, pair, pairs
 from tuneloop.core.conversation import JsonObject
+from tuneloop.data.audit import to_markdown
 
 FILL_EN = "the quick brown fox jumps over the lazy dog while nobody in town is looking at all that happens there today "
 FILL_ZH = "在一个风和日丽的下午人们沿着河边散步并且谈论着最近发生的各种事情谁也没有注意到远处的钟声"
@@ -15,6 +16,10 @@ FILL_ZH = "在一个风和日丽的下午人们沿着河边散步并且谈论着
 
 def level(card: JsonObject, code: str) -> str | None:
     return codes(card).get(code)
+
+
+def said(card: JsonObject, code: str) -> str:
+    return next(found["message"] for found in card["findings"] if found["code"] == code)
 
 
 # -- languages and lengths ---------------------------------------------------------------------------------------------
@@ -163,8 +168,39 @@ def test_answers_that_are_all_the_same() -> None:
     assert level(card_of(pairs([(f"q{n}", f"a{n}") for n in range(9)])), "one_answer") is None
 
 
-def test_contamination_is_shown_as_the_step_left_it() -> None:
-    told = [{"level": "WARN", "code": "contamination", "count": 2, "message": "2 rows"}]
-    card = card_of(pairs([("q", "a")]), findings=told, dropped={("a.jsonl", "contamination", "in eval.jsonl"): 2})
-    assert card["contamination"]["dropped"] == [{"source": "a.jsonl", "reason": "in eval.jsonl", "rows": 2}]
-    assert [found["code"] for found in card["findings"]].count("contamination") == 1
+CHECK = {"against": ["eval.jsonl"], "words": 13, "characters": 13}
+
+
+def test_contamination_that_was_not_checked_is_not_one_that_found_nothing() -> None:
+    rows = pairs([(f"q{n}", "a") for n in range(5)])
+    unchecked, clean = card_of(rows), card_of(rows, steps=[("contamination", CHECK)])
+    found = card_of(rows, steps=[("contamination", CHECK)], dropped={("a.jsonl", "contamination", "in eval.jsonl"): 2})
+    assert "contamination" not in unchecked and "no step contamination" in unchecked["not_checked"]["contamination"]
+    assert "- Contamination: the recipe has no step" in to_markdown(unchecked)
+    assert "contamination (the recipe has no step" in said(unchecked, "not_checked")
+    assert clean["contamination"] == {"checks": [CHECK], "rows": 5, "found": 0, "dropped": []}
+    claim = "no row that is left has text in common with eval.jsonl"
+    assert f"{claim} (5 rows checked, none found and dropped" in to_markdown(clean)
+    assert f"{claim} (7 rows checked, 2 found and dropped" in to_markdown(found)
+    assert found["contamination"]["dropped"] == [{"source": "a.jsonl", "reason": "in eval.jsonl", "rows": 2}]
+    assert "contamination" not in clean["not_checked"]
+
+
+def test_a_step_that_did_not_run_did_not_find_nothing() -> None:
+    rows = pairs([(f"q{n}", "a") for n in range(5)])
+    bare = to_markdown(card_of(rows))
+    assert "The step pii did not run" in bare and "reported by the step: not run" in bare
+    assert "No step ran" in bare and "dropped by it" not in bare
+    steps = [("exact_duplicates", {}), ("label_conflicts", {"policy": "drop"}), ("pii", {"action": "mask"})]
+    ran = to_markdown(card_of(rows, steps=steps, dropped={("a.jsonl", "exact_duplicates", "again"): 3}))
+    assert "rows that each dropped: exact\\_duplicates 3; label\\_conflicts 0; pii 0" in ran
+    assert "The step pii (mask) went over the sources" in ran and "dropped by it: 0" in ran
+
+
+def test_the_advice_on_personal_data_knows_the_step() -> None:
+    rows = pairs([("电话13812345678联系我", "好的")])
+    advice = [
+        next(one["next"] for one in card_of(rows, steps=steps)["findings"] if one["code"] == "pii_contact")
+        for steps in ((), [("pii", {"action": "mask"})])
+    ]
+    assert "add the step pii" in advice[0] and "own val and test files" in advice[1]

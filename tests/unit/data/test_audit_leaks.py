@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.data.audit_facts import card_of, codes, facts, pair, pairs
 from tuneloop.core.conversation import Example, Message, Origin
-from tuneloop.data.audit import to_markdown
+from tuneloop.data.audit import to_html, to_markdown
 from tuneloop.data.audit.card import card as make
 
 random_text = random.Random(0)
@@ -49,7 +49,7 @@ def test_a_cluster_in_two_splits_is_an_error() -> None:
     assert card["duplicates"]["clusters"]["checked"] == 2 and card["duplicates"]["clusters"]["straddling"] == 1
     assert codes(card)["leak_cluster"] == "ERROR"
     whole = card_of(rows, splits=[*splits[:4], "train", *splits[5:]], clusters=clusters)
-    assert "leak_cluster" not in codes(whole) and "✓ no group of near-duplicates" in to_markdown(whole)
+    assert "leak_cluster" not in codes(whole) and "✓ no group of rows that belong together" in to_markdown(whole)
 
 
 @pytest.mark.parametrize("letters", [ZH, EN])
@@ -85,8 +85,16 @@ def test_documents_are_compared_as_they_are() -> None:
 
 def test_a_sample_says_that_it_is_one() -> None:
     rows = pairs([(text(EN, 40), "a") for _ in range(20)])
-    card = make(facts(rows, splits=["train"] * 20, sample=[("train", row) for row in rows[:5]]))
+    splits = ["train"] * 15 + ["test"] * 5
+    card = make(facts(rows, splits=splits, sample=[("train", row) for row in rows[:5]]))
     assert card["duplicates"]["prompts"]["whole"] is False
     assert "5 different prompts of a sample of 5 rows" in to_markdown(card)
-    keyed = make(facts(rows, splits=["train"] * 20, prompts=True, sample=[("train", row) for row in rows[:5]]))
+    keyed = make(facts(rows, splits=splits, prompts=True, sample=[("train", row) for row in rows[:5]]))
     assert "20 different prompts of all rows" in to_markdown(keyed)
+
+
+def test_rows_of_one_split_prove_nothing() -> None:
+    card = card_of(pairs([(text(EN, 40), "a") for _ in range(9)]), splits=["train"] * 9)
+    assert "duplicates" not in card and card["not_checked"]["duplicates"] == "fewer than two splits have rows"
+    assert "stands in more than one split" not in to_markdown(card)
+    assert ">not checked</div>" in to_html(card, "t")

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tuneloop.core import recipe
+from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, RecipeError
 from tuneloop.core.runs import Run
 from tuneloop.data.config import DataConfig
+from tuneloop.data.facts import SPLITS
 from tuneloop.data.prepare import Prepared, load_examples, prepare, prepare_in, source_files
+from tuneloop.track import console
 
 Write = Callable[..., str]
 STEPS = ["exact_duplicates", {"length": {"min_words": 2, "max_words": 40}}]
@@ -263,3 +267,71 @@ def test_real_pictures_are_dropped_with_a_clear_reason(collect: Callable[..., Pr
     assert not load_examples(prepared.train)
     reasons = {drop["reason"] for drop in lines(prepared.dropped)}
     assert reasons == {"the row has images: tuneloop trains on text only so far"}
+
+
+PRIVATE = ["13800138000", "138-0013-8000", "zhangsan@qq.com", "ZY20231234"]
+
+
+@pytest.mark.parametrize("action", ["mask", "drop"])
+@pytest.mark.parametrize("first", [True, False])
+def test_no_private_value_stays_in_the_run_folder(
+    stage: Callable[..., Any], write: Write, action: str, first: bool
+) -> None:
+    """Whichever step or format dropped a row, before pii or after it; nor in the log, the card or the evidence."""
+    told = "我叫张三，病历号：ZY20231234，邮箱 zhangsan@qq.com，电话 13800138000，请帮我预约门诊"
+    rows = [
+        {"question": told, "answer": "好的，稍后致电138-0013-8000。", "phone": 13800138000},
+        {"question": told, "answer": "好的，稍后致电138-0013-8000。", "phone": 13800138000},  # a copy
+        {"question": "电话 13800138000 是谁的？", "answer": ""},  # no answer
+        {"question": None, "reply": "zhangsan@qq.com"},  # no row of the format
+        {"question": "邮箱 zhangsan@qq.com 收到了吗？", "answer": "收"},  # too short
+        *pairs(20),
+    ]
+    pii = {"pii": {"action": action}}
+    others = ["exact_duplicates", {"length": {"min_words": 2}}, {"filter": {"keep": "'zhangsan' not in prompt"}}]
+    source = {"path": write("a.jsonl", rows), "format": "prompt_response"}
+    with console.logging_to(Path(write("log.txt", ""))):
+        _, out = stage(sources=[source], steps=[pii, *others] if first else [*others, pii])
+    files = [path for path in out.parent.rglob("*") if path.is_file()] + [out.parents[2] / "log.txt"]
+    assert {"dropped.jsonl", "card.html", "log.txt"} < {path.name for path in files}
+    for path in files:
+        text = path.read_text("utf-8")
+        assert not [value for value in PRIVATE if value in text], path
+    assert "请帮我预约门诊" in (out.parents[2] / "log.txt").read_text("utf-8"), "the row is shown, without the values"
+    drops = {drop["origin"]["row"]: drop for drop in lines(out / "dropped.jsonl")}
+    assert "[PHONE]" in drops[2]["example"]["messages"][0]["content"] and drops[3]["example"]["reply"] == "[EMAIL]"
+    assert drops[2]["example"]["id"] == Example.from_json(drops[2]["example"]).id, "no digest of the values either"
+    if action == "drop" and first:
+        (found,) = [drop["evidence"]["found"] for drop in drops.values() if drop["origin"]["row"] == 0]
+        assert "00000000000" in {one["shape"] for one in found}, "the evidence keeps kinds and shapes"
+
+
+def test_without_the_step_dropped_rows_stay_as_they_are(stage: Callable[..., Any], write: Write) -> None:
+    _, out = stage(sources=[{"path": write("a.jsonl", [{"question": "电话 13800138000", "answer": ""}, *pairs(9)])}])
+    (drop,) = lines(out / "dropped.jsonl")
+    assert drop["example"]["messages"][0]["content"] == "电话 13800138000"
+
+
+def test_a_source_that_is_only_trained_on(stage: Callable[..., Any], write: Write) -> None:
+    domain, general = write("domain.jsonl", pairs(400)), write("general.jsonl", pairs(400, start=390))
+    sources = [{"path": domain}, {"path": general, "name": "general", "train_only": True}]
+    prepared, out = stage(sources=sources, split={"together": "equal"})
+    where = {name: Counter(row["origin"]["source"] for row in lines(out / f"{name}.jsonl")) for name in SPLITS}
+    assert where["train"][general] == 400 and not where["val"][general] and not where["test"][general]
+    assert 20 < where["test"][domain] < 60 and sum(rows[domain] for rows in where.values()) == 400
+    (found,) = [one for one in prepared.card["findings"] if one["code"] == "drawn_to_train"]
+    assert found["count"] == 10 and found["level"] == "INFO", "the ten questions that both sources ask"
+    assert {one["origin"]["source"] for one in found["examples"]} == {domain}
+    assert [source["goes_to"] for source in prepared.card["sources"]] == ["any", "train"]
+    assert "train only" in (out / "card.md").read_text("utf-8")
+    assert "leak" not in str([one["code"] for one in prepared.card["findings"]])
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    ({"sources": [{"path": "a.jsonl", "train_only": True}]}, "no row is left for val and test: give data.val"),
+    ({"sources": [{"path": "a.jsonl"}], "val": [{"path": "b.jsonl", "train_only": True}]}, "is not trained on"),
+])  # fmt: skip
+def test_train_only_where_it_cannot_be(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        DataConfig.model_validate(config)
+    DataConfig.model_validate({"sources": config["sources"], "split": {"train": 1, "val": 0, "test": 0}})

@@ -25,7 +25,11 @@ def example(prompt: str, answer: str = "a", row: int = 0, parents: tuple[str, ..
 
 
 def split(
-    sources: list[Example], shares: SplitConfig | None = None, clusters: Any = None, **own: list[Example]
+    sources: list[Example],
+    shares: SplitConfig | None = None,
+    clusters: Any = None,
+    train_only: Any = None,
+    **own: list[Example],
 ) -> tuple[list[str], Division]:
     """The name of the split of every row (sources, then own val, then own test); "" for rows that left."""
     rows = [*sources, *own.get("val", []), *own.get("test", [])]
@@ -33,6 +37,7 @@ def split(
     sizes = [len(sources), len(own.get("val", [])), len(own.get("test", []))]
     columns = Columns(
         group=np.repeat([0, 1, 2], sizes),
+        train_only=np.zeros(len(rows), bool) if train_only is None else np.array(train_only),
         source=np.unique([one.origin.source for one in rows], return_inverse=True)[1],
         clusters=[] if clusters is None else [np.array(clusters)],
         words=column["prompt_words"] + column["answer_words"],
@@ -105,6 +110,27 @@ def test_clusters_and_children_never_straddle() -> None:
         assert len({where[row] for row in range(100, 200) if row // 3 == number}) == 1
     assert set(where[:300]) == set(SPLITS)
     assert all(where[row] == where[unit] for row, unit in enumerate(found.unit.tolist()))
+
+
+def test_rows_that_must_be_trained_on_take_their_units_along() -> None:
+    free = [example(f"q{number}", row=number) for number in range(600)]
+    general = [example(f"general {number}") for number in range(2000)]
+    twins = [example(f"Q{number} ") for number in range(50)]  # the same questions
+    children = [example(f"child {number}", parents=(free[number].id,)) for number in range(50, 100)]
+    clusters = [*range(600), *(range(100, 150)), *range(1000, 3050)]  # near-duplicates of 100 to 149
+    only = [False] * 600 + [True] * 2100
+    near_twins, general = general[:50], general[50:]
+    where, found = split([*free, *near_twins, *general, *twins, *children], clusters=clusters, train_only=only)
+    assert where[600:] == ["train"] * 2100
+    assert where[:150] == ["train"] * 150 and found.drawn.tolist() == list(range(150))
+    counted = Counter(where[150:600])
+    assert all(22 <= counted[name] <= 90 for name in ("val", "test")), "the shares are those of the rows that are free"
+
+
+def test_an_own_test_file_goes_before_rows_that_must_be_trained_on() -> None:
+    rows = [example(f"q{number}") for number in range(20)]
+    where, _ = split(rows, train_only=[True] * 20 + [False], test=[example("Q3")])
+    assert where == ["train"] * 3 + [""] + ["train"] * 16 + ["test"]
 
 
 def test_rows_of_one_template_are_divided_all_the_same() -> None:

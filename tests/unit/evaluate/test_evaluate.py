@@ -14,7 +14,7 @@ from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.core.errors import DataError
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Contestant
-from tuneloop.evaluate.evaluate import choose, evaluate
+from tuneloop.evaluate.evaluate import evaluate
 from tuneloop.generate.scripted import ScriptedEngine
 from tuneloop.render.rendered import Unrenderable
 
@@ -140,13 +140,6 @@ def test_an_example_of_several_turns_adds_up(run: Any) -> None:
     found = evaluate(EvaluateConfig(metrics=["perplexity"]), rows, {"tuned": entrant(right, 0.5)}, run)
     assert found.value["metrics"]["perplexity"]["tuned"]["value"] == pytest.approx(2.718281828**0.5)
     assert found.samples[0]["tuned"] is None, "no metric asked for answers"
-
-
-def test_limit_is_a_fixed_choice(examples: list[Example]) -> None:
-    some = choose(examples, 5)
-    assert len(some) == 5 and some == [row for row in examples if row in some]
-    assert choose(examples, 5) == some and choose(examples, None) == choose(examples, 99) == examples
-    assert len(choose([examples[0]] * 6, 4)) == 4
 
 
 def test_an_empty_split_says_so(run: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,29 @@ def test_options_that_the_adapter_would_ignore(method: Any, words: str, model_fo
     _, first = tune_in(tmp_path / "a", base, steps=1)
     with pytest.raises(ModelError, match=words):
         tune_in(tmp_path / "b", {**base, "adapter": str(first.folder)}, method=method, steps=1)
+
+
+def test_validation_rows_are_spread_and_fixed(model_folder: Folder, tmp_path: Path) -> None:
+    """The first rows of val.jsonl are rows of the first source only."""
+    val = conversations(60, 100)
+    asked: list[list[str]] = []
+
+    def scorer(model: object, renderer: object, rows: Sequence[Example]) -> dict[str, tuple[float, bool]]:
+        asked.append([row.id for row in rows])
+        return {}
+
+    losses = []
+    for number, given in enumerate((val, val[::-1])):
+        run, _ = tune_in(
+            tmp_path / str(number), {"base": str(model_folder())}, val=given, scorer=scorer, seed=number,
+            learning_rate=1e-12, steps=2, validation={"every": 1, "rows": 12, "generate": 6},
+        )  # fmt: skip
+        losses.append(next(row["val_loss"] for row in metrics.read(run.path / "metrics.jsonl") if "val_loss" in row))
+    places = [row.id for row in val]
+    first = sorted(places.index(id_) for id_ in asked[0])
+    assert len(first) == 6 and max(first) > 20
+    assert all(sorted(rows) == sorted(asked[0]) for rows in asked), "at every step, with any seed, in any order"
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_early_stopping_needs_validation_rows(model_folder: Folder, tmp_path: Path) -> None:

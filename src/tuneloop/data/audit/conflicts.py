@@ -28,7 +28,7 @@ class Conflicts(Question):
     title = "Conflicts"
     about = (
         "The same prompt twice with another label, or with another short answer, cannot both be right; longer answers "
-        "may well differ. The step label_conflicts also looks at prompts that are nearly the same."
+        "may well differ. Prompts that are nearly the same are compared by the step label_conflicts only."
     )
 
     def measure(self, data: Reading) -> JsonObject | None:
@@ -53,6 +53,7 @@ class Conflicts(Question):
             "other_answers": len(answers),
             "conflicting_rows": sum(len(rows) for rows in shown),
             "examples": [_example(rows) for rows in shown[:EXAMPLES]],
+            "step": [options["policy"] for options in data.facts.options_of(STEP)],
             "reported": sum(found["count"] for found in data.facts.findings if found["code"] == STEP),
             "dropped": sum(rows for (_, step, _), rows in data.facts.dropped.items() if step == STEP),
         }
@@ -69,14 +70,16 @@ class Conflicts(Question):
         return [finding(level, "conflicts_left", rows, text, next=advice, examples=section["examples"])]
 
     def show(self, section: JsonObject) -> Sequence[Block]:
+        ran = section["step"]
         figures = [
+            ("rows compared", count(section["rows"])),
             ("prompts asked twice or more", count(section["repeated_prompts"])),
             ("with other labels", count(section["other_labels"])),
             ("with other short answers", count(section["other_short_answers"])),
             ("with other answers of any length", count(section["other_answers"])),
             ("rows in conflict", share(section["conflicting_rows"], section["rows"])),
-            ("reported by the step", count(section["reported"])),
-            ("dropped by it", count(section["dropped"])),
+            ("reported by the step", count(section["reported"]) if ran else "not run"),
+            *([("dropped by it", count(section["dropped"]))] if ran else []),
         ]
         rows = [
             [one["prompt"], side["said"], f"{side['source']}, row {side['row']}"]

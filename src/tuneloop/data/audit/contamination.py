@@ -1,11 +1,13 @@
-"""Rows that stand in evaluation files, as the step `contamination` found them."""
+"""Whether rows stand in evaluation files: what the step `contamination` was set against, and what it found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import polars as pl
+
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.audit.blocks import Block, Note, Table
+from tuneloop.data.audit.blocks import Block, Proof, Table
 from tuneloop.data.audit.question import Question
 from tuneloop.data.audit.reading import Reading
 from tuneloop.pages.numbers import count
@@ -14,22 +16,37 @@ STEP = "contamination"
 
 
 class Contamination(Question):
-    """What the step dropped or reported."""
+    """What the step compared and dropped."""
 
     name = "contamination"
     title = "Contamination"
-    about = "Training rows that hold text of an evaluation file. Each stands in dropped.jsonl with the span."
+    about = (
+        "Rows that hold text of an evaluation file are dropped; dropped.jsonl shows the span. Own val and test files "
+        "are not compared."
+    )
+    unchecked = "the recipe has no step contamination"
 
     def measure(self, data: Reading) -> JsonObject | None:
+        ran = data.facts.options_of(STEP)
+        if not ran:
+            return None
+        divided = [source.path for source in data.facts.sources if source.goes_to in ("any", "train")]
+        kept = data.table.filter(pl.col("source").is_in(divided)).height
         reasons = [
             {"source": source, "reason": reason, "rows": rows}
             for (source, step, reason), rows in data.facts.dropped.most_common()
             if step == STEP
         ]
-        findings = [found for found in data.facts.findings if str(found["code"]).startswith(STEP)]
-        return {"dropped": reasons[:20], "findings": findings} if reasons or findings else None
+        found = sum(one["rows"] for one in reasons)
+        return {"checks": ran, "rows": kept + found, "found": found, "dropped": reasons[:20]}
 
     def show(self, section: JsonObject) -> Sequence[Block]:
+        found = section["found"]
+        claims = [
+            (True, f"no row that is left has text in common with {', '.join(check['against'])}",
+             f"{count(section['rows'])} rows checked, {count(found) if found else 'none'} found and dropped; "
+             f"{check['words']} words or {check['characters']} Chinese characters in a row")
+            for check in section["checks"]
+        ]  # fmt: skip
         lines = [[one["source"], one["reason"], count(one["rows"])] for one in section["dropped"]]
-        notes = [Note(f"{found['level']} {found['code']}: {found['message']}") for found in section["findings"]]
-        return [*notes, *([Table(["source", "reason", "rows"], lines, text=2)] if lines else [])]
+        return [Proof(claims), *([Table(["source", "reason", "rows"], lines, text=2)] if lines else [])]

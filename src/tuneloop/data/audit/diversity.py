@@ -40,6 +40,7 @@ class Diversity(Question):
         "sizes compare; gzip: how many times shorter the text becomes, more is more repetitive (Shaib et al. 2024). "
         "Both compare within a language only. A prototype covers the instructions that share its rarer words."
     )
+    unchecked = "no row has a user message"
 
     def measure(self, data: Reading) -> JsonObject | None:
         rows = [row for row in data.rows if row.asked.strip()]

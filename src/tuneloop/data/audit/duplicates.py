@@ -34,9 +34,10 @@ class Duplicates(Question):
         f"search for similar prompts (Jaccard similarity of shingles from {SIMILAR}), in which a template that many "
         "prompts share does not count."
     )
+    unchecked = "fewer than two splits have rows"
 
     def measure(self, data: Reading) -> JsonObject | None:
-        if not data.table.height:
+        if data.table["split"].n_unique() < 2:
             return None
         return {
             "prompts": _prompts(data),
@@ -54,10 +55,9 @@ class Duplicates(Question):
         checked = f"{count(prompts['checked'])} different prompts of {where}"
         claim = _said(prompts["straddling"], "prompt stands", "prompts stand", places)
         lines = [(prompts["straddling"] == 0, claim, checked)]
-        if clusters["checked"]:
-            checked = f"{count(clusters['checked'])} groups with {count(clusters['rows'])} rows, of all rows"
-            what = "group of near-duplicates stands", "groups of near-duplicates stand"
-            lines.append((clusters["straddling"] == 0, _said(clusters["straddling"], *what, places), checked))
+        checked = f"{count(clusters['checked'])} groups with {count(clusters['rows'])} rows, of all rows"
+        what = "group of rows that belong together stands", "groups of rows that belong together stand"
+        lines.append((clusters["straddling"] == 0, _said(clusters["straddling"], *what, places), checked))
         for split, part in near["splits"].items():
             checked = f"{count(part['rows'])} of {split} against {count(near['train'])} of train"
             what = f"{split} prompt has", f"{split} prompts have"
@@ -69,7 +69,7 @@ class Duplicates(Question):
 
 def _about_equal(section: JsonObject) -> list[JsonObject]:
     found: list[JsonObject] = []
-    kinds = (("prompts", "leak_prompt", "prompts"), ("clusters", "leak_cluster", "groups of near-duplicates"))
+    kinds = (("prompts", "leak_prompt", "prompts"), ("clusters", "leak_cluster", "groups of rows that belong together"))
     for key, code, what in kinds:
         checked = section[key]
         if checked["straddling"]:

@@ -30,6 +30,7 @@ class Labels(Question):
     name = "labels"
     title = "Task labels"
     about = "A label reasoning/arithmetic counts for reasoning too. Lengths are medians in words."
+    unchecked = "no row has a label"
 
     def measure(self, data: Reading) -> JsonObject | None:
         table = data.table.filter(pl.col("label").is_not_null())

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.audit.blocks import Bars, Block, Table
+from tuneloop.data.audit.blocks import Bars, Block, Note, Table
 from tuneloop.data.audit.question import Question
+from tuneloop.data.audit.quote import quoted
 from tuneloop.data.audit.reading import Reading
 from tuneloop.data.facts import Facts
 from tuneloop.data.findings import finding
@@ -18,6 +19,8 @@ from tuneloop.pages.numbers import count, share
 MANY_DROPPED = 0.05
 SMALL = 100  # rows to measure on: below, a 95 % interval of an accuracy is wider than about ± 0.1
 REASONS = 20
+GOES_TO = {"any": "train, val, test", "train": "train only", "val": "val (own file)", "test": "test (own file)"}
+CUT = 500  # characters of a reason, which may name what it found
 
 
 def rows(facts: Facts) -> JsonObject:
@@ -60,6 +63,7 @@ def sources(facts: Facts) -> list[JsonObject]:
             "format": same[0].format,
             "confidence": same[0].confidence,
             "encoding": same[0].encoding,
+            "goes_to": ", ".join(dict.fromkeys(source.goes_to for source in same)),
             "available": max(source.available for source in same),
             "rows": {"in": read, "kept": stay, "repaired": repaired.get(path, 0), "dropped": dict(lost.most_common())},
             "notes": dict(notes.most_common()),
@@ -83,8 +87,10 @@ class Ledger(Question):
             reasons[step, reason] += rows
         return {
             "shares": dict(facts.shares),
+            "steps": list(dict.fromkeys(name for name, _ in facts.steps)),
             "reasons": [
-                {"step": step, "reason": reason, "rows": rows} for (step, reason), rows in reasons.most_common(REASONS)
+                {"step": step, "reason": quoted(reason, CUT), "rows": rows}
+                for (step, reason), rows in reasons.most_common(REASONS)
             ],
             "more_reasons": max(0, len(reasons) - REASONS),
         }
@@ -113,28 +119,36 @@ class Ledger(Question):
 
     def show(self, section: JsonObject) -> Sequence[Block]:
         steps = list(dict.fromkeys(step for source in section["sources"] for step in source["rows"]["dropped"]))
+        apart = any(source["goes_to"] != "any" for source in section["sources"])
         table = Table(
-            ["source", "format", "encoding", "in", "kept", "repaired", *steps],
+            ["source", "format", "encoding", *(["goes to"] if apart else []), "in", "kept", "repaired", *steps],
             [
                 [source["name"], source["format"], source["encoding"] or "binary",
+                 *([str(GOES_TO.get(source["goes_to"], source["goes_to"]))] if apart else []),
                  *(count(source["rows"][key]) for key in ("in", "kept", "repaired")),
                  *(count(source["rows"]["dropped"].get(step, 0)) for step in steps)]
                 for source in section["sources"]
             ],
-            text=3,
+            text=3 + apart,
         )  # fmt: skip
+        names = [source["name"] for source in section["sources"]]
+        short = [name.rsplit("/", 1)[-1] for name in names]  # a drawing cuts a path at its end, where paths differ
         bars = Bars(
             "What became of each source's rows",
             ["kept", *steps],
             [
                 (
-                    source["name"],
+                    label,
                     [source["rows"]["kept"], *(source["rows"]["dropped"].get(step, 0) for step in steps)],
                     share(source["rows"]["kept"], source["rows"]["in"]),
                 )
-                for source in section["sources"][:30]
+                for label, source in list(
+                    zip(short if len(set(short)) == len(short) else names, section["sources"], strict=True)
+                )[:30]
             ],
         )
+        ran = "; ".join(f"{name} {count(section['rows']['dropped'].get(name, 0))}" for name in section["steps"])
+        note = f"Steps that ran, and the rows that each dropped: {ran}." if ran else "No step ran: data.steps is empty."
         rest = section["more_reasons"]
         reasons = Table(
             ["step", "reason", "rows", "of all"],
@@ -146,7 +160,7 @@ class Ledger(Question):
             text=2,
             note=f"{rest} rarer reasons stand in dropped.jsonl." if rest else "",
         )
-        return [*([bars] if steps else []), table, *([reasons] if section["reasons"] else [])]
+        return [*([bars] if steps else []), table, Note(note), *([reasons] if section["reasons"] else [])]
 
 
 def _about_splits(section: JsonObject) -> list[JsonObject]:

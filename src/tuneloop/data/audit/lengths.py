@@ -85,11 +85,15 @@ class Lengths(Question):
             rows = list(section[side]["languages"].items())[:LISTED]
             bars = [(name, [row[key] for key in BUCKETS], count(row["rows"])) for name, row in rows]
             blocks.append(Bars(f"Short, medium and long {side}s", BUCKETS, bars, head="language"))
+        several = len(section["prompt"]["languages"]) > 1
         lines = [
             [name, side, count(row["rows"]), *(count(row[key]) for key in ("p5", "p50", "p95", "max")),
              *(share(row[key], row["rows"]) for key in BUCKETS)]
             for side in SIDES
-            for name, row in [("all", section[side]["all"]), *list(section[side]["languages"].items())[:LISTED]]
+            for name, row in [
+                *([("all", section[side]["all"])] if several else []),
+                *list(section[side]["languages"].items())[:LISTED],
+            ]
         ]  # fmt: skip
         head = ["language", "of", "rows", "p5", "median", "p95", "longest", *BUCKETS]
         return [*blocks, Table(head, lines, text=2)]

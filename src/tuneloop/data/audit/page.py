@@ -43,6 +43,7 @@ def html(card: JsonObject, title: str) -> str:
         languages=[(name, sum(splits.values())) for name, splits in card.get("languages", {}).get("rows", {}).items()],
         proof=_proof(card),
         sections=sections,
+        not_checked=[(q.title, card["not_checked"][q.name]) for q in QUESTIONS if q.name in card["not_checked"]],
     )
 
 
@@ -72,9 +73,9 @@ def _places(value: Any) -> Iterator[str]:
 
 
 def _proof(card: JsonObject) -> str:
-    """holds, or broken; empty where nothing was checked."""
+    """holds, nearly, broken or unchecked."""
     if "duplicates" not in card:
-        return ""
+        return "unchecked"
     leaks = [found for found in card["findings"] if "leak" in found["code"]]
     return "holds" if not leaks else "broken" if any(found["level"] == "ERROR" for found in leaks) else "nearly"
 

@@ -12,11 +12,16 @@ from tuneloop.data.audit.reading import Reading, Row
 from tuneloop.data.findings import Level, finding
 from tuneloop.guard.digits import shape
 from tuneloop.guard.pii import Found, find
+from tuneloop.guard.rules import RULES
 from tuneloop.pages.numbers import count, share
 
 GRAVE = frozenset("bank_card cn_id medical_record passport secret_key url_credentials us_ssn".split())
 """Kinds that identify a person or open a door; a model that learned one may say it."""
 EXAMPLES = 3
+STEP = "pii"
+LEFT_BY_STEP = (
+    "the step pii leaves own val and test files as they are, and kinds that it does not name: see its options"
+)
 
 
 class Pii(Question):
@@ -47,6 +52,8 @@ class Pii(Question):
         return {
             "rows": len(data.rows),
             "whole": data.whole,
+            "looked_for": RULES.names(),
+            "step": [options["action"] for options in data.facts.options_of(STEP)],
             "rows_with": rows["any"],
             "kinds": {
                 kind: {
@@ -71,20 +78,23 @@ class Pii(Question):
                 total = sum(part["strong"] for part in kinds.values())
                 text = ", ".join(f"{count(part['strong'])} {kind}" for kind, part in kinds.items()) + where
                 places = [one for part in kinds.values() for one in part["examples"]][:5]
-                advice = "add the step pii (mask, surrogate or drop) to data.steps"
+                advice = LEFT_BY_STEP if section["step"] else "add the step pii (mask, surrogate or drop) to data.steps"
                 found.append(finding(level, code, total, text, next=advice, examples=places))
         return found
 
     def show(self, section: JsonObject) -> Sequence[Block]:
+        ran = ", ".join(section["step"])
+        step = f"The step pii ({ran}) went over the sources before." if ran else "The step pii did not run."
+        looked = f"Looked for {len(section['looked_for'])} kinds in {count(section['rows'])} rows"
         if not section["kinds"]:
-            return [Note(f"None found in {count(section['rows'])} rows.")]
+            return [Note(f"{looked}: none found. {step}")]
         lines = [
             [kind, ", ".join(one["shape"] for one in part["examples"]) or "–", count(part["rows"]),
              share(part["rows"], section["rows"]), count(part["strong"]), count(part["weak"])]
             for kind, part in section["kinds"].items()
         ]  # fmt: skip
         head = ["kind", "shape of some", "rows", "of all", "strong", "hints"]
-        return [Table(head, lines, text=2)]
+        return [Note(f"{looked}. {step}"), Table(head, lines, text=2)]
 
 
 def _example(found: Found, row: Row) -> JsonObject:

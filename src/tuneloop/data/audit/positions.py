@@ -47,6 +47,7 @@ class Positions(Question):
         "What an answer takes from its prompt (numbers, names, rare words, runs of Chinese characters), by its place "
         "in the prompt. Rows whose answer takes nothing from the prompt, and very short prompts, do not count."
     )
+    unchecked = "no prompt is long enough to have a head, a middle and a tail"
 
     def measure(self, data: Reading) -> JsonObject | None:
         rows = [row for row in data.some(MOST) if _size(row.prompt) >= SHORTEST]

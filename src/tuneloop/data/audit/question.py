@@ -19,10 +19,12 @@ class Question(ABC):
     title: ClassVar[str]
     about: ClassVar[str]
     """What a reader should know to read the section, in one or two sentences."""
+    unchecked: ClassVar[str] = "no row is left"
+    """Why `measure` gives None: the card says so, so that nobody takes it for a check that found nothing."""
 
     @abstractmethod
     def measure(self, data: Reading) -> JsonObject | None:
-        """The section for card.json, or None where there is nothing to say (no labels, no rows)."""
+        """The section for card.json, or None where there is nothing to measure: `unchecked`."""
 
     def section(self, card: JsonObject) -> JsonObject | None:
         """What `judge` and `show` get: the section of a card, also of one read back from its file."""

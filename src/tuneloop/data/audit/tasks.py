@@ -28,6 +28,7 @@ class Tasks(Question):
         "in Chinese, parts of speech. Questions without such a verb count by their question word. A verb's share of "
         "the outer ring is divided among its most frequent objects."
     )
+    unchecked = "no row has a user message"
 
     def measure(self, data: Reading) -> JsonObject | None:
         texts = [row.asked for row in data.some(MOST) if row.asked.strip()]

@@ -33,6 +33,10 @@ def markdown(card: JsonObject) -> str:
             lines += ["", f"## {question.title}", "", question.about]
             for block in question.show(section):
                 lines += ["", *_lines(block)]
+    if card["not_checked"]:
+        titles = {question.name: question.title for question in QUESTIONS}
+        lines += ["", "## Not checked", ""]
+        lines += [f"- {titles[name]}: {plain(why)}" for name, why in card["not_checked"].items()]
     return "\n".join(lines) + "\n"
 
 

@@ -28,6 +28,7 @@ class Tokens(Question):
     name = "tokens"
     title = "Tokens"
     about = "Counted with the model's own template and tokenizer on a sample; supervised tokens carry the loss."
+    unchecked = "the recipe's tokenizer is not there, or no row is left"
 
     def measure(self, data: Reading) -> JsonObject | None:
         forecast = data.facts.forecast

@@ -35,6 +35,11 @@ class Step(Plugin, ABC):
         """Files and folders of its options that the result depends on: their contents belong to the run's key."""
         return []
 
+    def redact(self, value: JsonObject) -> JsonObject:
+        """What may be written of a row that left, whichever step dropped it, or be shown of one that was read. Nothing
+        is hidden by default."""
+        return value
+
 
 class RowStep(Step):
     """A step that needs to see one row only."""

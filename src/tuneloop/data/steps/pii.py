@@ -27,7 +27,7 @@ class Pii(RowStep):
     """Finds personal data (docs/privacy.md) in content, reasoning, tool-call arguments and meta, Chinese and English.
 
     A value found once in a row is found in the whole row. Tool schemas and meta's `annotations` stay as they are.
-    `dropped.jsonl` keeps rows as they came, with their personal data: treat it like the raw files.
+    Rows that leave are masked in `dropped.jsonl`, whatever the action and whichever step dropped them.
     """
 
     action: Literal["mask", "surrogate", "drop"] = "mask"
@@ -71,6 +71,13 @@ class Pii(RowStep):
         write = invented.replace if key else lambda text, found: _without_dates(invented, text, found)
         return _Pass(self, write, second.known).over(example)
 
+    def redact(self, value: JsonObject) -> JsonObject:
+        if not pii.may_hold(repr(value), self.strength):
+            return value
+        first = _Pass(self, pii.mask)
+        first.over_json(value)
+        return _Pass(self, pii.mask, [one for _, one in first.found]).over_json(value) if first.found else value
+
 
 def _all_texts(example: Example) -> str:
     """Everything that is searched, in no form that matters: for one look at a row instead of one at each text."""
@@ -103,6 +110,10 @@ class _Pass:
         self._place = "meta"
         meta = {key: value if key in _LEFT_ALONE else self._value(value, key) for key, value in example.meta.items()}
         return replace(example, messages=messages, meta=meta) if self.found else example
+
+    def over_json(self, value: JsonObject) -> JsonObject:
+        """An object of any shape with all its texts, keys and whole numbers rewritten."""
+        return self._object(value)
 
     def _message(self, number: int, message: Message) -> Message:
         before = len(self.found)
