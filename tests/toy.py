@@ -18,7 +18,6 @@ from tuneloop.tune.loop import Job, Validate
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.train import Tuned, tune
 
-ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
 """GPT-2's config drops out by default, so two ways to compute would draw differently."""
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy import ARCHITECTURES, conversations, tune_in
+from architectures import PACKED, PADDED
+from toy import conversations, tune_in
 
 from tuneloop.forward import objective as forward
 from tuneloop.generate.transformers_engine import TransformersEngine
@@ -25,7 +26,7 @@ from tuneloop.tune import train as stage
 METHODS: dict[str, Any] = {"full": "full", "lora": {"lora": {"rank": 4, "alpha": 8}}}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", (*PACKED, *PADDED))
 @pytest.mark.parametrize("method", METHODS)
 def test_tuned_is_exported_is_merged_is_served(
     method: str, name: str, model_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,10 +84,10 @@ if __name__ == "__main__":
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    import conftest
+    from architectures import architecture_of
 
     torch.manual_seed(0)
     ids = {"vocab_size": 400, "initializer_range": 0.2, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
-    config = AutoConfig.for_model(**{**ids, **conftest.architecture_of("llama")})
+    config = AutoConfig.for_model(**{**ids, **architecture_of("llama")})
     train_here(AutoModelForCausalLM.from_config(config, dtype=torch.float32), Path(sys.argv[1]), Path(sys.argv[2]))
     torch.distributed.destroy_process_group()
