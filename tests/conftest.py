@@ -27,6 +27,7 @@ TEXTS = (
     "这条评论是正面还是负面？电影很好看。正面。一个苹果三元，买十二个要三十六元。",
 )
 
+
 @pytest.fixture(scope="session")
 def architecture() -> Callable[..., dict[str, Any]]:
     """`architecture("llama", **changes)`: config values of a tiny model, as a recipe gives them."""

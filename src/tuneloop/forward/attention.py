@@ -140,7 +140,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """The attention backend: query [1, H, T, D], key and value [1, K, T, D] → [1, T, H, D].
 
-    `s_aux` [H] are attention sinks: a score of each head that takes its share and gives nothing (gpt-oss). Raises Unsupported for what it does not compute; the caller then takes the padded form.
+    `s_aux` [H] are attention sinks: a score of each head that takes its share and gives nothing (gpt-oss). Raises
+    Unsupported for what it does not compute; the caller then takes the padded form.
     """
     if layout is None or attention_mask is not None:
         raise Unsupported("the model does not hand the row layout to its attention")
@@ -202,8 +203,8 @@ def _written_out(
 ) -> Tensor:
     """Attention whose scores no fused kernel computes.
 
-    Gemma-2 squashes them by softcap·tanh(scores/softcap) (arXiv 2408.00118, section 2); gpt-oss adds one score a head to
-    the softmax's denominator (arXiv 2309.17453, section 3.2).
+    Gemma-2 squashes them by softcap·tanh(scores/softcap) (arXiv 2408.00118, section 2); gpt-oss adds one score a head
+    to the softmax's denominator (arXiv 2309.17453, section 3.2).
     """
     repeats = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)

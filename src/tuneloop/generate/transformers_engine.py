@@ -127,9 +127,7 @@ class _Decoder:
         if length < SHORTEST_SHARED or len(prompts) < 2:
             return None
         cache = DynamicCache(config=self.core.config)
-        self.model(
-            self._tensor([list(first[:length])]), **{self.cache_name: cache}, use_cache=True, **self.last_only
-        )
+        self.model(self._tensor([list(first[:length])]), **{self.cache_name: cache}, use_cache=True, **self.last_only)
         return cache
 
     def decode(self, prompts: list[Sequence[int]], shared: DynamicCache | None) -> Iterator[tuple[int, list[int]]]:
@@ -145,7 +143,12 @@ class _Decoder:
         while alive:
             padded: dict[str, Any] = {} if mask_BL is None else {"attention_mask": mask_BL}
             logits_BLV = self.model(
-                ids_BL, position_ids=positions_BL, **{self.cache_name: cache}, use_cache=True, **padded, **self.last_only
+                ids_BL,
+                position_ids=positions_BL,
+                **{self.cache_name: cache},
+                use_cache=True,
+                **padded,
+                **self.last_only,
             ).logits
             next_B = logits_BLV[:, -1].argmax(-1)
             stopped = torch.isin(next_B, self.stop).tolist()

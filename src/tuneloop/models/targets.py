@@ -6,6 +6,7 @@ Knows architectures by what they are made of, not by their names.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -18,16 +19,37 @@ READ_DIRECTLY = frozenset({"out_proj", "x_proj", "dt_proj"})
 """Linear layers of a state-space mixer whose weights its kernels take: an adapter beside them would be passed over."""
 
 
-def routers(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a model that choose experts, by name, in the order in which they run; empty without experts."""
-    kinds = {kind for module in model.modules() if isinstance(module, PreTrainedModel) for kind in _router_kinds(module)}
-    return {name: module for name, module in model.named_modules() if kinds and isinstance(module, tuple(kinds))}
+@dataclass(frozen=True)
+class Router:
+    """A module that chooses experts, and at which place of what it returns its logits stand."""
+
+    module: nn.Module
+    logits: int
+
+    @property
+    def experts(self) -> int:
+        """How many it chooses from."""
+        own: Any = getattr(self.module, "num_experts", None)
+        return int(own) if own else next(self.module.parameters()).shape[0]
 
 
-def _router_kinds(model: PreTrainedModel) -> list[type[nn.Module]]:
-    declared: Any = (model._can_record_outputs or {}).get("router_logits") or ()
-    declared = declared if isinstance(declared, (list, tuple)) else (declared,)
-    return [kind for kind in (getattr(each, "target_class", each) for each in declared) if isinstance(kind, type)]
+def routers(model: nn.Module) -> dict[str, Router]:
+    """The routers of a model by name, in the order in which they run; empty without experts."""
+    declared = [
+        kind for module in model.modules() if isinstance(module, PreTrainedModel) for kind in _declared(module).items()
+    ]
+    return {
+        name: Router(module, place)
+        for name, module in model.named_modules()
+        if (place := next((place for kind, place in declared if isinstance(module, kind)), None)) is not None
+    }
+
+
+def _declared(model: PreTrainedModel) -> dict[type[nn.Module], int]:
+    """Classes of routers and the places of their logits, as an architecture names them for transformers to record."""
+    recorded: Any = (model._can_record_outputs or {}).get("router_logits") or ()
+    recorded = recorded if isinstance(recorded, (list, tuple)) else (recorded,)
+    return dict((each, 1) if isinstance(each, type) else (each.target_class, each.index) for each in recorded)
 
 
 def linear_targets(model: PreTrainedModel) -> list[str]:
@@ -55,7 +77,7 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def for_peft(model: PreTrainedModel, names: Collection[str], *, experts: bool = False) -> dict[str, Any]:
-    """The layers of these full names (`linear_targets` gives all), and stacked experts where asked, for peft's LoraConfig.
+    """Layers by full name (`linear_targets` gives all), and stacked experts where asked, as peft's LoraConfig takes them.
 
     `target_parameters` then holds stacked experts, and weights of linear layers whose names peft would take for those
     of experts. Raises ModelError where `experts` is asked of a model whose experts are no stacked weights.

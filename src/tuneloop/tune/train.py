@@ -35,11 +35,13 @@ from tuneloop.render.preview import preview_rows, to_rich
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
+from tuneloop.tune import expert_load, moe
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate, train
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
+from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 
@@ -82,7 +84,7 @@ def tune(
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
-    trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
+    trained = _continued(config, model, base) if base.adapter else _applied(config, model)
     if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
         core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
@@ -105,11 +107,16 @@ def tune(
         pad_id=renderer.pad_id,
         token_budget=budget,
         mixture=mixture,
+        balance=balance_of(config.moe, trained, core_of(trained).config),
     )
+    load = partial(expert_load.measure, objective, train_set.rendered, renderer.pad_id, budget) if job.balance else None
+    names, before_LE = load() if load else ([], None)
     if accelerator.is_main_process:
         _say_decisions(job, base, renderer, train_set, len(train_rows), f"{why}; {form}", train_rows)
     progress = train(job)
     accelerator.wait_for_everyone()
+    if load and before_LE is not None and accelerator.is_main_process:
+        expert_load.write(run.out, run.path.name, names, before_LE, load()[1])
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
         trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
@@ -122,8 +129,15 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
     """How many parameters the method trains, counted without memory for any."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture)
-        trained = config.method.apply(model)
+        trained = _applied(config, model)
     return sum(p.numel() for p in trained.parameters() if p.requires_grad)
+
+
+def _applied(config: TuneConfig, model: PreTrainedModel) -> Any:
+    """The model with the method's parameters to train, the routers left out where the recipe says so."""
+    trained = config.method.apply(model)
+    config.moe.freeze(trained)
+    return trained
 
 
 def _gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
@@ -201,6 +215,8 @@ def _say_decisions(
     about = "about " if job.mixture else ""
     decided("tokens", f"{about}{tokens:,} an epoch, {supervised:,} supervised ({supervised / tokens:.0%})")
     decided("compute", form)
+    if job.balance:
+        decided("experts", moe.in_words(config.moe, job.balance))
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     decided(
         "steps",
