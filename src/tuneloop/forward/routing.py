@@ -69,7 +69,7 @@ class Routing:
         finally:
             for handle in handles:
                 handle.remove()
-        # picked out only now: in a checkpointed layer, an operation of the hook would be missed when it is computed again
+        # picked out only now: a checkpointed layer that is computed again would miss operations of the hook
         real_T = None if batch.mask is None else batch.mask.reshape(-1).bool()
         self._seen = [
             [each if real_T is None else (each[0][real_T], each[1][real_T]) for each in said] for said in kept

@@ -77,7 +77,7 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def for_peft(model: PreTrainedModel, names: Collection[str], *, experts: bool = False) -> dict[str, Any]:
-    """Layers by full name (`linear_targets` gives all), and stacked experts where asked, as peft's LoraConfig takes them.
+    """Layers by full name (`linear_targets` gives all), and stacked experts where asked, as options of a LoraConfig.
 
     `target_parameters` then holds stacked experts, and weights of linear layers whose names peft would take for those
     of experts. Raises ModelError where `experts` is asked of a model whose experts are no stacked weights.
