@@ -25,7 +25,7 @@ from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
 from tuneloop.models.load import load_tokenizer, model_from
-from tuneloop.models.merge import logits, merge, prompt_ids
+from tuneloop.models.merge import EXACT, logits, merge, prompt_ids
 from tuneloop.render.template import Renderer
 from tuneloop.track import metrics
 from tuneloop.tune import train as stage
@@ -87,7 +87,8 @@ def conform(folder: Path, method: str, root: Path, steps: int) -> Outcome:
         check = merge(base, tuned.folder, root / "merged")
         assert check.passed and check.effect > 100 * check.max_abs
         merged = model_from(root / "merged", torch.float32)
-        assert float((logits(merged, batch) - expected).abs().max()) < 1e-4 * spread, "merged = adapter"
+        tolerance = 1e-4 if packed else EXACT  # recurrent layers carry rounding from token to token
+        assert float((logits(merged, batch) - expected).abs().max()) < tolerance * spread, "merged = adapter"
         assert _answers(merged, tuned.folder) == answers
     return Outcome(packed, losses[0], losses[-1], merging)
 

@@ -15,6 +15,7 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
+from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.train import Tuned, tune
 
@@ -75,6 +76,7 @@ def job_of(
         seed=7,
         pad_id=0,
         token_budget=token_budget,
+        balance=balance_of(branch.moe, trained, core_of(trained).config),
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from tuneloop.core.errors import ModelError
 from tuneloop.tune.methods import Method
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Lora(Method):
             chosen = targets.for_peft(model, targets.linear_targets(model), experts=self.experts)
         else:
             chosen = targets.for_peft(model, (), experts=self.experts) | {"target_modules": self.targets}
+        if self.dropout and chosen.get("target_parameters"):
+            raise ModelError(
+                f"tune.method.lora.dropout: {type(model).__name__} has feed-forwards that peft can only adapt as whole "
+                "parameters, without dropout: set it to 0"
+            )
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=self.rank,
