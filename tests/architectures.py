@@ -75,3 +75,15 @@ def architecture_of(name: str, **changes: Any) -> dict[str, Any]:
     own = {"model_type": name, **(PACKED | PADDED)[name]}
     shared = {key: value for key, value in SHAPE.items() if key not in NOT_IN.get(own["model_type"], ())}
     return {**shared, **own, **changes}
+
+
+def tiny(tokenizer: Any, name: str, seed: int = 0, **changes: Any) -> Any:
+    """A model of that architecture for a tokenizer, in fp32, with random weights large enough to matter."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+    values = {"vocab_size": len(tokenizer), "initializer_range": 0.2, **ids, **architecture_of(name, **changes)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=torch.float32).eval()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from architectures import MOE, PACKED, PADDED
+from architectures import MOE, PACKED, PADDED, tiny
 from toy import conversations, tune_in
 
 from tuneloop.core import jsonl
@@ -26,11 +26,13 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
 from tuneloop.models.load import load_tokenizer, model_from
 from tuneloop.models.merge import EXACT, logits, merge, prompt_ids
+from tuneloop.models.save import save_model
 from tuneloop.render.template import Renderer
 from tuneloop.track import metrics
 from tuneloop.tune import train as stage
 from tuneloop.tune.methods import FAMILY
 
+MARKS = ("<!-- table -->", "<!-- end of table -->")
 NEW = 5  # tokens of each answer
 NO_ID = 1_000_000  # a stop that never comes, so that all answers are whole
 OPTIONS: dict[str, dict[str, Any]] = {"lora": {"rank": 4, "alpha": 8}}
@@ -127,27 +129,48 @@ def _answers(model: Any, folder: Path) -> list[tuple[int, ...]]:
     return [answer.ids for answer in done]
 
 
-def table(make: Any, steps: int, chosen: Sequence[str] = ()) -> list[str]:
-    """Lines of a Markdown table over all architectures; `make` gives the folder of a tiny model by name."""
+def table(folder_of: Callable[[str], Path], steps: int) -> list[str]:
+    """Lines of a Markdown table over all architectures; `folder_of` gives the folder of a tiny model by name."""
     head = ["architecture", "rows", *METHODS]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name in chosen or (*PACKED, *PADDED):
-        cells, rows = [], "?"
+    for name in (*PACKED, *PADDED):
+        rows, cells = "padded", []
         for method in METHODS:
             if not fits(method, name):
-                cells.append("–")
+                cells.append("")
                 continue
             with tempfile.TemporaryDirectory() as root:
                 try:
-                    outcome = conform(make(name), method, Path(root), steps)
-                except TuneloopError as error:
-                    cells.append(f"no: {str(error)[:80]}")
+                    outcome = conform(folder_of(name), method, Path(root), steps)
+                except (TuneloopError, AssertionError) as error:
+                    cells.append(f"no: {str(error).splitlines()[0][:80]}")
                     continue
-                except AssertionError as error:
-                    cells.append(f"FAILS: {error}")
-                    continue
-            rows = "packed" if outcome.packed else "padded"
+            rows = "packed" if outcome.packed else rows
             cells.append(f"{outcome.first:.2f} → {outcome.last:.2f}")
         lines.append("| " + " | ".join([name, rows, *cells]) + " |")
-        print(lines[-1], file=sys.stderr, flush=True)
+        print(lines[-1], flush=True)
     return lines
+
+
+def main(page: Path) -> None:
+    """Puts the table between the page's two marks."""
+    from conftest import train_tokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = train_tokenizer()
+    with tempfile.TemporaryDirectory() as root:
+
+        def folder_of(name: str) -> Path:
+            folder = Path(root) / name
+            if not folder.exists():
+                save_model(tiny(tokenizer, name), tokenizer, folder)
+            return folder
+
+        lines = table(folder_of, steps=20)
+    before, _, rest = page.read_text("utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    page.write_text("\n".join([before + MARKS[0], *lines, MARKS[1] + after]), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from architectures import architecture_of
+from architectures import architecture_of, tiny
 from hypothesis import settings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -80,20 +80,9 @@ def tokenizer_folder(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def tiny_model(tiny_tokenizer: Any) -> Callable[..., Any]:
     """`tiny_model("llama", seed=0, **config)`: a two-layer model in fp32 with random weights large enough to matter."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     def make(name: str = "llama", seed: int = 0, **changes: Any) -> Any:
-        ids = {"bos_token_id": None, "eos_token_id": tiny_tokenizer.eos_token_id, "pad_token_id": 0}
-        values = {
-            "vocab_size": len(tiny_tokenizer),
-            "initializer_range": 0.2,
-            **ids,
-            **architecture_of(name, **changes),
-        }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=torch.float32).eval()
+        return tiny(tiny_tokenizer, name, seed, **changes)
 
     return make
 

@@ -35,7 +35,7 @@ class Lora(Method):
         from tuneloop.models import targets
 
         if self.targets == "auto":
-            chosen = targets.for_peft(model, targets.linear_targets(model), experts=self.experts)
+            chosen: dict[str, Any] = targets.for_peft(model, targets.linear_targets(model), experts=self.experts)
         else:
             chosen = targets.for_peft(model, (), experts=self.experts) | {"target_modules": self.targets}
         if self.dropout and chosen.get("target_parameters"):
