@@ -113,6 +113,5 @@ def _taken_for_experts(model: PreTrainedModel) -> frozenset[str]:
     """
     from peft.utils import transformers_weight_conversion as conversion
 
-    patterns: Mapping[str, str] = conversion._MODEL_TO_CONVERSION_PATTERN
-    family = patterns.get(model.config.model_type, "")
-    return frozenset(conversion._MOE_TARGET_MODULE_MAPPING.get(family, ()))
+    patterns: Mapping[str, str] = conversion._MODEL_TO_CONVERSION_PATTERN  # pyright: ignore[reportPrivateImportUsage]
+    return frozenset(conversion._MOE_TARGET_MODULE_MAPPING.get(patterns.get(model.config.model_type, ""), ()))
