@@ -38,7 +38,7 @@ def test_tuned_is_exported_is_merged_is_served(
     assert outcome.packed == (name in PACKED)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3_moe"])
 def test_bf16_is_exported_as_trained(name: str, model_folder: Callable[..., Path], tmp_path: Path) -> None:
     for method in ({"lora": {"rank": 4}}, "full"):
         _, tuned = tune_in(tmp_path, {"base": str(model_folder(name)), "dtype": "bf16"}, method=method, steps=2)
