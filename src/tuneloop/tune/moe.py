@@ -77,8 +77,8 @@ class Balance:
         load_LE = routing.load(choices_LE)
         return {
             "router_loss": routing.balance(choices_LE, chances_LE, self.tokens),
-            "expert_load_max": float(load_LE.max()),
-            "expert_load_min": float(load_LE.min()),
+            "expert_load_max": round(float(load_LE.max()), 4),
+            "expert_load_min": round(float(load_LE.min()), 4),
         }
 
 
