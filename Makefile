@@ -5,13 +5,17 @@ BIN := .venv/bin
 TORCH := torch==2.13.0
 TORCH_CPU := torch==2.13.0+cpu
 
-.PHONY: demo test check format base clean
+.PHONY: demo test test-all check format base clean
 
 demo: .venv/.installed
 	$(BIN)/tuneloop demo
 
 test: check
 	$(BIN)/python -m pytest
+
+# The tests of `make test`, and every architecture by every method.
+test-all: check
+	$(BIN)/python -m pytest -m "matrix or not matrix"
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import architecture_of, tiny
 from hypothesis import settings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,25 +26,6 @@ TEXTS = (
     "法国的首都是哪里？法国的首都是巴黎。",
     "这条评论是正面还是负面？电影很好看。正面。一个苹果三元，买十二个要三十六元。",
 )
-SIZES: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 2, "head_dim": 8},
-    "mistral": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": None},
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
-    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8},
-    "deepseek_v3": {
-        "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-        "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-        "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1,
-    },
-}  # fmt: skip
-
-
-def architecture_of(name: str, **changes: Any) -> dict[str, Any]:
-    """Config values of a two-layer model of that architecture, hidden size 32."""
-    if name == "gpt2":
-        return {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, **changes}
-    shared = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return {"model_type": name, **shared, "max_position_embeddings": 512, **SIZES[name], **changes}
 
 
 @pytest.fixture(scope="session")
@@ -98,20 +80,9 @@ def tokenizer_folder(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def tiny_model(tiny_tokenizer: Any) -> Callable[..., Any]:
     """`tiny_model("llama", seed=0, **config)`: a two-layer model in fp32 with random weights large enough to matter."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     def make(name: str = "llama", seed: int = 0, **changes: Any) -> Any:
-        ids = {"bos_token_id": None, "eos_token_id": tiny_tokenizer.eos_token_id, "pad_token_id": 0}
-        values = {
-            "vocab_size": len(tiny_tokenizer),
-            "initializer_range": 0.2,
-            **ids,
-            **architecture_of(name, **changes),
-        }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=torch.float32).eval()
+        return tiny(tiny_tokenizer, name, seed, **changes)
 
     return make
 

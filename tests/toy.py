@@ -15,10 +15,10 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
+from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.train import Scorer, Tuned, tune
 
-ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
 """GPT-2's config drops out by default, so two ways to compute would draw differently."""
 
@@ -76,6 +76,7 @@ def job_of(
         seed=7,
         pad_id=0,
         token_budget=token_budget,
+        balance=balance_of(branch.moe, trained, core_of(trained).config),
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import PACKED, PADDED
 from torch import Tensor
-from toy import ARCHITECTURES, NO_DROPOUT, job_of, random_rows, weights_of
+from toy import NO_DROPOUT, job_of, random_rows, weights_of
 
 from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import mean_nll, nll, prepare
@@ -52,7 +53,7 @@ def assert_equal(one: tuple[float, Tensor], other: tuple[float, Tensor], toleran
     assert float((one[1] - other[1]).norm() / one[1].norm()) < 2 * tolerance
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", PACKED)
 @pytest.mark.parametrize("method", ["full", {"lora": {"rank": 4}}], ids=["full", "lora"])
 def test_packed_is_padded_is_accumulated(name: str, method: Any, tiny_model: Make, tmp_path: Path) -> None:
     rows = random_rows(10)
@@ -68,6 +69,18 @@ def test_packed_is_padded_is_accumulated(name: str, method: Any, tiny_model: Mak
     assert_equal(whole, computed(True, 30))
     assert_equal(whole, computed(True, 1))
     assert_equal(whole, computed(False, 30))
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_padded_is_accumulated(name: str, tiny_model: Make, tmp_path: Path) -> None:
+    whole, *others = [
+        loss_and_gradient(
+            tiny_model(name, initializer_range=0.1), tmp_path, packed=False, token_budget=budget, method="full"
+        )
+        for budget in (10_000, 30, 1)
+    ]
+    for other in others:
+        assert_equal(whole, other)
 
 
 @pytest.mark.parametrize("method", ["full", {"lora": {"rank": 4}}], ids=["full", "lora"])

@@ -18,6 +18,7 @@ from tuneloop.track import metrics
 from tuneloop.tune.loop import train
 
 ROWS, STEPS = 9, 4
+NAME = "qwen3_moe"  # its router loss needs the load over all processes
 
 
 def train_here(model: Any, folder: Path, out: Path) -> None:
@@ -31,7 +32,7 @@ def train_here(model: Any, folder: Path, out: Path) -> None:
     job = job_of(
         model, random_rows(ROWS), folder, batch_size=4, steps=STEPS, save_every=2, token_budget=40,
         optimizer={"adamw": {"weight_decay": 0.1}}, validate=validate, validation={"every": 1},
-        early_stopping={"patience": 9},
+        early_stopping={"patience": 9}, moe={"router_loss": 0.1},
     )  # fmt: skip
     # a parameter that no row uses gets no gradient and must not decay
     unused = torch.nn.Parameter(torch.ones(2, 2))
@@ -43,7 +44,7 @@ def train_here(model: Any, folder: Path, out: Path) -> None:
 
 
 def test_two_processes_are_one(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
-    train_here(tiny_model(), tmp_path / "one", tmp_path / "one.safetensors")
+    train_here(tiny_model(NAME), tmp_path / "one", tmp_path / "one.safetensors")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,16 +79,18 @@ def test_two_processes_are_one(tiny_model: Callable[..., Any], tmp_path: Path) -
     for line, other in zip(lines, expected, strict=True):
         assert abs(line["loss"] - other["loss"]) < 1e-5 * other["loss"]
         assert line["tokens"] == other["tokens"]
+        assert abs(line["router_loss"] - other["router_loss"]) < 1e-5 * other["router_loss"]
+        assert line["expert_load_max"] == other["expert_load_max"]
 
 
 if __name__ == "__main__":
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    import conftest
+    from architectures import architecture_of
 
     torch.manual_seed(0)
     ids = {"vocab_size": 400, "initializer_range": 0.2, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
-    config = AutoConfig.for_model(**{**ids, **conftest.architecture_of("llama")})
+    config = AutoConfig.for_model(**{**ids, **architecture_of(NAME)})
     train_here(AutoModelForCausalLM.from_config(config, dtype=torch.float32), Path(sys.argv[1]), Path(sys.argv[2]))
     torch.distributed.destroy_process_group()

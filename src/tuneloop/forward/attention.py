@@ -23,7 +23,7 @@ SHORT = 512  # up to this length CPU attention runs in float32: the bf16 flash k
 
 
 class Unsupported(Exception):
-    """The model's attention asks for something that the packed form does not compute (sinks, position biases)."""
+    """The model's attention asks for something that the packed form does not compute (position biases)."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +134,23 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     layout: Layout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention backend: query [1, H, T, D], key and value [1, K, T, D] → [1, T, H, D].
 
-    Raises Unsupported for what it does not compute; the caller then takes the padded form.
+    `s_aux` [H] are attention sinks: a score of each head that takes its share and gives nothing (gpt-oss). Raises
+    Unsupported for what it does not compute; the caller then takes the padded form.
     """
     if layout is None or attention_mask is not None:
         raise Unsupported("the model does not hand the row layout to its attention")
-    for name in ("s_aux", "position_bias"):
-        if others.get(name) is not None:
-            raise Unsupported(f"attention with {name}")
+    if others.get("position_bias") is not None:
+        raise Unsupported("attention with position_bias")
     parts = []
     for block in layout.blocks:
         q, k, v = (_block_of(x, block) for x in (query, key, value))
-        out = _causal(q, k, v, scaling, dropout, sliding_window, softcap)
+        out = _causal(q, k, v, scaling, dropout, sliding_window, softcap, s_aux)
         out_XHD = out.transpose(1, 2).reshape(block.rows * block.width, out.shape[1], out.shape[3])
         parts.append(_FromBlock.apply(out_XHD, block))
     joined_THD = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -164,15 +165,22 @@ def _block_of(x: Tensor, block: Block) -> Tensor:
 
 
 def _causal(
-    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None, softcap: float | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+    softcap: float | None,
+    sinks_H: Tensor | None,
 ) -> Tensor:
     length, dtype = q.shape[2], q.dtype
     mask = None
     if window is not None and window < length:
         at = torch.arange(length, device=q.device)
         mask = (at[:, None] >= at) & (at[:, None] - at < window)
-    if softcap is not None:
-        return _softcapped(q, k, v, scaling, dropout, mask, softcap)
+    if softcap is not None or sinks_H is not None:
+        return _written_out(q, k, v, scaling, dropout, mask, softcap, sinks_H)
     upcast = q.device.type == "cpu" and dtype is not torch.float64 and length <= SHORT
     if upcast:
         q, k, v = q.float(), k.float(), v.float()
@@ -183,20 +191,34 @@ def _causal(
     return out.to(dtype)
 
 
-def _softcapped(
-    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, mask: Tensor | None, softcap: float
+def _written_out(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scaling: float | None,
+    dropout: float,
+    mask: Tensor | None,
+    softcap: float | None,
+    sinks_H: Tensor | None,
 ) -> Tensor:
-    """Gemma-2's attention: scores are squashed by softcap·tanh(scores/softcap) (arXiv 2408.00118, section 2)."""
+    """Attention whose scores no fused kernel computes.
+
+    Gemma-2 squashes them by softcap·tanh(scores/softcap) (arXiv 2408.00118, section 2); gpt-oss adds one score a head
+    to the softmax's denominator (arXiv 2309.17453, section 3.2).
+    """
     repeats = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     scores = (q @ k.transpose(2, 3)) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = softcap * torch.tanh(scores / softcap)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if mask is None:
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks_H is not None:
+        scores = torch.cat([scores, sinks_H.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:3], 1)], dim=-1)
     wide = torch.promote_types(scores.dtype, torch.float32)
-    shares = F.dropout(scores.softmax(-1, dtype=wide).to(v.dtype), dropout, training=dropout > 0)
-    return shares @ v
+    shares = scores.softmax(-1, dtype=wide).to(v.dtype)[..., : k.shape[2]]
+    return F.dropout(shares, dropout, training=dropout > 0) @ v
 
 
 def use_packed(model: PreTrainedModel) -> None:

@@ -29,6 +29,12 @@ def core_of(model: Any) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def trunk_of(core: PreTrainedModel) -> nn.Module:
+    """The model below the head: token ids to last hidden states."""
+    trunk = getattr(core, core.base_model_prefix, None)
+    return core.model if trunk is None else trunk  # Llama 4's text model names another prefix than it has
+
+
 def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
     """What an architecture does to its logits after the head: Gemma's cap, the scales of Cohere, Granite, Falcon-H1."""
     config = model.config
@@ -57,7 +63,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum over scored positions of weight · nll, nll_N)."""
         core = core_of(self.model)
-        trunk = getattr(core, core.base_model_prefix)
+        trunk = trunk_of(core)
         extra = {"layout": batch.layout} if batch.layout is not None else {"attention_mask": batch.mask}
         hidden = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra).last_hidden_state
         hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N)
@@ -84,7 +90,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     except (Unsupported, TypeError, ValueError) as error:
         gap, reason = float("inf"), str(error)
     else:
-        reason = f"packed rows differ from the model's own forward pass by {gap:.2g} nats"
+        reason = f"{_why_rows_mix(core)}: packed rows differ from the model's own forward pass by {gap:.2g} nats"
     if gap <= tolerance:
         return packed, f"rows are packed without padding (checked against the model's own forward: Δ {gap:.1e} nats)"
     use_standard(core)
@@ -96,6 +102,16 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
             f"{gap:.2g} nats from the one computed here. Take another base, or report this architecture."
         )
     return padded, f"rows are padded, grouped by length ({reason})"
+
+
+def _why_rows_mix(core: PreTrainedModel) -> str:
+    """The likeliest cause, from what an architecture says about itself."""
+    kinds = getattr(core.config.get_text_config(), "layer_types", None) or ()
+    if core._is_stateful or any("attention" not in kind or "linear" in kind for kind in kinds):
+        return "recurrent or convolution layers carry one row into the next"
+    if not core._supports_attention_backend:
+        return "its attention is built in and sees one long row"
+    return "its layers do not keep rows apart"
 
 
 def nll(

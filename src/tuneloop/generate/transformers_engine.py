@@ -104,8 +104,10 @@ class _Decoder:
         self, model: torch.nn.Module, core: PreTrainedModel, context: int | None, limit: int, stop_ids: frozenset[int]
     ) -> None:
         self.model, self.core, self.context, self.limit, self.stop_ids = model, core, context, limit, stop_ids
-        takes_keep = "logits_to_keep" in inspect.signature(core.forward).parameters
-        self.last_only: dict[str, Any] = {"logits_to_keep": 1} if takes_keep else {}
+        takes = inspect.signature(core.forward).parameters
+        self.last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        # Mamba swallows past_key_values in silence and then answers each token as if it were the first
+        self.cache_name = "cache_params" if "cache_params" in takes else "past_key_values"
         self.stop = torch.tensor(sorted(stop_ids), device=core.device)
 
     def plain(self, longest: int) -> bool:
@@ -125,7 +127,7 @@ class _Decoder:
         if length < SHORTEST_SHARED or len(prompts) < 2:
             return None
         cache = DynamicCache(config=self.core.config)
-        self.model(self._tensor([list(first[:length])]), past_key_values=cache, use_cache=True, **self.last_only)
+        self.model(self._tensor([list(first[:length])]), **{self.cache_name: cache}, use_cache=True, **self.last_only)
         return cache
 
     def decode(self, prompts: list[Sequence[int]], shared: DynamicCache | None) -> Iterator[tuple[int, list[int]]]:
@@ -141,7 +143,12 @@ class _Decoder:
         while alive:
             padded: dict[str, Any] = {} if mask_BL is None else {"attention_mask": mask_BL}
             logits_BLV = self.model(
-                ids_BL, position_ids=positions_BL, past_key_values=cache, use_cache=True, **padded, **self.last_only
+                ids_BL,
+                position_ids=positions_BL,
+                **{self.cache_name: cache},
+                use_cache=True,
+                **padded,
+                **self.last_only,
             ).logits
             next_B = logits_BLV[:, -1].argmax(-1)
             stopped = torch.isin(next_B, self.stop).tolist()

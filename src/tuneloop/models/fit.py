@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 GIB = 1 << 30
 UNFUSED_GELU = 10
 """Arrays of the inner width that GPT-2's feed-forward keeps: its GELU is written out in single operations."""
+SCAN = 30
+"""Arrays of the inner width that a state-space layer keeps: measured on Mamba-2 without its CUDA kernels."""
 EFFICIENCY = 0.35
 """Share of the measured matrix rate that a training step reaches over all (attention, norms, optimizer are slower)."""
 
@@ -128,19 +130,37 @@ def activation_bytes(config: PretrainedConfig, tokens: int, width: int, checkpoi
     feed-forward's inner width. With checkpointing only each layer's input and one whole layer are kept.
     """
     text = config.get_text_config()
-    hidden = text.hidden_size
-    heads = text.num_attention_heads
-    head = getattr(text, "head_dim", None) or hidden // heads
-    kv = getattr(text, "num_key_value_heads", None) or heads
-    inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * hidden
-    used = _first(text, "num_experts_per_tok", "moe_top_k")
-    if used and getattr(text, "moe_intermediate_size", None):
-        inner = text.moe_intermediate_size * (used + (getattr(text, "n_shared_experts", None) or 0))
+    hidden, used = text.hidden_size, _first(text, "num_experts_per_tok", "moe_top_k")
     arrays = UNFUSED_GELU if getattr(text, "activation_function", None) == "gelu_new" else 4
-    layer = 2 * hidden * (4 + width) + width * (2 * head * (heads + 2 * kv) + head * heads + hidden + arrays * inner)
+    sent = 2 * used * hidden  # each chosen expert gets a copy of the token and gives one back
+    layer = 2 * hidden * (4 + width) + width * (_mixer_elements(text) + hidden + arrays * _inner(text) + sent)
     layers = text.num_hidden_layers
     kept = layers * hidden * width + layer if checkpointing else layers * layer
     return tokens * kept
+
+
+def _mixer_elements(text: Any) -> int:
+    """Elements a token that attention keeps; for models without, those of a state-space layer, roughly."""
+    hidden, heads = text.hidden_size, _first(text, "num_attention_heads")
+    if not heads:
+        return SCAN * (_first(text, "expand") or 2) * hidden
+    head = _first(text, "head_dim") or hidden // heads
+    kv = _first(text, "num_key_value_heads") or heads
+    value = head
+    if _first(text, "kv_lora_rank"):  # DeepSeek's latent attention: keys and values are made for every head
+        head, kv, value = text.qk_nope_head_dim + text.qk_rope_head_dim, heads, text.v_head_dim
+    return 2 * head * (heads + kv) + 2 * value * kv + value * heads
+
+
+def _inner(text: Any) -> int:
+    """Width of what a token meets in the feed-forward: the chosen experts and the shared ones together."""
+    used = _first(text, "num_experts_per_tok", "moe_top_k")
+    dense = _first(text, "intermediate_size", "n_inner", "ffn_hidden_size") or 4 * text.hidden_size
+    if not used:
+        return dense
+    one = _first(text, "moe_intermediate_size") or dense
+    shared = _first(text, "shared_expert_intermediate_size", "shared_intermediate_size")
+    return one * (used + _first(text, "n_shared_experts")) + shared
 
 
 def loss_bytes(config: PretrainedConfig, positions: int, chunk: int) -> int:

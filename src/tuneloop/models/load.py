@@ -80,7 +80,7 @@ def load_model(
     dtype: torch.dtype,
     *,
     seed: int = 0,
-    attn_implementation: str = "sdpa",
+    attn_implementation: str | None = None,
     device: str = "cpu",
 ) -> PreTrainedModel:
     """The base's weights in `dtype` (without its adapter), in evaluation mode; a new architecture is seeded by `seed`.
@@ -94,7 +94,7 @@ def load_model(
 
 
 def model_from(
-    folder: Path, dtype: torch.dtype, *, attn_implementation: str = "sdpa", device: str = "cpu"
+    folder: Path, dtype: torch.dtype, *, attn_implementation: str | None = None, device: str = "cpu"
 ) -> PreTrainedModel:
     """The model of a checked standard folder, in evaluation mode. Weights are read from safetensors only."""
     try:
@@ -141,7 +141,7 @@ def config_of(base: Base) -> PreTrainedConfig:
         raise _cannot_build(model_type, error) from error
 
 
-def _new_model(base: Base, seed: int, attn_implementation: str) -> PreTrainedModel:
+def _new_model(base: Base, seed: int, attn_implementation: str | None) -> PreTrainedModel:
     """Random weights, drawn in fp32 so that a seed names the same model in every dtype."""
     config = config_of(base)
     try:

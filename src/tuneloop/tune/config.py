@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tuneloop.core.plugins import Branch
 from tuneloop.tune.methods import MethodChoice
+from tuneloop.tune.moe import Moe
 from tuneloop.tune.optimizers import OptimizerField
 from tuneloop.tune.schedules import ScheduleChoice
 
@@ -71,6 +72,8 @@ class TuneConfig(Branch):
     """Largest norm of the gradient; 0: no clipping."""
     memory: Memory = Memory()
     """Micro-batches and gradient checkpointing."""
+    moe: Moe = Moe()
+    """Routers of mixture-of-experts models: load-balancing loss, frozen or not."""
     validation: Validation = Validation()
     """Measurements while training."""
     early_stopping: EarlyStopping | None = None

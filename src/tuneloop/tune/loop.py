@@ -30,6 +30,7 @@ from tuneloop.track.metrics import Metrics, Tracking
 from tuneloop.tune import checkpoint
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.moe import Balance
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.speed import Speedometer
 
@@ -58,6 +59,8 @@ class Job:
     """Where the curves go beside the run folder."""
     speedometer: Speedometer = field(default_factory=Speedometer)
     """Tokens a second, memory, and the share of the machine's rate where that was measured."""
+    balance: Balance | None = None
+    """The router loss of a mixture-of-experts model."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,12 +135,19 @@ def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[st
     mine = share_of_rank(lengths, picked, job.accelerator.process_index, job.accelerator.num_processes)
     job.objective.train()
     loss = torch.zeros((), dtype=torch.float64, device=job.accelerator.device)
-    for micro in micro_batches(lengths, mine, job.token_budget, packed=job.objective.packed):
-        batch = collate([job.rows[i] for i in micro], packed=job.objective.packed, pad_id=job.pad_id)
+    batches = [
+        collate([job.rows[i] for i in micro], packed=job.objective.packed, pad_id=job.pad_id).to(job.accelerator.device)
+        for micro in micro_batches(lengths, mine, job.token_budget, packed=job.objective.packed)
+    ]
+    tokens = sum(lengths[i] for i in picked)
+    if job.balance:
+        job.balance.begin(job.objective, batches, tokens, job.accelerator)
+    for batch in batches:
         # scaled here and not after the loss, where half precision would round the factor and lose small slopes
         batch = replace(batch, weights_N=batch.weights_N * (job.optimizer.loss_scale / total_weight))
-        weighted, _ = job.objective(batch.to(job.accelerator.device))
-        weighted.backward()
+        with job.balance.watching(batch) if job.balance else nullcontext():
+            weighted, _ = job.objective(batch)
+        (weighted + job.optimizer.loss_scale * job.balance.loss() if job.balance else weighted).backward()
         job.optimizer.accumulate()
         loss += weighted.detach().double() / job.optimizer.loss_scale
     loss = _over_ranks(job, loss)
@@ -154,8 +164,9 @@ def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[st
         "loss": float(loss),
         "learning_rate": job.config.learning_rate * factor,
         "gradient_norm": float(norm),
-        "tokens": sum(lengths[i] for i in picked),
+        "tokens": tokens,
         "supervised_tokens": sum(job.rows[i].supervised for i in picked),
+        **(job.balance.logged(job.accelerator) if job.balance else {}),
     }
 
 

@@ -14,6 +14,7 @@ from tuneloop.models import fit
 from tuneloop.models.fit import GIB, Fit
 from tuneloop.tune.budget import is_out_of_memory
 from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.model import applied
 
 SAFE = 0.8
 """Share of the memory of what failed that another setting may need, by estimate, to be recommended."""
@@ -55,7 +56,7 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
     """How many parameters the method trains, counted without memory for any."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture)
-        trained = config.method.apply(model)
+        trained = applied(config, model)
     return sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 

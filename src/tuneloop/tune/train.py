@@ -38,6 +38,7 @@ from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.track.metrics import Tracking
+from tuneloop.tune import expert_load, moe
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
@@ -45,6 +46,8 @@ from tuneloop.tune.loop import Job, Validate, train
 from tuneloop.tune.memory import Need, explained
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
+from tuneloop.tune.model import applied
+from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 from tuneloop.tune.speed import Speedometer
@@ -94,7 +97,7 @@ def tune(
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
-    trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
+    trained = _continued(config, model, base) if base.adapter else applied(config, model)
     if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
         core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
@@ -125,12 +128,17 @@ def tune(
         mixture=mixture,
         tracking=tracking,
         speedometer=Speedometer(memory.flops_per_token, matmul_rate(dtype, need.device), need.device),
+        balance=balance_of(config.moe, trained, core_of(trained).config),
     )
+    load = partial(expert_load.measure, objective, train_set.rendered, renderer.pad_id, budget) if job.balance else None
+    names, before_LE = load() if load else ([], None)
     if accelerator.is_main_process:
         _say_decisions(job, base, renderer, train_set, memory, f"{why}; {form}", train_rows)
     with explained(need, longest):
         progress = train(job)
     accelerator.wait_for_everyone()
+    if load and before_LE is not None and accelerator.is_main_process:
+        expert_load.write(run.out, run.path.name, names, before_LE, load()[1])
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
         trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
@@ -237,6 +245,8 @@ def _say_decisions(
     about = "about " if job.mixture else ""
     decided("tokens", f"{about}{tokens:,} an epoch, {supervised:,} supervised ({supervised / tokens:.0%})")
     decided("compute", form)
+    if job.balance:
+        decided("experts", moe.in_words(config.moe, job.balance))
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     decided(
         "steps",

@@ -119,7 +119,7 @@ def test_there_and_back_again(lengths: list[int]) -> None:
 def test_what_it_cannot_compute_is_said() -> None:
     x = torch.randn(1, 2, 4, 8)
     layout = Layout.of([4])
-    for options in ({"layout": None}, {"layout": layout, "s_aux": torch.zeros(2)}):
+    for options in ({"layout": None}, {"layout": layout, "position_bias": torch.zeros(2)}):
         with pytest.raises(Unsupported):
             packed_attention(torch.nn.Module(), x, x, x, None, **options)
     with pytest.raises(Unsupported):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import ARCHITECTURES, NO_DROPOUT, random_rows
+from architectures import PACKED
+from toy import NO_DROPOUT, random_rows
 
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import objective as forward
@@ -50,7 +51,7 @@ def test_collate_scores_the_token_after() -> None:
         assert batch.rows_N.tolist() == [0, 1] and batch.rows == 3
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", PACKED)
 def test_packed_where_it_is_exact(name: str, tiny_model: Make) -> None:
     model, rows = tiny_model(name), random_rows(9)
     objective, why = prepare(model, rows, 0)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from architectures import PACKED, PADDED
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen3Config
 
@@ -169,3 +170,12 @@ def test_batches_hold_every_row_once_within_the_budget(budget: int, start: int) 
             own = (longest - start) * len(batch)
             waste = longest * len(batch) - sum(lengths[row] for row in batch)
             assert waste <= (max(transformers_engine.WASTE * own, transformers_engine.FREE) if padding else 0)
+
+
+@pytest.mark.parametrize("name", (*PACKED, *PADDED))
+def test_every_architecture_equals_generate(name: str, tiny_model: Callable[..., Any]) -> None:
+    """Shared beginnings, padding, and caches of every kind: Mamba takes its own under another name."""
+    model = tiny_model(name)
+    prompts = some_prompts(6, shared=12, seed=3)
+    found = TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS)  # type: ignore[arg-type]
+    assert found == one_by_one(model, prompts)
