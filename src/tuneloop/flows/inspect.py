@@ -107,6 +107,7 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
     from tuneloop.models.find import find_base
     from tuneloop.models.load import config_of
     from tuneloop.models.precision import matmul_rate, pick_dtype
+    from tuneloop.tune.teachers import memory_of
     from tuneloop.tune.train import trainable_parameters
 
     base = find_base(recipe.model)
@@ -119,15 +120,17 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
     dtype, why = pick_dtype(recipe.model.dtype, device)
     epoch_tokens = sum(map(len, epoch))
     share = sum(row.supervised for row in epoch) / epoch_tokens
+    trainable = trainable_parameters(recipe.tune, config)
     estimate = fit.estimate(
         config,
         tokens_per_step=recipe.tune.memory.token_budget or token_budget(device),
         dtype=dtype,
-        trainable=trainable_parameters(recipe.tune, config),
+        trainable=trainable,
         beside=recipe.tune.method.adapter,
         checkpointing=recipe.tune.memory.gradient_checkpointing,
         supervised_share=share,
         device=device,
+        teachers=memory_of(recipe.tune, trainable, dtype),
     )
     steps = recipe.tune.total_steps(len(epoch))
     tokens = round(steps * recipe.tune.batch_size / len(epoch) * epoch_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from tuneloop.core.errors import DataError, ModelError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
 from tuneloop.forward.batch import collate
+from tuneloop.forward.dropout import Dropouts
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.forward.plan import token_budget
@@ -41,7 +43,10 @@ from tuneloop.tune.loop import Job, Validate, train
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.pairs import preferences
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
+from tuneloop.tune.teachers import Kept, base_teacher, distill_teacher, memory_of
+from tuneloop.tune.terms import Extras
 
 Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
 """Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
@@ -66,10 +71,12 @@ def tune(
     run: Run,
     scorer: Scorer | None = None,
     mix: Mix | None = None,
+    prompts: Sequence[Example] = (),
 ) -> Tuned:
     """Tunes a model inside `run` (held by the caller); continues from the run's last checkpoint if there is one.
 
-    `mix` says which rows an epoch is made of; without it, it is all of them once.
+    `mix` says which rows an epoch is made of; without it, it is all of them once. `prompts` are the rows of
+    `objective.keep`.
     """
     _seed_all(seed)
     accelerator = Accelerator()
@@ -82,6 +89,8 @@ def tune(
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
+    dropouts = Dropouts.of(model) if config.objective.dropout is not None else None
+    kept = Kept.of(model, renderer, prompts, config) if config.objective.keep else None
     trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
     if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
@@ -105,10 +114,12 @@ def tune(
         pad_id=renderer.pad_id,
         token_budget=budget,
         mixture=mixture,
+        extras=_extras(config, objective, renderer, train_set, base, kept, seed),
     )
     if accelerator.is_main_process:
         _say_decisions(job, base, renderer, train_set, len(train_rows), f"{why}; {form}", train_rows)
-    progress = train(job)
+    with dropouts.set_to(config.objective.dropout or 0.0) if dropouts else nullcontext():
+        progress = train(job)
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
@@ -124,6 +135,23 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
         model = AutoModelForCausalLM.from_config(architecture)
         trained = config.method.apply(model)
     return sum(p.numel() for p in trained.parameters() if p.requires_grad)
+
+
+def _extras(
+    config: TuneConfig, objective: Objective, renderer: Renderer, rows: Rows, base: Base, kept: Kept | None, seed: int
+) -> Extras:
+    """What the terms of `tune.objective` need beside the rows."""
+    teacher = None
+    if config.objective.distill:
+        core = core_of(objective.model)
+        teacher = distill_teacher(
+            config.objective.distill, renderer, rows.rendered, core.dtype, device=str(core.device)
+        )
+    before = None
+    if kept:
+        before, how = base_teacher(objective, base, kept, renderer.pad_id, adapter=config.method.adapter, seed=seed)
+        console.decided("keep", f"{len(kept.rows):,} rows are compared with the base; {how}")
+    return Extras(rows.rejected, teacher, before, kept.rows if kept else ())
 
 
 def _gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
@@ -169,6 +197,10 @@ def _validation(
     def validate() -> dict[str, tuple[float, bool]]:
         loss = forward.mean_nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
         values = {"loss": (loss, True)}
+        if val_set.rejected:
+            values |= preferences(
+                objective, val_set.rendered, val_set.rejected, pad_id=renderer.pad_id, budget=budget
+            )
         if scorer and sample:
             values |= scorer(model, renderer, sample)
         return values
@@ -188,12 +220,16 @@ def _say_decisions(
         core.config, tokens_per_step=job.token_budget, dtype=core.dtype, trainable=trainable,
         beside=config.method.adapter, checkpointing=config.memory.gradient_checkpointing,
         device=str(job.accelerator.device), supervised_share=rows.supervised / rows.tokens,
+        teachers=memory_of(config, trainable, core.dtype),
     )  # fmt: skip
     decided = console.decided
     decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
     decided("rows", losses_in_words(rows, given))
+    paired = sum(bool(example.rejected) for example in examples)
+    if paired and not rows.rejected:
+        decided("decided", f"{paired} rows have a rejected answer, which only tune.objective.orpo learns from")
     if job.mixture:
         decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))
     first = [job.rows[i] for step in job.plan(0) for i in step]
