@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def tune_in(
     val: list[Example] | None = None,
     run: Run | None = None,
     seed: int = 7,
+    prompts: Sequence[Example] = (),
     **config: Any,
 ) -> tuple[Run, Tuned]:
     """The stage `tune` in a run folder of its own (or in `run`, which it continues)."""
@@ -112,5 +114,6 @@ def tune_in(
     run = run or Run.create(root, "tune", "toy", "sha256:0123456789", {}, branch)
     with run:
         model_config = ModelConfig.model_validate({"dtype": "fp32", **model})
-        tuned = tune(branch, model_config, train or conversations(12), val or [], seed=seed, run=run)
+        rows = train or conversations(12)
+        tuned = tune(branch, model_config, rows, val or [], seed=seed, run=run, prompts=prompts)
     return run, tuned
