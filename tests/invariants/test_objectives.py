@@ -46,9 +46,7 @@ def scored(rows: list[Rendered]) -> list[Rendered]:
     ]
 
 
-def job(
-    model: Any, folder: Path, part: str, method: Any, teacher: Any, *, packed: bool = True, **options: Any
-) -> Job:
+def job(model: Any, folder: Path, part: str, method: Any, teacher: Any, *, packed: bool = True, **options: Any) -> Job:
     """A job on twelve rows with all the extras that a part may want, starting away from the base."""
     torch.manual_seed(3)
     base = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""A model's own dropout probabilities, set for as long as it is trained: in its config, its layers' values, its modules.
+"""A model's own dropout probabilities, set while it is trained: in its config, its layers' values, its modules.
 
 Adapters bring dropout of their own; it is left alone when `Dropouts.of` sees the model before they are put on.
 """

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -53,7 +53,7 @@ class Job:
     token_budget: int
     mixture: Mixture | None = None
     """Which rows an epoch has; None: all of them once."""
-    extras: Extras = Extras()
+    extras: Extras = field(default_factory=Extras)
     """What `tune.objective` needs beside the rows."""
 
     @cached_property

@@ -28,7 +28,7 @@ def render_pairs(
         raise DataError(
             f"tune.objective.orpo learns from two answers, but {len(lonely)} of {len(examples)} rows have no rejected "
             f"one, e.g. {origin.source}, row {origin.row}. Give preference data (docs/objectives.md, format "
-            f"`preference`), or leave these rows out with the step filter: {{keep: has_rejected}}"
+            f"`preference`), or leave these rows out: data.steps: [{{filter: {{keep: \"rejected != ''\"}}}}]"
         )
     both = [one for example in examples for one in (example.asking(example.answer), example.asking(*example.rejected))]
     rendered, drops = renderer.render_all(both, max_length=max_length, overlong=overlong, progress=progress)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tuneloop.forward.batch import Batch, collate, everywhere
@@ -120,9 +119,7 @@ class Terms:
         if told and config.distill:
             temperature, direction = config.distill.temperature, config.distill.direction
             factors_N = weights_N * (share * temperature**2)
-            divergence, each_N = chunked_divergence(
-                told, side, factors_N, temperature=temperature, direction=direction
-            )
+            divergence, each_N = chunked_divergence(told, side, factors_N, temperature=temperature, direction=direction)
             loss = loss + divergence
             columns["distill_kl"] = (each_N * weights_N).sum() / scale
         return loss, {"objective": loss.detach() / scale, **columns}

@@ -198,9 +198,7 @@ def _validation(
         loss = forward.mean_nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
         values = {"loss": (loss, True)}
         if val_set.rejected:
-            values |= preferences(
-                objective, val_set.rendered, val_set.rejected, pad_id=renderer.pad_id, budget=budget
-            )
+            values |= preferences(objective, val_set.rendered, val_set.rejected, pad_id=renderer.pad_id, budget=budget)
         if scorer and sample:
             values |= scorer(model, renderer, sample)
         return values

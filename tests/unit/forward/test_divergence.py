@@ -114,7 +114,7 @@ def test_padding_of_the_vocabulary_is_left_out() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
-    teacher, student, weights = (sides())
+    teacher, student, weights = sides()
     half = [Side(side.hidden_ND.to(dtype), side.head.to(dtype)) for side in (teacher, student)]
     total, each = chunked_divergence(half[0], half[1], weights.float())
     assert each.dtype is torch.float32
