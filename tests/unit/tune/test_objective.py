@@ -281,7 +281,8 @@ def test_weights_of_messages_and_rows_scale_the_loss_exactly(tiny_model: Any, tm
     ]
     loss, slope = gradient(tiny_model(), weighted, tmp_path)
     total = sum(f * n for f, n in zip(factors, tokens, strict=True))
-    wanted = sum(f * n * one for f, n, (_, one) in zip(factors, tokens, alone, strict=True)) / total
+    parts = [f * n * one / total for f, n, (_, one) in zip(factors, tokens, alone, strict=True)]
+    wanted = torch.stack(parts).sum(0)
     assert loss == pytest.approx(sum(f * n * v for f, n, (v, _) in zip(factors, tokens, alone, strict=True)) / total)
     assert float((slope - wanted).norm() / wanted.norm()) < 1e-6
     twice = [replace(row, weights=row.weights * np.float32(2)) for row in weighted]

@@ -156,11 +156,11 @@ def test_fp16_backs_off_and_goes_on(tiny_model: Make, tmp_path: Path) -> None:
 
 
 def test_fp16_grows_again_after_good_steps(tmp_path: Path) -> None:
-    optimizer = MasterOptimizer(named(torch.float16), AdamW(), 1e-3)
+    optimizer = MasterOptimizer(named(torch.float16), FAMILY.make("adamw"), 1e-3)
     optimizer.loss_scale, optimizer.good_steps = 8.0, GROW_AFTER - 2
     step(optimizer, 0)
     checkpoint.save(tmp_path, Progress(step=1), optimizer)
-    other = MasterOptimizer(named(torch.float16, seed=9), AdamW(), 1e-3)
+    other = MasterOptimizer(named(torch.float16, seed=9), FAMILY.make("adamw"), 1e-3)
     found = checkpoint.latest(tmp_path)
     assert found is not None
     checkpoint.load(found, other)
@@ -177,14 +177,14 @@ def test_fp16_grows_again_after_good_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_fp16_the_scale_stays(dtype: torch.dtype) -> None:
-    optimizer = MasterOptimizer(named(dtype), AdamW(), 1e-3)
+    optimizer = MasterOptimizer(named(dtype), FAMILY.make("adamw"), 1e-3)
     step(optimizer, 0)
     assert (optimizer.loss_scale, optimizer.good_steps) == (1.0, 0)
 
 
 def test_gradients_of_fp32_beside_fp16_are_unscaled_too() -> None:
     weights = {"half": nn.Parameter(torch.ones(2, 2).half()), "norm": nn.Parameter(torch.ones(3))}
-    optimizer = MasterOptimizer(weights, AdamW(), 1e-2)
+    optimizer = MasterOptimizer(weights, FAMILY.make("adamw"), 1e-2)
     for _ in range(2):
         for weight in weights.values():
             weight.grad = torch.full_like(weight, 3.0 * optimizer.loss_scale)
