@@ -28,7 +28,7 @@ class Shaping:
 
     `smoothing` ε: (1 - ε)·(-log p(target)) + ε·mean over the vocabulary of -log p, as torch's cross_entropy has it
     (Szegedy et al. 2015, arXiv 1512.00567, section 7). `dft`: p(target)·(-log p(target)), the factor without gradient
-    (Dynamic Fine-Tuning, Wu et al. 2025, arXiv 2508.05629, equation 9).
+    (Dynamic Fine-Tuning, Wu et al. 2025, arXiv 2508.05629).
     """
 
     smoothing: float = 0.0

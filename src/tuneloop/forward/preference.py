@@ -1,4 +1,4 @@
-"""ORPO: how much likelier the better of two answers is, as odds (Hong et al. 2024, arXiv 2403.07691, equations 3 to 7).
+"""ORPO: how much likelier the better of two answers is, as odds (Hong et al. 2024, arXiv 2403.07691).
 
 Shapes: N scored positions, P pairs.
 """

@@ -287,6 +287,9 @@ def test_weights_of_messages_and_rows_scale_the_loss_exactly(tiny_model: Any, tm
     assert float((slope - wanted).norm() / wanted.norm()) < 1e-6
     twice = [replace(row, weights=row.weights * np.float32(2)) for row in weighted]
     assert gradient(tiny_model(), twice, tmp_path)[0] == pytest.approx(loss), "a common factor changes nothing"
+    once, again = rows[0], replace(rows[0], weights=rows[0].weights * 2)
+    doubled, repeated = (gradient(tiny_model(), some, tmp_path) for some in ([again, rows[1]], [once, once, rows[1]]))
+    assert doubled[0] == pytest.approx(repeated[0]) and torch.allclose(doubled[1], repeated[1], atol=1e-6)
     without = [replace(rows[0], weights=rows[0].weights * 0), *rows[1:]]
     assert gradient(tiny_model(), without, tmp_path)[0] == pytest.approx(gradient(tiny_model(), rows[1:], tmp_path)[0])
 
