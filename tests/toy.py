@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch.nn.functional as F
 from accelerate import Accelerator
 
 from tuneloop.core.conversation import Example, Message, Origin
@@ -78,6 +80,19 @@ def job_of(
         pad_id=0,
         token_budget=token_budget,
     )
+
+
+def heights_of_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets the rows of every product with a linear layer's weight from now on."""
+    seen: list[int] = []
+    linear = F.linear
+
+    def counting(h: Any, *rest: Any) -> Any:
+        seen.append(len(h))
+        return linear(h, *rest)
+
+    monkeypatch.setattr(F, "linear", counting)
+    return seen
 
 
 def weights_of(job: Job) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_the_embedded_probes() -> None:
 def test_a_row_that_is_no_prompt(tmp_path: Path) -> None:
     path = tmp_path / "keep.jsonl"
     path.write_text('{"prompt": "q"}\n{"score": 3}\n')
-    with pytest.raises(DataError, match=r"keep\.jsonl, row 1: no prompt to keep to: it has no text, messages or column"):
+    with pytest.raises(DataError, match=r"keep\.jsonl, row 1: no prompt to keep to: it has no text, messages"):
         load_prompts(str(path))
 
 

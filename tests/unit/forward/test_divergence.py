@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from toy import heights_of_products
 
 from tuneloop.forward import loss
 from tuneloop.forward.divergence import Direction, Side, chunked_divergence
@@ -132,14 +133,7 @@ def test_no_position() -> None:
 
 
 def test_the_full_logits_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    linear = F.linear
-
-    def counting(h: Tensor, *rest: Any) -> Tensor:
-        seen.append(len(h))
-        return linear(h, *rest)
-
-    monkeypatch.setattr(F, "linear", counting)
+    seen = heights_of_products(monkeypatch)
     teacher, student, weights = sides()
     student.head.requires_grad_(False)
     total, _ = chunked_divergence(teacher, student, weights)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from toy import heights_of_products
 
 from tuneloop.forward import loss
 from tuneloop.forward.loss import Shaping, chunked_nll, token_nll
@@ -171,14 +172,7 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_the_full_logits_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    linear = F.linear
-
-    def counting(h: Tensor, *rest: Any) -> Tensor:
-        seen.append(len(h))
-        return linear(h, *rest)
-
-    monkeypatch.setattr(F, "linear", counting)
+    seen = heights_of_products(monkeypatch)
     hidden, head, targets, weights = inputs()
     chunked_nll(hidden, head.requires_grad_(False), targets, weights)
     assert sum(seen) == COUNT and max(seen) <= loss.CPU_ROWS
