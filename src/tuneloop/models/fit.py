@@ -53,8 +53,7 @@ class Fit:
             f"parameters  {self.parameters:,}, {self.trainable:,} trained ({self.trainable / self.parameters:.2%})",
             f"memory      {_size(self.total)} of {_size(self.available)} free: weights {_size(self.weights)}, "
             f"gradients {_size(self.gradients)}, optimizer {_size(self.optimizer)}, "
-            f"activations ~{_size(self.activations)}"
-            + (f", teachers {_size(self.teachers)}" if self.teachers else ""),
+            f"activations ~{_size(self.activations)}" + (f", teachers {_size(self.teachers)}" if self.teachers else ""),
         ]
         if not self.fits:
             out.append("this does not fit: try method lora, a smaller tune.max_length, checkpointing or a smaller base")
