@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch.nn.functional as F
 from accelerate import Accelerator
 
 from tuneloop.core.conversation import Example, Message, Origin
@@ -13,10 +16,12 @@ from tuneloop.core.runs import Run
 from tuneloop.forward.objective import Objective
 from tuneloop.models.config import ModelConfig
 from tuneloop.render.rendered import Rendered
+from tuneloop.track import metrics
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
 from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.terms import Extras
 from tuneloop.tune.train import Scorer, Tuned, tune
 
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
@@ -76,8 +81,27 @@ def job_of(
         seed=7,
         pad_id=0,
         token_budget=token_budget,
-        balance=balance_of(branch.moe, trained, core_of(trained).config),
+        extras=Extras(balance=balance_of(branch.moe, trained, core_of(trained).config)),
     )
+
+
+def heights_of_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets the rows of every product with a linear layer's weight from now on."""
+    seen: list[int] = []
+    linear = F.linear
+
+    def counting(h: Any, *rest: Any) -> Any:
+        seen.append(len(h))
+        return linear(h, *rest)
+
+    monkeypatch.setattr(F, "linear", counting)
+    return seen
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without what differs from machine to machine."""
+    rows = metrics.read(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name not in metrics.MEASURED} for row in rows]
 
 
 def weights_of(job: Job) -> dict[str, Any]:
@@ -106,6 +130,7 @@ def tune_in(
     run: Run | None = None,
     seed: int = 7,
     scorer: Scorer | None = None,
+    prompts: Sequence[Example] = (),
     **config: Any,
 ) -> tuple[Run, Tuned]:
     """The stage `tune` in a run folder of its own (or in `run`, which it continues)."""
@@ -114,5 +139,6 @@ def tune_in(
     run = run or Run.create(root, "tune", "toy", "sha256:0123456789", {}, branch)
     with run:
         model_config = ModelConfig.model_validate({"dtype": "fp32", **model})
-        tuned = tune(branch, model_config, train or conversations(12), val or [], seed=seed, run=run, scorer=scorer)
+        rows = train or conversations(12)
+        tuned = tune(branch, model_config, rows, val or [], seed=seed, run=run, scorer=scorer, prompts=prompts)
     return run, tuned

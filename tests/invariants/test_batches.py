@@ -10,12 +10,11 @@ import pytest
 import torch
 from architectures import PACKED, PADDED
 from torch import Tensor
-from toy import NO_DROPOUT, job_of, random_rows, weights_of
+from toy import NO_DROPOUT, job_of, lines_of, random_rows, weights_of
 
 from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import mean_nll, nll, prepare
 from tuneloop.forward.plan import micro_batches
-from tuneloop.track import metrics
 from tuneloop.tune.loop import _step, train
 
 Make = Callable[..., Any]
@@ -122,8 +121,7 @@ def test_the_same_seed_twice(method: Any, tiny_model: Make, tmp_path: Path) -> N
         torch.manual_seed(5)
         job = job_of(tiny_model("gpt2"), random_rows(10), tmp_path / str(number), method=method, epochs=2, batch_size=3)
         train(job)
-        lines = metrics.read(job.folder / "metrics.jsonl")
-        ends.append((weights_of(job), [{k: v for k, v in line.items() if k not in metrics.MEASURED} for line in lines]))
+        ends.append((weights_of(job), lines_of(job.folder)))
     (one, lines), (two, other_lines) = ends
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert lines == other_lines

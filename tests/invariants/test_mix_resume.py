@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import conversations, job_of, random_rows, weights_of
+from toy import conversations, job_of, lines_of, random_rows, weights_of
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Origin
@@ -57,12 +57,6 @@ def interrupted(step: Callable[..., None], at: int) -> Callable[..., None]:
         step(*arguments)
 
     return killed
-
-
-def lines_of(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {k: v for k, v in row.items() if k not in metrics.MEASURED} for row in metrics.read(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.mark.parametrize("at", [4, 5])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import job_of, random_rows, weights_of
+from toy import job_of, lines_of, random_rows, weights_of
 
 from tuneloop.flows import lifecycle
 from tuneloop.flows.recipe import load_recipe
@@ -25,12 +25,6 @@ from tuneloop.tune.loop import Job, train
 
 Make = Callable[..., Any]
 STEPS = 9
-
-
-def lines_of(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {k: v for k, v in row.items() if k not in metrics.MEASURED} for row in metrics.read(folder / "metrics.jsonl")
-    ]
 
 
 def job(model: Any, folder: Path, method: Any, optimizer: str) -> Job:

@@ -94,22 +94,29 @@ class Origin:
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation. `tools` are JSON schemas exactly as given; `meta` carries labels and other columns."""
+    """A conversation. `tools` are JSON schemas exactly as given; `meta` carries labels and other columns.
+
+    `rejected` is a worse answer that people or models liked less, in place of the last supervised message.
+    """
 
     messages: tuple[Message, ...]
     origin: Origin
     tools: tuple[JsonObject, ...] = ()
     meta: JsonObject = field(default_factory=dict[str, Any])
+    rejected: tuple[Message, ...] = ()
 
     @cached_property
     def id(self) -> str:
-        """Digest of what is trained on: messages and tools, neither origin nor meta."""
-        return digest.short(digest.of_value([[m.to_json() for m in self.messages], list(self.tools)]), 16)
+        """Digest of what is trained on: messages, tools and rejected answer, neither origin nor meta."""
+        rejected = [[message.to_json() for message in self.rejected]] if self.rejected else []
+        return digest.short(digest.of_value([[m.to_json() for m in self.messages], list(self.tools), *rejected]), 16)
 
     def to_json(self) -> JsonObject:
         out: JsonObject = {"id": self.id, "messages": [message.to_json() for message in self.messages]}
         if self.tools:
             out["tools"] = list(self.tools)
+        if self.rejected:
+            out["rejected"] = [message.to_json() for message in self.rejected]
         return {**out, "meta": self.meta, "origin": self.origin.to_json()}
 
     @classmethod
@@ -120,6 +127,7 @@ class Example:
             origin=Origin(origin["source"], origin["row"], tuple(origin.get("parents", ()))),
             tools=tuple(value.get("tools", ())),
             meta=dict(value.get("meta", {})),
+            rejected=tuple(Message.from_json(message) for message in value.get("rejected", ())),
         )
 
     def with_messages(self, messages: tuple[Message, ...]) -> Example:
@@ -135,6 +143,11 @@ class Example:
     def answer(self) -> Message:
         """The last supervised message. Raises DataError when there is none."""
         return self.messages[self._answer_index()]
+
+    def asking(self, *answer: Message) -> Example:
+        """The prompt with this answer alone to learn, whatever else was supervised before it."""
+        asked = tuple(replace(message, train=0.0) if message.weight else message for message in self.prompt)
+        return replace(self, messages=(*asked, *answer), rejected=())
 
     def _answer_index(self) -> int:
         for index in reversed(range(len(self.messages))):

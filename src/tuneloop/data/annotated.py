@@ -47,6 +47,7 @@ class Answer:
     fields: tuple[str, ...] = ()
     label: str | None = None
     notes: tuple[str, ...] = ()
+    rejected: tuple[Message, ...] = ()
 
 
 class AnnotationFormat(Format, ABC):
@@ -106,7 +107,8 @@ class AnnotationFormat(Format, ABC):
         meta, notes = self._meta(item, heard, {*asked.fields, *answer.fields}, answer)
         messages = (*asked.messages, *answer.messages)
         tools = read_tools(item.data.get("tools"))
-        return Parts(messages, tools, meta, (*item.notes, *asked.notes, *answer.notes, *notes))
+        notes = (*item.notes, *asked.notes, *answer.notes, *notes)
+        return Parts(messages, tools, meta, notes, answer.rejected)
 
     def _items(self, records: Iterable[JsonObject]) -> Iterator[Item]:
         for record in records:
@@ -229,8 +231,10 @@ def _better(item: Item, question: str, value: Any) -> Answer:
     if question not in item.pairs or value not in ("left", "right"):
         reason = f"'{question}' does not say which field of the data is the better one; name the answer with `response`"
         raise RowError(reason, value=value, fields=list(item.data))
-    name = item.pairs[question][value == "right"]
-    return Answer((Message("assistant", text_of(item.data.get(name), name)),), (), (name,))
+    worse, name = item.pairs[question][:: 1 if value == "right" else -1]
+    lost = item.data.get(worse)
+    rejected = (Message("assistant", text_of(lost, worse)),) if lost not in (None, "") else ()
+    return Answer((Message("assistant", text_of(item.data.get(name), name)),), (), (name,), rejected=rejected)
 
 
 def _plain(value: Any, kind: Kind, asked: Asked) -> Any:

@@ -168,6 +168,7 @@ def _prompt(example: Example) -> str:
 NAMES: dict[str, Callable[[Example], Any]] = {
     "prompt": _prompt,
     "answer": lambda example: example.answer.content,
+    "rejected": lambda example: "\n".join(message.content for message in example.rejected),
     "messages": lambda example: [message.to_json() for message in example.messages],
     "meta": lambda example: example.meta,
     "label": lambda example: example.meta.get("label"),

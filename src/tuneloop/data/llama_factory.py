@@ -17,6 +17,7 @@ from tuneloop.core.errors import DataError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.data.config import SourceConfig
 from tuneloop.data.formats import FORMATS
+from tuneloop.data.formats.preference import ANSWERS
 from tuneloop.data.reading.folder import ALL
 from tuneloop.data.reading.place import HUB, split_part
 
@@ -39,7 +40,6 @@ KEYS = (
     "file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "formatting", "ranking",
     "subset", "split", "folder", "num_samples", "revision", "columns", "tags",
 )  # fmt: skip
-PREFERENCES = ("chosen", "rejected", "kto_tag")
 MEDIA = ("images", "videos", "audios")
 ELSEWHERE = {
     "ms_hub_url": "on ModelScope", "om_hub_url": "on Modelers", "cloud_file_name": "in cloud storage",
@@ -59,6 +59,8 @@ class Entry:
     listed: bool
     """Whether the entry has `columns`, which leaves those it does not name unread."""
     num_samples: int | None
+    ranking: bool = False
+    """Whether its rows have a better and a worse answer."""
 
 
 def is_index(path: str) -> bool:
@@ -114,7 +116,9 @@ def source_of(entry: Entry) -> SourceConfig:
     """An entry as a source."""
     columns = {role: column for role in MEDIA if (column := entry.columns[role]) is not None}
     reader: dict[str, JsonObject]
-    if entry.formatting == "alpaca":
+    if entry.ranking:
+        reader = {"preference": _preference(entry)}
+    elif entry.formatting == "alpaca":
         asked, answered = entry.columns["prompt"], entry.columns["response"]
         if answered is None:  # pre-training: the prompt is the document
             reader, columns = {"text": {}}, {**columns, "text": asked or ""}
@@ -125,13 +129,29 @@ def source_of(entry: Entry) -> SourceConfig:
     else:
         options = {
             "column": entry.columns["messages"], "system": entry.columns["system"], "tools": entry.columns["tools"],
-            "role": entry.tags["role_tag"], "content": entry.tags["content_tag"],
-            "roles": {tag: role for key, role in ROLES.items() if (tag := entry.tags[key]) is not None},
+            **_turn_keys(entry),
         }  # fmt: skip
         reader = {"sharegpt" if entry.formatting == "sharegpt" else "messages": options}
     return SourceConfig(
         path=entry.path, format=FORMATS.make(reader), columns=columns, sample=entry.num_samples, name=entry.name
     )
+
+
+def _preference(entry: Entry) -> JsonObject:
+    """Options of the format that reads pairs."""
+    alpaca = entry.formatting == "alpaca"
+    asked = [entry.columns[role] for role in (("prompt", "query") if alpaca else ("messages",))]
+    options: JsonObject = {role: entry.columns[role] for role in ("chosen", "rejected", "system", "tools")}
+    options |= {"prompt": [column for column in asked if column], "history": entry.columns["history"]}
+    return options if alpaca else {**options, "history": None, **_turn_keys(entry)}
+
+
+def _turn_keys(entry: Entry) -> JsonObject:
+    """What the turns' keys and roles are called."""
+    return {
+        "role": entry.tags["role_tag"], "content": entry.tags["content_tag"],
+        "roles": {tag: role for key, role in ROLES.items() if (tag := entry.tags[key]) is not None},
+    }  # fmt: skip
 
 
 def _entry(name: str, stated: Any, file: Path) -> Entry:
@@ -146,15 +166,17 @@ def _entry(name: str, stated: Any, file: Path) -> Entry:
         raise DataError(f"{where}: formatting '{formatting}' is none of alpaca, sharegpt, openai")
     columns = _stated(stated, "columns", COLUMNS, where)
     tags = _stated(stated, "tags", TAGS, where)
-    if stated.get("ranking") or any(columns[role] is not None for role in PREFERENCES):
-        raise DataError(f"{where} holds preferences (ranking or KTO), not conversations to train on; leave it out")
+    if columns["kto_tag"] is not None:
+        raise DataError(f"{where} holds single judgements (KTO), not conversations or pairs to train on; leave it out")
     needed = ["messages"] if formatting != "alpaca" else ["prompt"] if columns["response"] is None else []
+    ranking = bool(stated.get("ranking"))
+    needed += list(ANSWERS) if ranking else []
     missing = [key for key in needed if columns[key] is None]
     missing += [key for key in ("role_tag", "content_tag") if formatting != "alpaca" and tags[key] is None]
     if missing:
         raise DataError(f"{where} does not name {', '.join(missing)} among its columns and tags")
     path = _path(stated, file, where)
-    return Entry(name, path, formatting, columns, tags, "columns" in stated, stated.get("num_samples"))
+    return Entry(name, path, formatting, columns, tags, "columns" in stated, stated.get("num_samples"), ranking)
 
 
 def _stated(stated: JsonObject, key: str, default: Mapping[str, str | None], where: str) -> Mapping[str, str | None]:

@@ -78,6 +78,8 @@ def _faults(entry: Entry, record: JsonObject) -> Iterator[tuple[str, str]]:
         if record.get(column) and column not in entry.columns.values():
             role = ROLE_OF_COLUMN.get(column, column)
             yield UNREAD, f'\'{column}\' is not among its columns; add "{role}": "{column}" to have it read'
+    if entry.ranking:  # the order of turns is another one there: what is asked ends with the user
+        return
     if entry.formatting == "alpaca":
         column = entry.columns["response"]
         if column is not None and not isinstance(record.get(column), str):

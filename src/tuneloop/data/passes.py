@@ -125,6 +125,7 @@ def _work(task: Task) -> Tray:
         else:
             assert isinstance(example, Example)
             changed = after.messages != example.messages or after.tools != example.tools
+            changed = changed or after.rejected != example.rejected
             kept.append(after)
             history.append((repaired or changed, repeat))
     parts = [_columns(task, kept[start : start + BATCH]) for start in range(0, len(kept), BATCH)] or [

@@ -179,14 +179,14 @@ def _example(reader: Format, layout: Layout, record: JsonObject, origin: Origin,
     parts = reader.parse(named)
     if not parts.messages:
         raise RowError("the conversation is empty")
-    for number, message in enumerate(parts.messages):
+    for number, message in enumerate((*parts.messages, *parts.rejected)):
         try:
             message.content.encode()
         except UnicodeEncodeError as error:
             raise RowError(f"message {number} is cut inside a character (half of a surrogate pair)") from error
     notes.update(parts.notes)
     others = {key: value for key, value in others.items() if value is not None}
-    return Example(parts.messages, origin, parts.tools, {**others, **parts.meta})
+    return Example(parts.messages, origin, parts.tools, {**others, **parts.meta}, parts.rejected)
 
 
 def _short(text: str) -> str:

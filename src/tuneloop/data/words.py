@@ -147,8 +147,9 @@ def spoken(message: Message) -> str:
 
 
 def content_key(example: Example) -> bytes:
-    """Equal for Examples that say the same: messages, what is supervised, and tools; neither meta nor origin."""
-    return _digest([[_comparable(message) for message in example.messages], list(example.tools)])
+    """Equal for Examples that say the same: messages, what is supervised, tools, rejected; neither meta nor origin."""
+    rejected = [[_comparable(message) for message in example.rejected]] if example.rejected else []
+    return _digest([[_comparable(message) for message in example.messages], list(example.tools), *rejected])
 
 
 def prompt_key(example: Example) -> bytes:

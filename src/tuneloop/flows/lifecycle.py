@@ -22,6 +22,7 @@ from tuneloop.data.workers import Executor
 from tuneloop.evaluate.report import Context, read
 from tuneloop.evaluate.table import to_rich
 from tuneloop.flows import contestants, forecast
+from tuneloop.flows.prompts import load_prompts, prompt_files
 from tuneloop.flows.recipe import Recipe, load_recipe
 from tuneloop.track import console, metrics
 
@@ -115,13 +116,19 @@ def finished_tuning(job: Job, prepared: Run) -> Run:
 
 
 def _tuning(job: Job, prepared: Run) -> tuple[dict[str, Any], dict[str, str]]:
-    """What makes a tune run this tune run: its branches of the recipe, and the digests of rows, mix and base."""
+    """What makes a tune run this tune run: its branches of the recipe, and the digests of all that it reads."""
     from tuneloop.forward import mixing
+    from tuneloop.models.config import ModelConfig
     from tuneloop.models.find import find_base
 
     mix = prepared.out / mixing.FILE
     files = [*(prepared.out / name for name in ("train.jsonl", "val.jsonl")), *([mix] if mix.is_file() else [])]
     inputs = {path.name: digest.of_file(path) for path in files} | {"base": find_base(job.recipe.model).digest}
+    keep, distill = job.recipe.tune.objective.keep, job.recipe.tune.objective.distill
+    if keep:
+        inputs |= {str(path): digest.of_file(path) for path in prompt_files(keep.prompts)}
+    if distill:
+        inputs["teacher"] = find_base(ModelConfig(base=distill.teacher, adapter=distill.adapter)).digest
     config = {branch: getattr(job.recipe, branch).model_dump(mode="json") for branch in ("tune", "model")}
     return {**config, "seed": job.recipe.seed, "waive": job.recipe.data.waive}, inputs
 
@@ -163,6 +170,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
     from tuneloop.tune.train import tune as stage
 
     recipe.track.check()
+    keep = recipe.tune.objective.keep
     stage(
         recipe.tune,
         recipe.model,
@@ -173,6 +181,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
         scorer=contestants.scorer(recipe.evaluate),
         mix=mixing.read(prepared.out),
         tracking=Tracking(recipe.track.to, recipe.track.project or recipe.name, recipe.model_dump(mode="json")),
+        prompts=load_prompts(keep.prompts) if keep else (),
     )
 
 

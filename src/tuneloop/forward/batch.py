@@ -90,5 +90,21 @@ def collate(rows: Sequence[Row], *, packed: bool, pad_id: int = 0) -> Batch:
     )
 
 
+def real_positions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """(flat positions of the real tokens [T], the row of each [T]), in the order of the rows."""
+    if batch.mask is not None:
+        rows, _ = batch.mask.nonzero(as_tuple=True)
+        return batch.mask.flatten().nonzero()[:, 0], rows
+    starts_T = batch.positions[0] == 0
+    return torch.arange(len(starts_T), device=starts_T.device), starts_T.cumsum(0) - 1
+
+
+def everywhere(batch: Batch) -> Batch:
+    """The same rows with every real position kept, the last of each row too, with weight 1 and no meaningful target."""
+    keep_N, rows_N = real_positions(batch)
+    ones_N = torch.ones(len(keep_N), device=keep_N.device)
+    return replace(batch, keep_N=keep_N, rows_N=rows_N, targets_N=torch.zeros_like(keep_N), weights_N=ones_N)
+
+
 def _long(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))

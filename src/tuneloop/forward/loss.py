@@ -6,6 +6,7 @@ Shapes: N scored positions, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,24 @@ CHUNK_ELEMENTS = 1 << 25
 """Logits of one chunk on other devices, but never fewer than 256 positions."""
 
 
+@dataclass(frozen=True)
+class Shaping:
+    """What a position's loss is, beside -log p(target).
+
+    `smoothing` ε: (1 - ε)·(-log p(target)) + ε·mean over the vocabulary of -log p, as torch's cross_entropy has it
+    (Szegedy et al. 2015, arXiv 1512.00567, section 7). `dft`: p(target)·(-log p(target)), the factor without gradient
+    (Dynamic Fine-Tuning, Wu et al. 2025, arXiv 2508.05629).
+    """
+
+    smoothing: float = 0.0
+    dft: bool = False
+
+
+PLAIN = Shaping()
+
+
 class _ChunkedNLL(torch.autograd.Function):
-    """Weighted sum of -log p(target), with its gradients computed chunk by chunk in the forward pass.
+    """Weighted sum of shaped losses, with its gradients computed chunk by chunk in the forward pass.
 
     As the loss is a plain sum, the gradient for an outer factor g is g times the gradient for 1; so the backward pass
     only scales what the forward pass has computed, and logits are made once (as in Liger's fused linear cross-entropy,
@@ -31,24 +48,37 @@ class _ChunkedNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, weights_N: Tensor
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        weights_N: Tensor,
+        shaping: Shaping = PLAIN,
     ) -> tuple[Tensor, Tensor]:
         needs_hidden, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         nll_N = torch.empty(len(targets_N), dtype=wide, device=hidden_ND.device)
+        shaped_N = torch.empty_like(nll_N) if shaping != PLAIN else nll_N
+        uniform = shaping.smoothing / weight_VD.shape[0]
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
-        for part in _chunks(hidden_ND, weight_VD.shape[0], needs_weight):
+        for part in chunks(hidden_ND, weight_VD.shape[0], needs_weight):
             h, target = hidden_ND[part], targets_N[part, None]
             logits = F.linear(h, weight_VD, bias_V).to(wide)
             norm = logits.logsumexp(-1, keepdim=True)
             nll_N[part] = (norm - logits.gather(-1, target))[:, 0]
+            if shaping != PLAIN:
+                shaped_N[part] = _shaped(nll_N[part], shaping, (norm - logits.mean(-1, keepdim=True))[:, 0])
             if grad_hidden is None and grad_weight is None and grad_bias is None:
                 continue
             slope = logits.sub_(norm).exp_()  # softmax, in place
-            slope.scatter_add_(-1, target, slope.new_full(target.shape, -1.0))
-            slope.mul_(weights_N[part, None])
+            slope.scatter_add_(-1, target, slope.new_full(target.shape, shaping.smoothing - 1.0))
+            if uniform:
+                slope.sub_(uniform)
+            factor = weights_N[part] * nll_N[part].neg().exp() if shaping.dft else weights_N[part]
+            slope.mul_(factor[:, None])
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
             slope = slope.to(h.dtype)
@@ -62,14 +92,21 @@ class _ChunkedNLL(torch.autograd.Function):
             grad_bias.to(weight_VD.dtype) if grad_bias is not None else None,
         )
         ctx.mark_non_differentiable(nll_N)
-        return (nll_N * weights_N).sum(), nll_N
+        return (shaped_N * weights_N).sum(), nll_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         factor = grads[0]
         scaled = [None if saved is None else saved * factor.to(saved.dtype) for saved in ctx.saved_tensors]
-        return (*scaled, None, None)
+        return (*scaled, None, None, None)
+
+
+def _shaped(nll_N: Tensor, shaping: Shaping, mean_N: Tensor) -> Tensor:
+    """The loss of each position; `mean_N` is the mean of -log p over the vocabulary."""
+    if shaping.smoothing:
+        nll_N = torch.lerp(nll_N, mean_N, shaping.smoothing)
+    return nll_N * nll_N.detach().neg().exp() if shaping.dft else nll_N
 
 
 def chunked_nll(
@@ -78,31 +115,63 @@ def chunked_nll(
     targets_N: Tensor,
     weights_N: Tensor,
     finish: Callable[[Tensor], Tensor] | None = None,
+    shaping: Shaping = PLAIN,
 ) -> tuple[Tensor, Tensor]:
-    """(sum of weight · nll, nll_N). `finish` is what the model does to its logits after the head, if anything.
+    """(sum of weight · shaped loss, nll_N). `finish` is what the model does to its logits after the head, if anything.
 
     A plain linear head takes the fused form; any other (LoRA on the head, soft-capped logits) is recomputed in the
-    backward pass instead. Both are exact.
+    backward pass instead. Both are exact. `nll_N` is always the plain -log p(target), without gradient.
     """
     weights_N = weights_N.to(torch.promote_types(hidden_ND.dtype, torch.float32))
     if type(head) is nn.Linear and finish is None:
-        return _ChunkedNLL.apply(hidden_ND, head.weight, head.bias, targets_N, weights_N)  # type: ignore[return-value]
+        return _ChunkedNLL.apply(hidden_ND, head.weight, head.bias, targets_N, weights_N, shaping)  # type: ignore[return-value]
+    nll_N, shaped_N = _recomputed(hidden_ND, head, targets_N, finish, shaping)
+    return (shaped_N * weights_N).sum(), nll_N.detach()
 
-    def part_nll(h: Tensor, target: Tensor) -> Tensor:
+
+def token_nll(
+    hidden_ND: Tensor, head: nn.Module, targets_N: Tensor, finish: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """-log p(target) [N] with gradients of its own for every position, for losses that are no plain sum."""
+    return _recomputed(hidden_ND, head, targets_N, finish, PLAIN)[0]
+
+
+def _recomputed(
+    hidden_ND: Tensor,
+    head: nn.Module,
+    targets_N: Tensor,
+    finish: Callable[[Tensor], Tensor] | None,
+    shaping: Shaping,
+) -> tuple[Tensor, Tensor]:
+    """(nll_N, shaped_N) through any head; the logits of a chunk are made again in the backward pass."""
+    wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+
+    def part_nll(h: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(h)
-        logits = logits if finish is None else finish(logits)
-        return F.cross_entropy(logits.to(weights_N.dtype), target, reduction="none")
+        logits = (logits if finish is None else finish(logits)).to(wide)
+        nll = F.cross_entropy(logits, target, reduction="none")
+        if shaping == PLAIN:
+            return nll, nll
+        return nll, _shaped(nll, shaping, logits.logsumexp(-1) - logits.mean(-1))
 
-    width: Any = getattr(head, "out_features", None) or head.weight.shape[0]  # type: ignore[union-attr]
     parts = [
         checkpoint(part_nll, hidden_ND[part], targets_N[part], use_reentrant=False)
-        for part in _chunks(hidden_ND, width, any(p.requires_grad for p in head.parameters()))
+        for part in chunks(hidden_ND, head_width(head), any(p.requires_grad for p in head.parameters()))
     ]
-    nll_N = torch.cat(parts) if parts else hidden_ND.sum() * 0 + weights_N  # type: ignore[arg-type]
-    return (nll_N * weights_N).sum(), nll_N.detach()
+    if not parts:
+        none = hidden_ND.sum(-1).to(wide)
+        return none, none
+    nll, shaped = zip(*parts, strict=True)  # type: ignore[arg-type]
+    return torch.cat(nll), torch.cat(shaped)
 
 
-def _chunks(hidden_ND: Tensor, width: int, trained: bool) -> list[slice]:
+def head_width(head: nn.Module) -> int:
+    """The vocabulary of a head, an adapted one too."""
+    return getattr(head, "out_features", None) or head.weight.shape[0]  # type: ignore[union-attr,return-value]
+
+
+def chunks(hidden_ND: Tensor, width: int, trained: bool) -> list[slice]:
+    """Slices of the positions whose logits may exist together; `trained`: the head has gradients."""
     count = len(hidden_ND)
     size = CPU_ROWS * (1 + trained) if hidden_ND.device.type == "cpu" else max(256, CHUNK_ELEMENTS // width)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

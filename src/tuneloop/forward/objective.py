@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from transformers import PreTrainedModel
 from tuneloop.core.errors import ModelError
 from tuneloop.forward.attention import Unsupported, use_packed, use_standard
 from tuneloop.forward.batch import Batch, Row, collate
+from tuneloop.forward.divergence import Side
 from tuneloop.forward.loss import chunked_nll
+from tuneloop.forward.noise import noisy_embeddings
 from tuneloop.forward.plan import micro_batches
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
@@ -62,14 +65,24 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum over scored positions of weight · nll, nll_N)."""
+        side = self.side(batch)
+        return chunked_nll(side.hidden_ND, side.head, batch.targets_N, batch.weights_N, side.finish)
+
+    def side(self, batch: Batch, neftune: float = 0.0) -> Side:
+        """Hidden states of the scored positions, and what makes logits of them.
+
+        `neftune` is the alpha of noise on the embeddings, which only a model in training mode gets.
+        """
         core = core_of(self.model)
         trunk = trunk_of(core)
         extra = {"layout": batch.layout} if batch.layout is not None else {"attention_mask": batch.mask}
-        hidden = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra).last_hidden_state
-        hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N)
+        noisy = neftune > 0 and self.training
+        with noisy_embeddings(core, batch, neftune) if noisy else nullcontext():
+            out = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra)
+        hidden = out.last_hidden_state
         head = core.get_output_embeddings()
         assert head is not None
-        return chunked_nll(hidden_ND, head, batch.targets_N, batch.weights_N, logit_finish(core))
+        return Side(hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N), head, logit_finish(core))
 
 
 def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objective, str]:

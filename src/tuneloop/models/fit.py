@@ -34,10 +34,12 @@ class Fit:
     activations: int
     available: int
     flops_per_token: int
+    teachers: int = 0
+    """Weights of models that are asked and not trained."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.teachers
 
     @property
     def fits(self) -> bool:
@@ -53,7 +55,7 @@ class Fit:
             f"parameters  {self.parameters:,}, {self.trainable:,} trained ({self.trainable / self.parameters:.2%})",
             f"memory      {_size(self.total)} of {_size(self.available)} free: weights {_size(self.weights)}, "
             f"gradients {_size(self.gradients)}, optimizer {_size(self.optimizer)}, "
-            f"activations ~{_size(self.activations)}",
+            f"activations ~{_size(self.activations)}" + (f", teachers {_size(self.teachers)}" if self.teachers else ""),
         ]
         if not self.fits:
             out.append("this does not fit: try method lora, a smaller tune.max_length, checkpointing or a smaller base")
@@ -72,14 +74,16 @@ def estimate(
     supervised_share: float = 1.0,
     loss_chunk: int = 1024,
     device: str = "cpu",
+    teachers: int = 0,
 ) -> Fit:
     """The Fit of a training step over `tokens_per_step` tokens (those of one forward and backward, not accumulated).
 
-    `trainable`: number of trained parameters, None for all; `beside`: they are added to the base, as LoRA's are. Mixed
-    precision after Micikevicius et al. 2018 (arXiv 1710.03740): trained parameters and their gradients in fp32, the
-    optimizer's state (`state_bytes` a parameter, 8 for AdamW's two moments), a copy of the trained ones in `dtype` for
-    computing, frozen ones in `dtype`. Work after Kaplan et al. 2020 (arXiv 2001.08361): 2 operations per weight and
-    token forward, 2 backward for the activations, 2 for the gradients of trained weights only.
+    `trainable`: number of trained parameters, None for all; `beside`: they are added to the base, as LoRA's are;
+    `teachers`: bytes of models beside it, whose work is not counted. Mixed precision after Micikevicius et al. 2018
+    (arXiv 1710.03740): trained parameters and their gradients in fp32, the optimizer's state (`state_bytes` a
+    parameter, 8 for AdamW's two moments), a copy of the trained ones in `dtype` for computing, frozen ones in `dtype`.
+    Work after Kaplan et al. 2020 (arXiv 2001.08361): 2 operations per weight and token forward, 2 backward for the
+    activations, 2 for the gradients of trained weights only.
     """
     own, active = count_parameters(config)
     trained = own if trainable is None else trainable
@@ -98,6 +102,7 @@ def estimate(
         + loss_bytes(config, supervised, loss_chunk),
         available=available_memory(device),
         flops_per_token=4 * active + gradient_work,
+        teachers=teachers,
     )
 
 

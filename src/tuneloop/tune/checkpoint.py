@@ -36,6 +36,8 @@ class Progress:
     """Early stopping has ended the run."""
     loss_scale: float = 1.0
     """Factor on the loss against underflow in float16."""
+    good_steps: int = 0
+    """Steps since that factor last changed."""
 
 
 def save(folder: Path, progress: Progress, optimizer: MasterOptimizer) -> None:
@@ -45,7 +47,7 @@ def save(folder: Path, progress: Progress, optimizer: MasterOptimizer) -> None:
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
     target = folder / f"step-{progress.step:07d}"
-    _write(target, tensors, replace(progress, loss_scale=optimizer.loss_scale))
+    _write(target, tensors, replace(progress, loss_scale=optimizer.loss_scale, good_steps=optimizer.good_steps))
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old)
@@ -70,7 +72,7 @@ def load(path: Path, optimizer: MasterOptimizer) -> Progress:
     if "rng/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng/cuda"])
     progress = Progress(**jsonl.read(path / "progress.json"))
-    optimizer.loss_scale = progress.loss_scale
+    optimizer.loss_scale, optimizer.good_steps = progress.loss_scale, progress.good_steps
     return progress
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from tuneloop.core.plugins import Branch
 from tuneloop.tune.methods import MethodChoice
 from tuneloop.tune.moe import Moe
+from tuneloop.tune.objective import ObjectiveConfig
 from tuneloop.tune.optimizers import OptimizerField
 from tuneloop.tune.schedules import ScheduleChoice
 
@@ -50,6 +51,8 @@ class TuneConfig(Branch):
 
     method: MethodChoice = Field(default="lora", validate_default=True)  # type: ignore[assignment]
     """What is trained: full, lora, …"""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """What is minimised: the plain loss of the answers, or more."""
     epochs: float = Field(default=3, gt=0)
     """Passes over the training rows, or draws of `data.mix`; fractions are allowed."""
     steps: int | None = Field(default=None, ge=1)
@@ -68,8 +71,6 @@ class TuneConfig(Branch):
     """adamw, adamw_8bit, adafactor, lion or muon, with their options."""
     schedule: ScheduleChoice = Field(default="cosine", validate_default=True)  # type: ignore[assignment]
     """cosine, cosine_restarts, linear, constant or wsd, each with warm-up."""
-    clip: float = Field(default=1.0, ge=0)
-    """Largest norm of the gradient; 0: no clipping."""
     memory: Memory = Memory()
     """Micro-batches and gradient checkpointing."""
     moe: Moe = Moe()
@@ -84,7 +85,8 @@ class TuneConfig(Branch):
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:
         rule = self.early_stopping
-        if rule and rule.metric != "loss" and not self.validation.generate:
+        measured = ("loss", *self.objective.measured)
+        if rule and rule.metric not in measured and not self.validation.generate:
             raise ValueError(
                 f"early_stopping.metric '{rule.metric}' is measured on generated answers: set validation.generate to "
                 f"the number of rows to answer, e.g. 50"

@@ -11,28 +11,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from tuneloop.core.errors import TrainingError
-from tuneloop.forward.batch import collate
 from tuneloop.forward.mixing import Mixture
 from tuneloop.forward.objective import Objective
-from tuneloop.forward.plan import epoch_steps, micro_batches, share_of_rank
+from tuneloop.forward.plan import epoch_steps
 from tuneloop.render.rendered import Rendered
 from tuneloop.track import console
 from tuneloop.track.metrics import Metrics, Tracking
 from tuneloop.tune import checkpoint
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
-from tuneloop.tune.moe import Balance
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.speed import Speedometer
+from tuneloop.tune.terms import Extras, Terms
 
 Validate = Callable[[], dict[str, tuple[float, bool]]]
 """Measures the model as it is: name → (value, whether lower is better)."""
@@ -59,8 +58,13 @@ class Job:
     """Where the curves go beside the run folder."""
     speedometer: Speedometer = field(default_factory=Speedometer)
     """Tokens a second, memory, and the share of the machine's rate where that was measured."""
-    balance: Balance | None = None
-    """The router loss of a mixture-of-experts model."""
+    extras: Extras = field(default_factory=Extras)
+    """What `tune.objective` needs beside the rows."""
+
+    @cached_property
+    def terms(self) -> Terms:
+        objective = self.config.objective
+        return Terms(objective, self.objective, self.rows, self.extras, self.seed, self.pad_id, self.token_budget)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,7 +98,7 @@ def train(job: Job) -> Progress:
     main = job.accelerator.is_main_process
     found = checkpoint.latest(job.checkpoints)
     progress = checkpoint.load(found, job.optimizer) if found else Progress()
-    lengths = [len(row) for row in job.rows]
+    lengths = job.terms.tokens
     plan: list[list[int]] = []
     planned = -1
     stop = _Interrupt()
@@ -130,43 +134,34 @@ def train(job: Job) -> Progress:
 def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[str, Any]:
     """One optimizer step over the rows `picked`; returns its line of metrics.jsonl."""
     started = time.perf_counter()
-    # the divisor is the weight of the whole step, known in advance: micro-batches and ranks only add up
-    total_weight = float(sum(job.rows[i].weights[1:].sum(dtype=np.float64) for i in picked))
-    mine = share_of_rank(lengths, picked, job.accelerator.process_index, job.accelerator.num_processes)
+    terms, scale, ranks = job.terms, job.optimizer.loss_scale, job.accelerator
     job.objective.train()
-    loss = torch.zeros((), dtype=torch.float64, device=job.accelerator.device)
-    batches = [
-        collate([job.rows[i] for i in micro], packed=job.objective.packed, pad_id=job.pad_id).to(job.accelerator.device)
-        for micro in micro_batches(lengths, mine, job.token_budget, packed=job.objective.packed)
-    ]
-    tokens = sum(lengths[i] for i in picked)
-    if job.balance:
-        job.balance.begin(job.objective, batches, tokens, job.accelerator)
-    for batch in batches:
-        # scaled here and not after the loss, where half precision would round the factor and lose small slopes
-        batch = replace(batch, weights_N=batch.weights_N * (job.optimizer.loss_scale / total_weight))
-        with job.balance.watching(batch) if job.balance else nullcontext():
-            weighted, _ = job.objective(batch)
-        (weighted + job.optimizer.loss_scale * job.balance.loss() if job.balance else weighted).backward()
+    zero = torch.zeros((), dtype=torch.float64, device=job.accelerator.device)
+    sums = dict.fromkeys(terms.columns, zero)
+    for loss, columns in terms.parts(picked, step, ranks.process_index, ranks.num_processes, scale):
+        loss.backward()
         job.optimizer.accumulate()
-        loss += weighted.detach().double() / job.optimizer.loss_scale
-    loss = _over_ranks(job, loss)
+        for name, value in columns.items():
+            sums[name] = sums[name] + value.double()
+    sums = _over_ranks(job, sums)
+    minimised = sums.pop("objective")
     norm = job.optimizer.gradient_norm()
     factor = job.config.schedule.factor(step, job.total_steps)
-    if math.isfinite(float(loss)) and math.isfinite(float(norm)):
-        job.optimizer.step(factor, job.config.clip, norm)
-    elif not (math.isfinite(float(loss)) and job.optimizer.loss_scale > 1 and job.optimizer.back_off()):
-        raise TrainingError(_not_finite(job, picked, step, float(loss), float(norm)))
+    if math.isfinite(minimised) and math.isfinite(float(norm)):
+        job.optimizer.step(factor, job.config.optimizer.clip, norm)
+    elif not (math.isfinite(minimised) and job.optimizer.loss_scale > 1 and job.optimizer.back_off()):
+        raise TrainingError(_not_finite(job, picked, step, minimised, float(norm)))
     return {
         "step": step + 1,
         "epoch": 0.0,
         "seconds": round(time.perf_counter() - started, 4),
-        "loss": float(loss),
+        **sums,
+        **({"objective": minimised} if job.config.objective.differs else {}),
         "learning_rate": job.config.learning_rate * factor,
         "gradient_norm": float(norm),
-        "tokens": tokens,
+        "tokens": sum(lengths[i] for i in picked),
         "supervised_tokens": sum(job.rows[i].supervised for i in picked),
-        **(job.balance.logged(job.accelerator) if job.balance else {}),
+        **(terms.extras.balance.logged(ranks.num_processes) if terms.extras.balance else {}),
     }
 
 
@@ -176,21 +171,21 @@ def _note(row: dict[str, Any]) -> str:
     return f"{note}  val {row['val_loss']:.3f}" if "val_loss" in row else note
 
 
-def _over_ranks(job: Job, loss: torch.Tensor) -> torch.Tensor:
-    """Sums loss and master gradients over all processes; they hold sums over disjoint rows, so the sum is exact."""
-    if job.accelerator.num_processes == 1:
-        return loss
-    masters = list(job.optimizer.masters.values())
-    used = torch.tensor([float(master.grad is not None) for master in masters], device=loss.device)
-    torch.distributed.all_reduce(used)
-    for master, ranks in zip(masters, used.tolist(), strict=True):
-        if ranks == 0:  # as on a single rank, what no row uses gets no gradient, and so no weight decay
-            continue
-        if master.grad is None:  # this rank has no row in this step
-            master.grad = torch.zeros_like(master)
-        torch.distributed.all_reduce(master.grad)
-    torch.distributed.all_reduce(loss)
-    return loss
+def _over_ranks(job: Job, sums: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Sums columns and master gradients over all processes; they hold sums over disjoint rows, so the sum is exact."""
+    values = torch.stack(list(sums.values()))
+    if job.accelerator.num_processes > 1:
+        masters = list(job.optimizer.masters.values())
+        used = torch.tensor([float(master.grad is not None) for master in masters], device=values.device)
+        torch.distributed.all_reduce(used)
+        for master, ranks in zip(masters, used.tolist(), strict=True):
+            if ranks == 0:  # as on a single rank, what no row uses gets no gradient, and so no weight decay
+                continue
+            if master.grad is None:  # this rank has no row in this step
+                master.grad = torch.zeros_like(master)
+            torch.distributed.all_reduce(master.grad)
+        torch.distributed.all_reduce(values)
+    return dict(zip(sums, values.tolist(), strict=True))
 
 
 def _validated(job: Job, progress: Progress, row: dict[str, Any]) -> Progress:

@@ -15,6 +15,7 @@ from tuneloop.models.fit import GIB, Fit
 from tuneloop.tune.budget import is_out_of_memory
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.model import applied
+from tuneloop.tune.teachers import memory_of
 
 SAFE = 0.8
 """Share of the memory of what failed that another setting may need, by estimate, to be recommended."""
@@ -33,11 +34,13 @@ class Need:
 
     def fit(self) -> Fit:
         """The estimate, from the meta device alone."""
+        trainable = trainable_parameters(self.config, self.architecture)
         return fit.estimate(
             self.architecture,
             tokens_per_step=self.tokens,
             dtype=self.dtype,
-            trainable=trainable_parameters(self.config, self.architecture),
+            trainable=trainable,
+            teachers=memory_of(self.config, trainable, self.dtype),
             state_bytes=self.config.optimizer.state_bytes,
             beside=self.config.method.adapter,
             checkpointing=self.config.memory.gradient_checkpointing,

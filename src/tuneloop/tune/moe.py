@@ -12,7 +12,6 @@ from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import Branch
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import Tensor, nn
 
     from tuneloop.forward.batch import Batch
@@ -49,16 +48,16 @@ class Balance:
         self.weight = weight
         self.tokens = 0
 
-    def begin(self, objective: Objective, batches: Sequence[Batch], tokens: int, accelerator: Accelerator) -> None:
-        """Before the first of this process's batches of a step, which has `tokens` tokens over all processes."""
+    def begin(self, objective: Objective, batches: Sequence[Batch], tokens: int, world: int) -> None:
+        """Before the first of this process's batches of a step, which has `tokens` tokens over all `world` processes."""
         self.tokens = tokens
         self.routing.begin()
-        if self.weight and (len(batches) > 1 or accelerator.num_processes > 1):
+        if self.weight and (len(batches) > 1 or world > 1):
             was_training = objective.training
             objective.eval()  # dropout would be drawn twice, and other than in the pass that counts
             ahead_LE = self.routing.look_ahead(objective, batches)
             objective.train(was_training)
-            self.routing.ahead_LE = _over_ranks(ahead_LE, accelerator)
+            self.routing.ahead_LE = _over_ranks(ahead_LE, world)
 
     def watching(self, batch: Batch) -> AbstractContextManager[None]:
         """Around the forward pass of a batch."""
@@ -68,12 +67,12 @@ class Balance:
         """To be added to the step's mean loss for the batch just watched."""
         return self.weight * self.routing.loss(self.tokens) if self.weight else 0.0
 
-    def logged(self, accelerator: Accelerator) -> dict[str, float]:
+    def logged(self, world: int) -> dict[str, float]:
         """After a step's last batch: the unweighted loss, the largest and the smallest load of any expert (1: even)."""
         from tuneloop.forward import routing
 
-        choices_LE = _over_ranks(self.routing.choices_LE, accelerator)
-        chances_LE = _over_ranks(self.routing.chances_LE, accelerator)
+        choices_LE = _over_ranks(self.routing.choices_LE, world)
+        chances_LE = _over_ranks(self.routing.chances_LE, world)
         load_LE = routing.load(choices_LE)
         return {
             "router_loss": routing.balance(choices_LE, chances_LE, self.tokens),
@@ -104,8 +103,8 @@ def in_words(moe: Moe, balance: Balance) -> str:
     return f"{count} routers without load-balancing loss ({why}); the load is logged"
 
 
-def _over_ranks(values: Tensor, accelerator: Accelerator) -> Tensor:
-    if accelerator.num_processes > 1:
+def _over_ranks(values: Tensor, world: int) -> Tensor:
+    if world > 1:
         import torch
 
         values = values.clone()

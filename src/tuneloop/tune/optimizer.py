@@ -15,6 +15,10 @@ from torch.optim import Optimizer
 from tuneloop.tune.optimizers import OptimizerChoice
 from tuneloop.tune.rates import factors
 
+GROW_AFTER = 2000
+"""Steps without overflow after which float16's loss scale is doubled, as in torch.amp.GradScaler."""
+LARGEST_SCALE = 2.0**24
+
 
 class MasterOptimizer:
     """Optimizers over float32 copies of a model's trainable parameters (the parameters themselves where they are)."""
@@ -28,10 +32,14 @@ class MasterOptimizer:
     ) -> None:
         """`own_factors` of the method on the learning rate, by name; 1 where none is given."""
         self.model_weights = dict(named)
-        half = any(weight.dtype is torch.float16 for weight in self.model_weights.values())
-        self.loss_scale = 2.0**14 if half else 1.0  # float16 gradients vanish below 6e-8: scaled up, then down again
+        self.half = any(weight.dtype is torch.float16 for weight in self.model_weights.values())
+        self.loss_scale = (
+            2.0**14 if self.half else 1.0
+        )  # float16 gradients vanish below 6e-8: scaled up, then down again
+        self.good_steps = 0  # in float16, since the loss scale last changed
         self.masters = {
-            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float())
+            # beside float16 those in float32 get a master too (on the same memory), where gradients are unscaled
+            name: p if p.dtype in (torch.float32, torch.float64) and not self.half else nn.Parameter(p.detach().float())
             for name, p in named.items()
         }
         shares = factors(self.masters, choice.layer_decay, own_factors or {})
@@ -54,6 +62,7 @@ class MasterOptimizer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.loss_scale /= 2
+        self.good_steps = 0
         return self.loss_scale >= 1
 
     def gradient_norm(self) -> Tensor:
@@ -72,6 +81,9 @@ class MasterOptimizer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.publish()
+        self.good_steps += self.half
+        if self.good_steps >= GROW_AFTER:
+            self.loss_scale, self.good_steps = min(2 * self.loss_scale, LARGEST_SCALE), 0
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from tuneloop.core.conversation import Drop, Example
 from tuneloop.core.errors import DataError
@@ -12,6 +13,7 @@ from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.pairs import render_pairs
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Rows:
 
     rendered: list[Rendered]
     drops: list[Drop]
+    rejected: list[Rendered] = field(default_factory=list[Rendered])
+    """The same rows with their rejected answers, where the recipe learns from both."""
 
     @property
     def tokens(self) -> int:
@@ -31,16 +35,22 @@ class Rows:
 
 
 def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:
-    """Renders every example. Raises DataError, with the reasons counted, when none is left to train on."""
+    """Renders every example, with `objective.orpo` its rejected answer too.
+
+    Raises DataError, with the reasons counted, when none is left to train on.
+    """
     if not examples:
         return Rows([], [])
     with console.progress(title, len(examples)) as bar:
-        rendered, drops = renderer.render_all(
-            examples, max_length=config.max_length, overlong=config.overlong, progress=bar
-        )
+        rejected: list[Rendered] = []
+        options: Any = {"max_length": config.max_length, "overlong": config.overlong, "progress": bar}
+        if config.objective.orpo:
+            rendered, rejected, drops = render_pairs(renderer, examples, **options)
+        else:
+            rendered, drops = renderer.render_all(examples, **options)
     if not rendered:
         raise DataError(f"none of {len(examples)} rows can be trained on:\n{_counted(drops)}")
-    return Rows(rendered, drops)
+    return Rows(rendered, drops, rejected)
 
 
 def sources_of(rows: Rows, examples: Sequence[Example]) -> list[str]:

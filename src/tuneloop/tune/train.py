@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tuneloop.core.errors import DataError, ModelError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
 from tuneloop.forward.batch import collate
+from tuneloop.forward.dropout import Dropouts
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.forward.plan import token_budget
@@ -47,10 +49,13 @@ from tuneloop.tune.memory import Need, explained
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
 from tuneloop.tune.model import applied
-from tuneloop.tune.moe import balance_of
+from tuneloop.tune.moe import Balance, balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.pairs import preferences
 from tuneloop.tune.rows import Rows, losses_in_words, render_rows, sources_of
 from tuneloop.tune.speed import Speedometer
+from tuneloop.tune.teachers import Kept, base_teacher, distill_teacher
+from tuneloop.tune.terms import Extras
 
 SUMMARY = "summary.json"
 """What was trained, for tables of several runs."""
@@ -80,11 +85,12 @@ def tune(
     scorer: Scorer | None = None,
     mix: Mix | None = None,
     tracking: Tracking | None = None,
+    prompts: Sequence[Example] = (),
 ) -> Tuned:
     """Tunes a model inside `run` (held by the caller); continues from the run's last checkpoint if there is one.
 
     `mix` says which rows an epoch is made of; without it, it is all of them once. `tracking` says who else gets the
-    curves.
+    curves. `prompts` are the rows of `objective.keep`.
     """
     _seed_all(seed)
     accelerator = Accelerator()
@@ -97,6 +103,8 @@ def tune(
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
+    dropouts = Dropouts.of(model) if config.objective.dropout is not None else None
+    kept = Kept.of(model, renderer, prompts, config) if config.objective.keep else None
     trained = _continued(config, model, base) if base.adapter else applied(config, model)
     if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
@@ -114,6 +122,7 @@ def tune(
         gradients = partial(_gradients, objective, train_set.rendered, renderer.pad_id)
         config.method.initialise(trained, Setting(renderer.tokenizer, seed, gradients))
     optimizer = MasterOptimizer(named, config.optimizer, config.learning_rate, config.method.rates(named))
+    balance = balance_of(config.moe, trained, core_of(trained).config)
     job = Job(
         objective=objective,
         optimizer=optimizer,
@@ -128,13 +137,13 @@ def tune(
         mixture=mixture,
         tracking=tracking,
         speedometer=Speedometer(memory.flops_per_token, matmul_rate(dtype, need.device), need.device),
-        balance=balance_of(config.moe, trained, core_of(trained).config),
+        extras=_extras(config, objective, renderer, train_set, base, kept, seed, balance),
     )
-    load = partial(expert_load.measure, objective, train_set.rendered, renderer.pad_id, budget) if job.balance else None
+    load = partial(expert_load.measure, objective, train_set.rendered, renderer.pad_id, budget) if balance else None
     names, before_LE = load() if load else ([], None)
     if accelerator.is_main_process:
         _say_decisions(job, base, renderer, train_set, memory, f"{why}; {form}", train_rows)
-    with explained(need, longest):
+    with explained(need, longest), dropouts.set_to(config.objective.dropout or 0.0) if dropouts else nullcontext():
         progress = train(job)
     accelerator.wait_for_everyone()
     if load and before_LE is not None and accelerator.is_main_process:
@@ -150,6 +159,30 @@ def tune(
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         })  # fmt: skip
     return Tuned(folder, config.method.adapter, progress)
+
+
+def _extras(
+    config: TuneConfig,
+    objective: Objective,
+    renderer: Renderer,
+    rows: Rows,
+    base: Base,
+    kept: Kept | None,
+    seed: int,
+    balance: Balance | None,
+) -> Extras:
+    """What the terms of `tune.objective` need beside the rows."""
+    teacher = None
+    if config.objective.distill:
+        core = core_of(objective.model)
+        teacher = distill_teacher(
+            config.objective.distill, renderer, rows.rendered, core.dtype, device=str(core.device)
+        )
+    before = None
+    if kept:
+        before, how = base_teacher(objective, base, kept, renderer.pad_id, adapter=config.method.adapter, seed=seed)
+        console.decided("keep", f"{len(kept.rows):,} rows are compared with the base; {how}")
+    return Extras(rows.rejected, teacher, before, kept.rows if kept else (), balance)
 
 
 def _gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
@@ -195,6 +228,8 @@ def _validation(
     def validate() -> dict[str, tuple[float, bool]]:
         loss = forward.mean_nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
         values = {"loss": (loss, True)}
+        if val_set.rejected:
+            values |= preferences(objective, val_set.rendered, val_set.rejected, pad_id=renderer.pad_id, budget=budget)
         if scorer and sample:
             values |= scorer(model, renderer, sample)
         return values
@@ -238,6 +273,9 @@ def _say_decisions(
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
     decided("rows", losses_in_words(rows, len(examples)))
+    paired = sum(bool(example.rejected) for example in examples)
+    if paired and not rows.rejected:
+        decided("decided", f"{paired} rows have a rejected answer, which only tune.objective.orpo learns from")
     if job.mixture:
         decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))
     first = [job.rows[i] for step in job.plan(0) for i in step]
@@ -245,8 +283,8 @@ def _say_decisions(
     about = "about " if job.mixture else ""
     decided("tokens", f"{about}{tokens:,} an epoch, {supervised:,} supervised ({supervised / tokens:.0%})")
     decided("compute", form)
-    if job.balance:
-        decided("experts", moe.in_words(config.moe, job.balance))
+    if job.extras.balance:
+        decided("experts", moe.in_words(config.moe, job.extras.balance))
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""
     decided(
         "steps",

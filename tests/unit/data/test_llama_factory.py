@@ -198,8 +198,8 @@ def test_media_of_an_entry_are_not_dropped_in_silence(index: Index) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"ranking": True}, "holds preferences"),
-        ({"columns": {"prompt": "p", "kto_tag": "label"}}, "holds preferences"),
+        ({"ranking": True}, "does not name chosen, rejected among"),
+        ({"columns": {"prompt": "p", "kto_tag": "label"}}, "holds single judgements"),
         ({"formating": "sharegpt"}, r"unknown key 'formating' \(did you mean 'formatting'\?\)"),
         ({"formatting": "chatml"}, "formatting 'chatml' is none of alpaca, sharegpt, openai"),
         ({"columns": {"promt": "q"}}, r"columns has the unknown key 'promt' \(did you mean 'prompt'\?\)"),

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from toy import heights_of_products
 
 from tuneloop.forward import loss
-from tuneloop.forward.loss import chunked_nll
+from tuneloop.forward.loss import Shaping, chunked_nll, token_nll
 
 wide = torch.float64
 COUNT, SIZE, VOCAB = 300, 8, 33  # more than two chunks
@@ -90,6 +91,65 @@ def test_gradcheck() -> None:
     assert gradcheck(total, (hidden, weight, bias))
 
 
+def shaped(hidden: Tensor, head: nn.Module, targets: Tensor, weights: Tensor, shaping: Shaping, finish: Any) -> Tensor:
+    """The reference: torch's own label smoothing, and DFT by its definition."""
+    logits = head(hidden) if finish is None else finish(head(hidden))
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=shaping.smoothing)
+    if shaping.dft:
+        losses = losses * logits.softmax(-1).gather(-1, targets[:, None])[:, 0].detach()
+    return (losses * weights).sum()
+
+
+SHAPINGS = [Shaping(smoothing=0.1), Shaping(smoothing=1.0), Shaping(dft=True)]
+
+
+@pytest.mark.parametrize("shaping", SHAPINGS)
+@pytest.mark.parametrize("finish", [None, soft_capped])
+@pytest.mark.parametrize("trained", [False, True])
+def test_shaped_losses(shaping: Shaping, finish: Any, trained: bool) -> None:
+    hidden, head, targets, weights = inputs(bias=True)
+    head.requires_grad_(trained)
+    total, nll = chunked_nll(hidden, head, targets, weights, finish, shaping)
+    leaves = [hidden, *(p for p in head.parameters() if p.requires_grad)]
+    assert_same(total, shaped(hidden, head, targets, weights, shaping, finish), leaves)
+    torch.testing.assert_close(nll, chunked_nll(hidden, head, targets, weights, finish)[1])
+
+
+@pytest.mark.parametrize("finish", [None, soft_capped])
+def test_each_position_has_its_own_gradient(finish: Any) -> None:
+    hidden, head, targets, weights = inputs()
+    nll = token_nll(hidden, head, targets, finish)
+    assert_same((nll.exp() * weights).sum(), plain_each(hidden, head, targets, weights, finish), [hidden, head.weight])
+
+
+def plain_each(hidden: Tensor, head: nn.Module, targets: Tensor, weights: Tensor, finish: Any) -> Tensor:
+    logits = head(hidden) if finish is None else finish(head(hidden))
+    return (F.cross_entropy(logits, targets, reduction="none").exp() * weights).sum()
+
+
+def test_gradcheck_of_label_smoothing() -> None:
+    torch.manual_seed(1)
+    hidden, weight, bias = (torch.randn(*s, dtype=wide, requires_grad=True) for s in ((5, 3), (7, 3), (7,)))
+    targets, weights = torch.tensor([0, 6, 2, 2, 5]), torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0], dtype=wide)
+
+    def total(*inputs: Tensor) -> Any:
+        return loss._ChunkedNLL.apply(*inputs, targets, weights, Shaping(smoothing=0.3))[0]  # type: ignore[index]
+
+    assert gradcheck(total, (hidden, weight, bias))
+
+
+def test_dft_at_sure_and_hopeless_targets() -> None:
+    """p = 1 and p = 0 in floating point: no NaN, no gradient."""
+    head = nn.Linear(1, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0], [0.0]])
+    hidden = torch.tensor([[1e4], [1e4]], requires_grad=True)
+    for finish in (None, lambda logits: logits * 1.0):
+        total, _ = chunked_nll(hidden, head, torch.tensor([0, 1]), torch.ones(2), finish, Shaping(dft=True))
+        assert total.item() == 0
+        (slope,) = torch.autograd.grad(total, hidden)
+        assert torch.equal(slope, torch.zeros(2, 1))
+
+
 @pytest.mark.parametrize("finish", [None, soft_capped])
 def test_no_scored_position(finish: Any) -> None:
     _, head, targets, weights = inputs()
@@ -112,14 +172,7 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_the_full_logits_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    linear = F.linear
-
-    def counting(h: Tensor, *rest: Any) -> Tensor:
-        seen.append(len(h))
-        return linear(h, *rest)
-
-    monkeypatch.setattr(F, "linear", counting)
+    seen = heights_of_products(monkeypatch)
     hidden, head, targets, weights = inputs()
     chunked_nll(hidden, head.requires_grad_(False), targets, weights)
     assert sum(seen) == COUNT and max(seen) <= loss.CPU_ROWS

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from toy import counting_rows, job_of
 
+from tuneloop.tune import checkpoint
+from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.loop import _step, train
-from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.optimizer import GROW_AFTER, LARGEST_SCALE, MasterOptimizer
 from tuneloop.tune.optimizers import FAMILY
 from tuneloop.tune.optimizers.adamw import AdamW
 from tuneloop.tune.rates import factors
@@ -196,3 +198,43 @@ def test_fp16_backs_off_and_goes_on(tiny_model: Make, tmp_path: Path) -> None:
     job.optimizer.loss_scale = 4.0
     train(job)
     assert '"loss_scale": 4.0' in next(job.checkpoints.glob("step-*/progress.json")).read_text()
+
+
+def test_fp16_grows_again_after_good_steps(tmp_path: Path) -> None:
+    optimizer = MasterOptimizer(named(torch.float16), FAMILY.make("adamw"), 1e-3)
+    optimizer.loss_scale, optimizer.good_steps = 8.0, GROW_AFTER - 2
+    step(optimizer, 0)
+    checkpoint.save(tmp_path, Progress(step=1), optimizer)
+    other = MasterOptimizer(named(torch.float16, seed=9), FAMILY.make("adamw"), 1e-3)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    checkpoint.load(found, other)
+    for one in (optimizer, other):
+        assert one.loss_scale == 8.0
+        step(one, 1)
+        assert (one.loss_scale, one.good_steps) == (16.0, 0)
+    step(optimizer, 2)
+    assert optimizer.back_off() and (optimizer.loss_scale, optimizer.good_steps) == (8.0, 0)
+    optimizer.loss_scale, optimizer.good_steps = LARGEST_SCALE, GROW_AFTER
+    step(optimizer, 3)
+    assert optimizer.loss_scale == LARGEST_SCALE
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_fp16_the_scale_stays(dtype: torch.dtype) -> None:
+    optimizer = MasterOptimizer(named(dtype), FAMILY.make("adamw"), 1e-3)
+    step(optimizer, 0)
+    assert (optimizer.loss_scale, optimizer.good_steps) == (1.0, 0)
+
+
+def test_gradients_of_fp32_beside_fp16_are_unscaled_too() -> None:
+    weights = {"half": nn.Parameter(torch.ones(2, 2).half()), "norm": nn.Parameter(torch.ones(3))}
+    optimizer = MasterOptimizer(weights, FAMILY.make("adamw"), 1e-2)
+    for _ in range(2):
+        for weight in weights.values():
+            weight.grad = torch.full_like(weight, 3.0 * optimizer.loss_scale)
+        optimizer.accumulate()
+    assert all(torch.equal(m.grad, torch.full_like(m, 6.0)) for m in optimizer.masters.values() if m.grad is not None)
+    optimizer.step(1.0, 0.0, optimizer.gradient_norm())
+    assert all(bool((weight < 1).all()) for weight in weights.values())
+    assert torch.equal(weights["norm"], optimizer.masters["norm"])

@@ -41,7 +41,7 @@ class Pii(Question):
         examples: dict[str, list[JsonObject]] = {}
         rows: Counter[str] = Counter()
         for row in data.rows:
-            found = find(f"{row.prompt}\n{row.answer}")
+            found = find("\n".join([row.prompt, row.answer, *(one.content for one in row.example.rejected)]))
             for one in found:
                 counted.setdefault(one.kind, Counter())[one.strength] += 1
                 shown = examples.setdefault(one.kind, [])

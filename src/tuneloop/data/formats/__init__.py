@@ -19,6 +19,8 @@ class Parts:
     tools: tuple[JsonObject, ...] = ()
     meta: JsonObject = field(default_factory=dict[str, Any])
     notes: tuple[str, ...] = ()
+    rejected: tuple[Message, ...] = ()
+    """A worse answer in place of the last supervised message."""
 
 
 class RowError(Exception):

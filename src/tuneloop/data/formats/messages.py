@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from tuneloop.core.conversation import JsonObject
+from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.formats import Parts
 from tuneloop.data.formats._chat import Chat
+from tuneloop.data.formats.preference import ANSWERS
 
 
 class Messages(Chat):
@@ -28,13 +30,19 @@ class Messages(Chat):
         if self.tools == "tools" and "functions" in record:
             record = {**record, "tools": record.get("tools") or record["functions"]}
             del record["functions"]
-        parts = self.converse(record)
+        rejected: tuple[Message, ...] = ()
+        if isinstance(record.get("rejected"), list):  # as tuneloop writes rows of the format preference
+            rejected = tuple(self.turns(record["rejected"]).messages)
+            record = {key: value for key, value in record.items() if key != "rejected"}
+        parts = replace(self.converse(record), rejected=rejected)
         parts.meta.pop("parallel_tool_calls", None)
         if "origin" in parts.meta and "id" in parts.meta:  # a row of tuneloop's own: its id is the digest, made anew
             del parts.meta["id"]
         return parts
 
     def likeness(self, record: JsonObject) -> float:
+        if record.keys() >= {*ANSWERS}:
+            return 0.5
         for column, sure in zip(self.usual, (1.0, 0.9, 0.9), strict=True):
             if _has(record.get(column), "role"):
                 return sure

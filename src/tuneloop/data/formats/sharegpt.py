@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from tuneloop.core.conversation import JsonObject
 from tuneloop.data.formats import Parts, RowError
 from tuneloop.data.formats._chat import Chat
+from tuneloop.data.formats.preference import ANSWERS
 from tuneloop.data.turns import Turns, from_json_text
 
 
@@ -32,6 +33,8 @@ class Sharegpt(Chat):
         return _read_pairs(turns) if _pairs(turns) else super().turns(turns)
 
     def likeness(self, record: JsonObject) -> float:
+        if record.keys() >= {*ANSWERS}:
+            return 0.5
         for column, sure in zip(self.usual, (1.0, 0.9, 0.9), strict=True):
             turns = record.get(column)
             if isinstance(turns, str) and turns.lstrip().startswith("[") and '"from"' in turns:

@@ -67,7 +67,8 @@ class Language(RowStep):
             return example
         language = max(words, key=lambda code: words[code]) if len(words) > 1 else next(iter(words))
         meta = {**example.meta, "language": language}
-        return Example(example.messages, example.origin, example.tools, meta)  # replace() takes five times as long
+        # replace() takes five times as long
+        return Example(example.messages, example.origin, example.tools, meta, example.rejected)
 
     def _fits(self, found: Found) -> bool:
         if found.words.keys() <= self._kept:

@@ -81,8 +81,9 @@ class Pii(RowStep):
 
 def _all_texts(example: Example) -> str:
     """Everything that is searched, in no form that matters: for one look at a row instead of one at each text."""
-    parts = [message.content for message in example.messages]
-    for message in example.messages:
+    messages = (*example.messages, *example.rejected)
+    parts = [message.content for message in messages]
+    for message in messages:
         if message.reasoning:
             parts.append(message.reasoning)
         parts += [repr(call.arguments) for call in message.tool_calls]
@@ -106,18 +107,19 @@ class _Pass:
 
     def over(self, example: Example) -> Example:
         """The Example with all texts rewritten; the same object where nothing is found."""
-        messages = tuple(self._message(number, message) for number, message in enumerate(example.messages))
+        messages = tuple(self._message(f"messages[{number}]", one) for number, one in enumerate(example.messages))
+        rejected = tuple(self._message(f"rejected[{number}]", one) for number, one in enumerate(example.rejected))
         self._place = "meta"
         meta = {key: value if key in _LEFT_ALONE else self._value(value, key) for key, value in example.meta.items()}
-        return replace(example, messages=messages, meta=meta) if self.found else example
+        return replace(example, messages=messages, meta=meta, rejected=rejected) if self.found else example
 
     def over_json(self, value: JsonObject) -> JsonObject:
         """An object of any shape with all its texts, keys and whole numbers rewritten."""
         return self._object(value)
 
-    def _message(self, number: int, message: Message) -> Message:
+    def _message(self, place: str, message: Message) -> Message:
         before = len(self.found)
-        self._place = f"messages[{number}]"
+        self._place = place
         content = self._text(message.content)
         reasoning = self._text(message.reasoning) if message.reasoning else message.reasoning
         calls = tuple(replace(call, arguments=self._value(call.arguments)) for call in message.tool_calls)

@@ -134,7 +134,7 @@ class Repair(RowStep):
         return self
 
     def look(self, example: Example) -> Example | Rejection:
-        for message in example.messages:
+        for message in (*example.messages, *example.rejected):
             if message.reasoning or message.tool_calls or not _is_clean(message.content):
                 example = self._mend(example)
                 break
@@ -153,9 +153,12 @@ class Repair(RowStep):
 
     def _mend(self, example: Example) -> Example:
         kinds = self._kinds
-        messages = tuple(_mend(message, kinds, example) for message in example.messages)
-        same = all(new is old for new, old in zip(messages, example.messages, strict=True))
-        return example if same else example.with_messages(messages)
+        whole = (*example.messages, *example.rejected)
+        mended = tuple(_mend(message, kinds, example) for message in whole)
+        if all(new is old for new, old in zip(mended, whole, strict=True)):
+            return example
+        count = len(example.messages)
+        return replace(example, messages=mended[:count], rejected=mended[count:])
 
 
 def _is_clean(text: str) -> bool:

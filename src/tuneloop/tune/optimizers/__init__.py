@@ -25,6 +25,8 @@ class OptimizerChoice(Plugin):
     """Decoupled weight decay on matrices; norms, biases and other vectors are never decayed."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Learning rate of a layer as a share of that of the one above (Howard & Ruder 2018, arXiv 1801.06146)."""
+    clip: float = Field(default=1.0, ge=0)
+    """Largest norm of the whole gradient; a longer one is scaled down. 0: no clipping."""
 
     @abstractmethod
     def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
