@@ -125,6 +125,7 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
         dtype=dtype,
         trainable=trainable_parameters(recipe.tune, config),
         beside=recipe.tune.method.adapter,
+        quantization=recipe.tune.method.quantization,
         checkpointing=recipe.tune.memory.gradient_checkpointing,
         supervised_share=share,
         device=device,

@@ -13,6 +13,8 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from tuneloop.models.quantize import BITS, Quantization, linear_parameters
+
 GIB = 1 << 30
 UNFUSED_GELU = 10
 """Arrays of the inner width that GPT-2's feed-forward keeps: its GELU is written out in single operations."""
@@ -69,26 +71,29 @@ def estimate(
     supervised_share: float = 1.0,
     loss_chunk: int = 1024,
     device: str = "cpu",
+    quantization: Quantization | None = None,
 ) -> Fit:
     """The Fit of a training step over `tokens_per_step` tokens (those of one forward and backward, not accumulated).
 
-    `trainable`: number of trained parameters, None for all; `beside`: they are added to the base, as LoRA's are. Mixed
+    `trainable`: number of trained parameters, None for all; `beside`: they are added to the base, as LoRA's are;
+    `quantization`: how the base's linear layers are held. Mixed
     precision after Micikevicius et al. 2018 (arXiv 1710.03740): trained parameters, their gradients and AdamW's two
     moments in fp32 (4 + 4 + 8 bytes), a copy of the trained ones in `dtype` for computing, frozen ones in `dtype`. Work
     after Kaplan et al. 2020 (arXiv 2001.08361): 2 operations per weight and token forward, 2 backward for the
     activations, 2 for the gradients of trained weights only.
     """
-    own, active = count_parameters(config)
+    own, active, linear = count_parameters(config)
     trained = own if trainable is None else trainable
     total = own + trained if beside else own
     width = dtype.itemsize
     copy = trained * width if width < 4 else 0
+    saved = int(linear * (width - BITS[quantization] / 8)) if quantization else 0
     supervised = int(tokens_per_step * supervised_share)
     gradient_work = 6 * trained if beside else 2 * active * trained // own
     return Fit(
         parameters=total,
         trainable=trained,
-        weights=(total - trained) * width + trained * 4 + copy,
+        weights=(total - trained) * width + trained * 4 + copy - saved,
         gradients=trained * 4,
         optimizer=trained * 8,
         activations=activation_bytes(config, tokens_per_step, width, checkpointing)
@@ -98,8 +103,11 @@ def estimate(
     )
 
 
-def count_parameters(config: PretrainedConfig) -> tuple[int, int]:
-    """(all, those that one token meets): experts left out by the router and the embedding do no work."""
+def count_parameters(config: PretrainedConfig) -> tuple[int, int, int]:
+    """(all, those that one token meets, those of linear layers but the head).
+
+    Experts left out by the router and the embedding do no work.
+    """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -115,7 +123,7 @@ def count_parameters(config: PretrainedConfig) -> tuple[int, int]:
     embedding = model.get_input_embeddings().weight
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is embedding
-    return total, total - idle - (0 if tied else embedding.numel())
+    return total, total - idle - (0 if tied else embedding.numel()), linear_parameters(model, output)
 
 
 def activation_bytes(config: PretrainedConfig, tokens: int, width: int, checkpointing: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -81,7 +82,8 @@ def tune(
     mixture = Mixture.of(mix, sources_of(train_set, train_rows), seed) if mix else None
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
-    model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
+    quantization = config.method.quantization
+    model = load_model(base, dtype, seed=seed, device=str(accelerator.device), quantization=quantization)
     trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
     if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
@@ -113,6 +115,7 @@ def tune(
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
         trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
+        config.method.finish(trained)
         _export(trained, renderer, base, folder, config, seed)
         _check_export(job, base, folder, dtype, trained_loss)
     return Tuned(folder, config.method.adapter, progress)
@@ -182,15 +185,15 @@ def _say_decisions(
     """Everything decided for the user, said once: rows, precision, batch, memory, one masked sample."""
     config = job.config
     trainable = sum(p.numel() for p in job.optimizer.model_weights.values())
-    total = sum(p.numel() for p in job.objective.parameters())
     core = core_of(job.objective.model)
     memory = fit.estimate(
         core.config, tokens_per_step=job.token_budget, dtype=core.dtype, trainable=trainable,
+        quantization=config.method.quantization,
         beside=config.method.adapter, checkpointing=config.memory.gradient_checkpointing,
         device=str(job.accelerator.device), supervised_share=rows.supervised / rows.tokens,
     )  # fmt: skip
     decided = console.decided
-    decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
+    decided("base", f"{base.name}: {memory.parameters / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
     decided("rows", losses_in_words(rows, given))
@@ -221,18 +224,24 @@ def _continued(config: TuneConfig, model: PreTrainedModel, base: Base) -> Any:
             f"(tuneloop merge {base.adapter}) and take the merged folder as model.base, or tune with method lora."
         )
     stored = adapters.check_folder(base.adapter)
-    for option, key in (("rank", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout")):
-        wanted = getattr(config.method, option)
-        if wanted != stored.get(key):
+    with torch.device("meta"):
+        fresh = config.method.apply(AutoModelForCausalLM.from_config(model.config))
+    wanted = json.loads(json.dumps(fresh.peft_config["default"].to_dict(), default=list))
+    name = METHODS.name_of(config.method)
+    for option, key in {"peft_type": "peft_type", **config.method.continued}.items():
+        if wanted[key] != stored.get(key, wanted[key]):
             raise ModelError(
-                f"tune.method.lora.{option} is {wanted}, but the adapter {base.adapter} that training starts from has "
-                f"{stored.get(key)}: write that value, or leave model.adapter out to start anew"
+                f"tune.method.{name}.{option} is {wanted[key]}, but the adapter {base.adapter} that training starts "
+                f"from has {stored[key]}: write that value, or leave model.adapter out to start anew"
             )
-    targets, has = getattr(config.method, "targets", "auto"), stored.get("target_modules")
-    if targets != "auto" and (targets if isinstance(targets, str) else sorted(targets)) != (
-        has if isinstance(has, str) or has is None else sorted(has)
-    ):
-        raise ModelError(f"tune.method.lora.targets: {base.adapter} adapts {has}; leave targets at auto")
+    here, there = adapters.shapes_of(fresh), adapters.shapes(base.adapter)
+    odd = sorted(tensor for tensor in here.keys() | there.keys() if here.get(tensor) != there.get(tensor))
+    if odd:
+        raise ModelError(
+            f"tune.method.{name}: {base.adapter} trains other parameters than these options would, in all {len(odd)}, "
+            f"e.g. {odd[0]} of shape {there.get(odd[0], 'none')} there and {here.get(odd[0], 'none')} here. Write the "
+            f"options that it was made with; its layers are {stored.get('target_modules')}"
+        )
     return adapters.attach(model, base.adapter, base, trainable=True)
 
 
@@ -241,7 +250,10 @@ def _export(trained: Any, renderer: Renderer, base: Base, folder: Path, config: 
     renderer.tokenizer.chat_template = renderer.chat_template
     stops = sorted(renderer.stop_ids)
     if config.method.adapter:
-        adapters.save_adapter(trained, renderer.tokenizer, base, folder, seed=seed, stop_ids=stops)
+        adapters.save_adapter(
+            trained, renderer.tokenizer, base, folder, seed=seed, stop_ids=stops,
+            quantization=config.method.quantization,
+        )  # fmt: skip
     else:
         forward.use_standard(trained)
         save_model(trained, renderer.tokenizer, folder, stop_ids=stops)
@@ -261,7 +273,7 @@ def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, traine
     else:
         again = model_from(folder, dtype, device=device)
     found = dict(again.named_parameters())
-    weights = job.optimizer.model_weights
+    weights = {name: p for name, p in job.objective.model.named_parameters() if p.requires_grad}
     wrong = [name for name in weights if name not in found or not torch.equal(weights[name], found[name])]
     if wrong:
         raise ModelError(

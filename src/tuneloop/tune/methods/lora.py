@@ -2,39 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from pydantic import Field
-
-from tuneloop.tune.methods import Method
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from tuneloop.tune.lowrank import LowRank
 
 
-class Lora(Method):
+class Lora(LowRank):
     """W + (alpha / rank) · B·A with A, B trained and W frozen; the result is an adapter in peft's format."""
-
-    adapter: ClassVar[bool] = True
-
-    rank: int = Field(16, ge=1)
-    """Rank of the update."""
-    alpha: float = Field(32, gt=0)
-    """Scale of the update: it is multiplied by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the update's input."""
-    targets: str | list[str] = "auto"
-    """Names (endings) of the layers to adapt; auto: every linear layer except the output head."""
-
-    def apply(self, model: PreTrainedModel) -> Any:
-        from peft import LoraConfig, TaskType, get_peft_model
-
-        config = LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
-            r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft says int and computes with floats
-            lora_dropout=self.dropout,
-            target_modules="all-linear" if self.targets == "auto" else self.targets,
-        )
-        # the adapter keeps the model's dtype: tune/optimizer.py holds float32 masters of whatever is trained
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
