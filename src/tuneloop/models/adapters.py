@@ -22,10 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.models import bases, safety
+from tuneloop.models.adapted import put_right
 from tuneloop.models.cache import building
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
-from tuneloop.models.quantize import BITS, Quantization, match_dtype
+from tuneloop.models.quantize import BITS, Quantization
 from tuneloop.models.save import unwritable, write_tokenizer
 
 WEIGHTS = "adapter_model.safetensors"
@@ -155,7 +156,7 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {folder} {_made_on(folder)} and does not fit '{base.name}': {error}") from error
     _check_shapes(folder, stored, shapes_of(made), base)
-    adapted: PeftModel = match_dtype(made, model.dtype)  # it computes in the model's dtype, as it was trained
+    adapted = put_right(made, model.dtype)  # it computes in the model's dtype, as it was trained
     set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS, device=str(model.device)))
     return adapted if trainable else adapted.eval()
 

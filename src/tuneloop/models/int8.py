@@ -1,4 +1,4 @@
-"""Frozen linear layers with weights in 8 bits and activations as they are; imported only where bitsandbytes is there."""
+"""Frozen linear layers with weights in 8 bits and activations as they are; imported only where bitsandbytes is."""
 
 from __future__ import annotations
 

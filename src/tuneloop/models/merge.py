@@ -82,7 +82,9 @@ class MergeCheck:
             f"reload error {self.reload_error:.1e}"
         )
         if self.trained_on:
-            moved = "was not measured (no bitsandbytes here)" if self.trained_kl is None else f"{self.trained_kl:.1e} nats"
+            moved = (
+                "was not measured (no bitsandbytes here)" if self.trained_kl is None else f"{self.trained_kl:.1e} nats"
+            )
             text += f"; the adapter was trained on a base in {self.trained_on}, KL from there to the full one {moved}"
         weak = f". The adapter changes so little that rounding to {self.dtype} drowns it: merge with dtype fp32"
         return text + weak if self.drowned and self.dtype != "float32" else text
@@ -141,7 +143,9 @@ def _untie(adapted: PeftModel) -> None:
     """Parts the head from the embeddings where they are one tensor and the adapter changes one of them."""
     core = adapted.get_base_model()
     layers = (core.get_input_embeddings(), core.get_output_embeddings())
-    if core.config.tie_word_embeddings and any(isinstance(x, BaseTunerLayer | AuxiliaryTrainingWrapper) for x in layers):
+    if core.config.tie_word_embeddings and any(
+        isinstance(x, BaseTunerLayer | AuxiliaryTrainingWrapper) for x in layers
+    ):
         for layer in layers:
             plain: Any = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
             if not isinstance(layer, AuxiliaryTrainingWrapper):

@@ -6,7 +6,7 @@ Head and embeddings stay as they are. Knows nothing of adapters' kinds.
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import nn
@@ -19,7 +19,6 @@ Quantization = Literal["nf4", "int8"]
 BITS: dict[str, float] = {"nf4": 4 + 8 / 64 + 32 / (64 * 256), "int8": 8.0}
 """Bits a weight with its scales: NF4 has a scale of 8 bits for 64 weights and one of 32 bits for 256 of these (QLoRA,
 arXiv 2305.14314, section 3); in int8 the scale of a row hardly counts."""
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def available() -> bool:
@@ -56,14 +55,6 @@ def settle(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
         elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
             module.__class__ = Int8Linear
-
-
-def match_dtype(adapted: Model, dtype: torch.dtype) -> Model:
-    """The model with what is trained in `dtype`: beside whole numbers peft has no dtype to go by and takes float32."""
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
-    return adapted
 
 
 def linear_parameters(model: nn.Module, head: nn.Module | None) -> int:

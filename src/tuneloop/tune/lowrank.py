@@ -55,7 +55,7 @@ class LowRank(Method):
     def apply(self, model: PreTrainedModel) -> Any:
         from peft import LoraConfig, TaskType, get_peft_model
 
-        from tuneloop.models.quantize import match_dtype
+        from tuneloop.models.adapted import put_right
         from tuneloop.tune import principal
         from tuneloop.tune.targets import resolve, shortest
 
@@ -76,7 +76,7 @@ class LowRank(Method):
             alpha_pattern=self._pattern(self.alpha_pattern, "alpha_pattern", targets),
         )
         # the adapter keeps the model's dtype: tune/optimizer.py holds float32 masters of whatever is trained
-        adapted = match_dtype(get_peft_model(model, config, autocast_adapter_dtype=False), model.dtype)
+        adapted = put_right(get_peft_model(model, config, autocast_adapter_dtype=False), model.dtype)
         if self._starts_from_base:
             principal.start(adapted, self.init)
         return adapted
