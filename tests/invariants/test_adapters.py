@@ -1,4 +1,4 @@
-"""Every adapter by peft: it learns, resumes to the bit, and is saved, loaded, merged and read by plain peft as trained."""
+"""Every adapter by peft: it learns, resumes to the bit, and is saved, loaded, merged, read by others as trained."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
+from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
 from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models import adapters
@@ -73,9 +74,12 @@ def trained_by(key: str, name: str, folder: Path, root: Path, monkeypatch: pytes
     """(the run, what it leaves, the model as it was after the last step)."""
     kept: list[Any] = []
     check = stage._check_export
-    monkeypatch.setattr(
-        stage, "_check_export", lambda job, *rest: (kept.append(job.objective.model), check(job, *rest))
-    )
+
+    def kept_and_checked(job: Any, *rest: Any) -> None:
+        kept.append(job.objective.model)
+        check(job, *rest)
+
+    monkeypatch.setattr(stage, "_check_export", kept_and_checked)
     values = {"steps": 20, "batch_size": 12, "learning_rate": RATES.get(key, 1e-2), **config}
     run, tuned = tune_in(root, {"base": str(folder)}, method=method_of(key, name), **values)
     forward.use_standard(forward.core_of(kept[0]))
@@ -119,9 +123,8 @@ def test_tuned_is_saved_is_merged_is_read_by_others(
     renderer = Renderer(load_tokenizer(find_base(ModelConfig(base=str(tuned.folder)))))
     prompts = [renderer.prompt(example.prompt, example.tools) for example in conversations(3)]
     options: dict[str, Any] = {"max_new_tokens": 5, "stop_ids": [9_999]}
-    answers = [
-        [done.ids for done in TransformersEngine(m, renderer).complete(prompts, **options)] for m in (trained, loaded)
-    ]
+    engines = [TransformersEngine(model, renderer) for model in (trained, loaded)]
+    answers = [[done.ids for done in engine.complete(prompts, **options)] for engine in engines]
     assert answers[0] == answers[1]
 
 
@@ -153,8 +156,6 @@ def test_resumed_is_uninterrupted(
     with pytest.raises(KeyboardInterrupt):
         tune_in(tmp_path / "broken", model, **values)
     monkeypatch.undo()
-    from tuneloop.core.runs import Run
-
     (broken,) = [Run.open(path) for path in (tmp_path / "broken").iterdir()]
     _, again = tune_in(tmp_path / "broken", model, run=broken, **values)
     one, two = (load_file(tuned.folder / adapters.WEIGHTS) for tuned in (whole, again))
@@ -193,7 +194,7 @@ def test_an_adapter_knows_in_which_bits_its_base_was_held(model_folder: Make, tm
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ({"lora": {"targets": ["q_prj"]}}, r"'q_prj' fits no layer.*did you mean 'q_proj'.*layers to adapt are q_proj, k"),
+        ({"lora": {"targets": ["q_prj"]}}, r"'q_prj' fits no.*mean 'q_proj'.*layers to adapt are q_proj, k"),
         ({"lora": {"targets": "q_proj"}}, r"'q_proj' fits no layer"),  # a text is a regular expression for whole names
         ({"lora": {"targets": "(" }}, r"no regular expression"),
         ({"lora": {"layers": [2]}}, r"no layer 2, only 0 to 1"),

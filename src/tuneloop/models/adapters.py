@@ -61,7 +61,8 @@ def save_adapter(
 ) -> None:
     """Writes adapter weights, tokenizer, chat template and the record of the base, atomically.
 
-    `seed` is the one that drew a new architecture's weights, `quantization` how the base was held. Raises ModelError when the disk is full.
+    `seed` is the one that drew a new architecture's weights, `quantization` how the base was held. Raises ModelError
+    when the disk is full.
     """
     try:
         with building(folder) as new:

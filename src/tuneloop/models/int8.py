@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import bitsandbytes
 import torch.nn.functional as F
+from bitsandbytes.nn.modules import Linear8bitLt
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 
-class Int8Linear(bitsandbytes.nn.Linear8bitLt):
+class Int8Linear(Linear8bitLt):
     """The layer that bitsandbytes loads, with one product for training and evaluation: theirs rounds the activations
     to 8 bits too, on a GPU always, on a CPU in evaluation mode only."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.CB is not None:
+        weight: Any = self.weight
+        if weight.CB is not None:  # once, after loading
             self.init_8bit_state()
         return Int8Product.apply(x, self.state.CB, self.state.SCB, self.bias)  # type: ignore[return-value]
 

@@ -31,6 +31,8 @@ PROMPTS = (
     'Fill the form as JSON: {"name": ..., "city": ...}. Anna Meier, 34, has lived in Graz since 1998.',
     "1, 1, 2, 3, 5, 8, 13,",
 )
+CHANGED = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+"""What peft puts in the place of a layer that an adapter changes."""
 EXACT = 1e-3
 """Largest difference, in standard deviations of the logits, between two fp32 computations of the same function."""
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 2e-2}
@@ -82,9 +84,7 @@ class MergeCheck:
             f"reload error {self.reload_error:.1e}"
         )
         if self.trained_on:
-            moved = (
-                "was not measured (no bitsandbytes here)" if self.trained_kl is None else f"{self.trained_kl:.1e} nats"
-            )
+            moved = "not measured (no bitsandbytes here)" if self.trained_kl is None else f"{self.trained_kl:.1e} nats"
             text += f"; the adapter was trained on a base in {self.trained_on}, KL from there to the full one {moved}"
         weak = f". The adapter changes so little that rounding to {self.dtype} drowns it: merge with dtype fp32"
         return text + weak if self.drowned and self.dtype != "float32" else text
@@ -141,16 +141,15 @@ def merge(
 
 def _untie(adapted: PeftModel) -> None:
     """Parts the head from the embeddings where they are one tensor and the adapter changes one of them."""
-    core = adapted.get_base_model()
+    core: Any = adapted.get_base_model()
     layers = (core.get_input_embeddings(), core.get_output_embeddings())
-    if core.config.tie_word_embeddings and any(
-        isinstance(x, BaseTunerLayer | AuxiliaryTrainingWrapper) for x in layers
-    ):
-        for layer in layers:
-            plain: Any = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
-            if not isinstance(layer, AuxiliaryTrainingWrapper):
-                plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
-        core.config.tie_word_embeddings = False
+    if not core.config.tie_word_embeddings or not any(isinstance(layer, CHANGED) for layer in layers):
+        return
+    core.config.tie_word_embeddings = False
+    for layer in layers:
+        plain: Any = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+        if not isinstance(layer, AuxiliaryTrainingWrapper):  # which holds a trained copy of its own
+            plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
 
 
 def _kl_from(

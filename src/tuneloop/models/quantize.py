@@ -46,14 +46,14 @@ def settle(model: PreTrainedModel) -> None:
     without a gradient, which all later training then uses (the gradient shrank to 1/400 without a word). In 8 bits,
     evaluation also rounds the activations, training does not.
     """
-    import bitsandbytes
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     from tuneloop.models.int8 import Int8Linear
 
     for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
+        if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-        elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
+        elif isinstance(module, Linear8bitLt):
             module.__class__ = Int8Linear
 
 

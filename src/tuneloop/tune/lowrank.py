@@ -45,11 +45,11 @@ class LowRank(Method):
     init: str = Field("kaiming", pattern=r"^(kaiming|gaussian|orthogonal|olora|pissa(_niter_\d+)?)$")
     """First values: kaiming or gaussian (B is 0), orthogonal (B·A is 0), or a part of the base's own weights: pissa
     (largest singular values), pissa_niter_N (the same, approximated in N iterations, much faster), olora."""
-    modules_to_save: list[str] = []
+    modules_to_save: list[str] = Field([])
     """Modules trained whole beside the update and saved with it: names (endings), `embeddings`, `head`."""
-    rank_pattern: dict[str, Rank] = {}
+    rank_pattern: dict[str, Rank] = Field({})
     """Another rank for some layers, by the ending of their name or a regular expression for it."""
-    alpha_pattern: dict[str, Alpha] = {}
+    alpha_pattern: dict[str, Alpha] = Field({})
     """Another alpha for some layers, likewise."""
 
     def apply(self, model: PreTrainedModel) -> Any:

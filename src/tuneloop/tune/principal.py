@@ -8,6 +8,7 @@ Shapes: O outputs, I inputs, R rank.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -55,21 +56,22 @@ def finish(model: PeftModel) -> None:
         layer.lora_alpha["default"] *= more
     config.r *= 2
     config.lora_alpha *= more  # type: ignore[assignment]  # peft says int and computes with floats
-    config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
-    config.alpha_pattern = {name: more * alpha for name, alpha in config.alpha_pattern.items()}  # type: ignore[misc]
+    config.rank_pattern = {name: 2 * rank for name, rank in (config.rank_pattern or {}).items()}
+    config.alpha_pattern = {name: more * alpha for name, alpha in (config.alpha_pattern or {}).items()}  # type: ignore[misc]
 
 
-def _layers(model: PeftModel) -> Iterator[Linear]:
+def _layers(model: PeftModel) -> Iterator[Any]:
+    # Any: what peft's containers hold is typed as any module
     return (module for module in model.modules() if isinstance(module, Linear))
 
 
-def _weight(layer: Linear) -> Tensor:
+def _weight(layer: Any) -> Tensor:
     """The adapted matrix [O, I]."""
     weight = layer.get_base_layer().weight.data
     return weight.T if layer.fan_in_fan_out else weight
 
 
-def _add(layer: Linear, scale: float) -> None:
+def _add(layer: Any, scale: float) -> None:
     """Adds scale·B₀·A₀ to the base's matrix, in a parameter of its own: a head's may be tied to the embeddings."""
     weight_OI = _weight(layer)
     delta_OI = layer.get_buffer(START_B).float() @ layer.get_buffer(START_A).float()

@@ -193,7 +193,8 @@ def _say_decisions(
         device=str(job.accelerator.device), supervised_share=rows.supervised / rows.tokens,
     )  # fmt: skip
     decided = console.decided
-    decided("base", f"{base.name}: {memory.parameters / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
+    held = f", the base held in {config.method.quantization}" if config.method.quantization else ""
+    decided("base", f"{base.name}: {memory.parameters / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained{held}")
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
     decided("rows", losses_in_words(rows, given))

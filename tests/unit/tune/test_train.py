@@ -120,7 +120,7 @@ def test_training_goes_on_from_an_adapter(model_folder: Folder, tmp_path: Path) 
         ({"lora": {"rank": 4, "alpha": 8, "dropout": 0.5}}, r"lora\.dropout is 0\.5, but the adapter .* has 0"),
         (
             {"lora": {"rank": 4, "alpha": 8, "targets": ["q_proj"]}},
-            r"trains other parameters than these options would, in all 24.*q_proj",
+            r"trains other parameters than .* in all 24.*q_proj",
         ),
         ("full", "'full' trains whole models. Merge the adapter first"),
     ],

@@ -1,4 +1,4 @@
-"""DoRA: LoRA of the weights' direction, and a trained length of each row (Liu et al. 2024, arXiv 2402.09353), by peft."""
+"""DoRA: LoRA of the rows' direction, and their lengths trained apart (Liu et al. 2024, arXiv 2402.09353), by peft."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from tuneloop.tune.lowrank import LowRank
 
 
 class Dora(LowRank):
-    """m · (W + scale·B·A) / ‖W + scale·B·A‖ by rows, with A, B and m trained; the result is an adapter in peft's format."""
+    """m · V / ‖V‖ by rows, for V = W + scale · B·A, with A, B and m trained; the result is an adapter of peft."""
 
     use_dora: ClassVar[bool] = True
