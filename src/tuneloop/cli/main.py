@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -90,6 +91,8 @@ def _quiet_libraries() -> None:
     """What libraries tell their developers is none of our users' business; PYTHONWARNINGS and -W bring it back."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # it tells, at each start, which further download would make it faster
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"(?!tuneloop)")
 

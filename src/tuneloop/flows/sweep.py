@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.core import digest, jsonl, runs
-from tuneloop.core.errors import RecipeError, RunError
+from tuneloop.core.errors import MissingExtra, RecipeError, RunError
 from tuneloop.core.plugins import Branch
 from tuneloop.core.runs import Run
 from tuneloop.flows import comparison
@@ -136,7 +136,7 @@ def _search(plan: Plan, run: Run, root: Path) -> list[Row]:
     try:
         import optuna
     except ImportError as error:
-        raise RecipeError("--search needs Optuna: pip install 'tuneloop[optuna]', or leave --search out") from error
+        raise MissingExtra("optuna", "--search", "optuna") from error
     if len(plan.recipes) != 1:
         raise RecipeError("--search takes one recipe")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -8,21 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import (
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.models import bases, safety
+from tuneloop.models.adapted import put_right
 from tuneloop.models.cache import building
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
+from tuneloop.models.quantize import BITS, Quantization
 from tuneloop.models.save import unwritable, write_tokenizer
 
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "tuneloop.json"
 PREFIX = "base_model.model."
+Shapes = dict[str, tuple[int, ...]]
+"""Tensors of an adapter: stored name → shape."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Record:
     config: dict[str, Any]
     seed: int
     chat_template: str | None
+    quantization: Quantization | None = None
+    """How the base's weights were held while the adapter was trained."""
 
 
 def save_adapter(
@@ -44,10 +57,12 @@ def save_adapter(
     *,
     seed: int = 0,
     stop_ids: Collection[int] = (),
+    quantization: Quantization | None = None,
 ) -> None:
     """Writes adapter weights, tokenizer, chat template and the record of the base, atomically.
 
-    `seed` is the one that drew a new architecture's weights. Raises ModelError when the disk is full.
+    `seed` is the one that drew a new architecture's weights, `quantization` how the base was held. Raises ModelError
+    when the disk is full.
     """
     try:
         with building(folder) as new:
@@ -62,7 +77,7 @@ def save_adapter(
                 "version": 1,
                 "base": {
                     "name": base.name, "digest": base.digest, "weights_digest": base.weights_digest,
-                    "licence": base.licence, "config": _portable(base), "seed": seed,
+                    "licence": base.licence, "config": _portable(base), "seed": seed, "quantization": quantization,
                 },
                 "stop_ids": sorted(stop_ids),
                 "chat_template": digest.of_value(template) if template is not None else None,
@@ -94,7 +109,10 @@ def read_record(folder: Path) -> Record | None:
         template = path.read_text("utf-8") if path.is_file() else None
         if template is not None and digest.of_value(template) != value["chat_template"]:
             raise ModelError(f"{path} is not the template that this adapter was trained with; restore it or tune again")
-        return Record(base["name"], base["weights_digest"], base["config"], base["seed"], template)
+        quantization = base.get("quantization")
+        if quantization not in (None, *BITS):
+            raise ModelError(f"{folder / RECORD}: the base was held in '{quantization}', which this version cannot do")
+        return Record(base["name"], base["weights_digest"], base["config"], base["seed"], template, quantization)
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder / RECORD}: not a record of tuneloop ({error} is missing)") from error
 
@@ -131,64 +149,63 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
     Raises ModelError when the adapter is made for another base, has other shapes, or holds values that are not finite.
     """
     check_belongs(folder, base)
-    stored = _check_tensors(folder, model, base)
+    stored = shapes(folder)
     try:
-        adapted = PeftModel.from_pretrained(
-            model,
-            str(folder),
-            is_trainable=trainable,
-            torch_device=str(model.device),
-            autocast_adapter_dtype=False,  # computes in the model's dtype, as it was trained
-        )
-    except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"adapter {folder} cannot be put on '{base.name}': {error}") from error
-    # peft only warns about weights that found no place
-    used = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    if used != stored:
-        odd = sorted(used ^ stored)
-        raise ModelError(f"adapter {folder} does not fit '{base.name}': {len(odd)} weights fit nowhere, e.g. {odd[0]}")
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode, config.base_model_name_or_path = not trainable, model.name_or_path
+        made: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"adapter {folder} {_made_on(folder)} and does not fit '{base.name}': {error}") from error
+    _check_shapes(folder, stored, shapes_of(made), base)
+    adapted = put_right(made, model.dtype)  # it computes in the model's dtype, as it was trained
+    set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS, device=str(model.device)))
     return adapted if trainable else adapted.eval()
+
+
+def shapes_of(adapted: PeftModel) -> Shapes:
+    """What would be stored of an adapter that is on a model, on the meta device too."""
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def shapes(folder: Path) -> Shapes:
+    """What is stored of an adapter. Raises ModelError where a value is not finite."""
+    found: Shapes = {}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  # it is a file, no dictionary
+            tensor = file.get_tensor(name)
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ModelError(f"adapter {folder}: {name} holds values that are not finite; this adapter is broken")
+            found[name] = tuple(tensor.shape)
+    return found
+
+
+def _check_shapes(folder: Path, stored: Shapes, needed: Shapes, base: Base) -> None:
+    """Raises ModelError where the adapter holds other tensors than the base has places for: peft only warns."""
+    odd = sorted(name for name in stored.keys() | needed.keys() if stored.get(name) != needed.get(name))
+    if odd:
+        there, here = (sides.get(odd[0], "none") for sides in (stored, needed))
+        raise ModelError(
+            f"adapter {folder} {_made_on(folder)} and does not fit '{base.name}': {len(odd)} of its tensors have no "
+            f"place or another shape, e.g. {odd[0].removeprefix(PREFIX)} is {there} there, the base needs {here}. Set "
+            f"model.base to the adapter's own base."
+        )
+
+
+def _made_on(folder: Path) -> str:
+    told = safety.read_config(folder / "adapter_config.json").get("base_model_name_or_path")
+    return f"was made on base '{told}'"
 
 
 def load_with_adapter(
     base: Base, dtype: torch.dtype, *, seed: int = 0, device: str = "cpu"
 ) -> PreTrainedModel | PeftModel:
-    """The base's model with its adapter on it where it has one: what evaluation and chat run."""
+    """The base's model with its adapter on it where it has one, in the bits that the adapter was trained on: what
+    evaluation and chat run."""
     if base.adapter is None:
         return load_model(base, dtype, seed=seed, device=device)
     record = read_record(base.adapter)
-    model = load_model(base, dtype, seed=record.seed if record else seed, device=device)
-    return attach(model, base.adapter, base)
-
-
-def _check_tensors(folder: Path, model: PreTrainedModel, base: Base) -> set[str]:
-    """The names stored, after shapes of LoRA factors were compared with the model's layers and values with infinity."""
-    layers = dict(model.named_modules())
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        names = list(file.keys())
-        for name in names:
-            tensor = file.get_tensor(name)
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ModelError(f"adapter {folder}: {name} holds values that are not finite; this adapter is broken")
-            path, _, factor = name.removeprefix(PREFIX).partition(".lora_")
-            if factor in ("A.weight", "B.weight"):
-                _check_factor(
-                    folder, base, path, factor, tuple(tensor.shape), layers.get(path.replace(".base_layer", ""))
-                )
-    return set(names)
-
-
-def _check_factor(
-    folder: Path, base: Base, path: str, factor: str, shape: tuple[int, ...], layer: torch.nn.Module | None
-) -> None:
-    size = shape[1] if factor == "A.weight" else shape[0]
-    weight = getattr(layer, "weight", None)
-    if layer is not None and weight is None:
-        return  # stacked experts hold several parameters; peft compares their shapes itself
-    if not isinstance(weight, torch.Tensor) or size not in weight.shape:  # GPT-2's Conv1D has its sides swapped
-        has = f"{tuple(weight.shape)}" if isinstance(weight, torch.Tensor) else "no such layer"
-        told = safety.read_config(folder / "adapter_config.json").get("base_model_name_or_path")
-        raise ModelError(
-            f"adapter {folder} was made on base '{told}' and does not fit '{base.name}': {path} has a side of {size} "
-            f"there; the base has {has}. Set model.base to the adapter's own base."
-        )
+    if record is not None:
+        seed = record.seed
+    quantization = record.quantization if record else None
+    return attach(load_model(base, dtype, seed=seed, device=device, quantization=quantization), base.adapter, base)

@@ -13,6 +13,8 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from tuneloop.models.quantize import BITS, Quantization, linear_parameters
+
 GIB = 1 << 30
 UNFUSED_GELU = 10
 """Arrays of the inner width that GPT-2's feed-forward keeps: its GELU is written out in single operations."""
@@ -75,27 +77,30 @@ def estimate(
     loss_chunk: int = 1024,
     device: str = "cpu",
     teachers: int = 0,
+    quantization: Quantization | None = None,
 ) -> Fit:
     """The Fit of a training step over `tokens_per_step` tokens (those of one forward and backward, not accumulated).
 
     `trainable`: number of trained parameters, None for all; `beside`: they are added to the base, as LoRA's are;
-    `teachers`: bytes of models beside it, whose work is not counted. Mixed precision after Micikevicius et al. 2018
+    `teachers`: bytes of models beside it, whose work is not counted; `quantization`: how the base's linear layers are
+    held. Mixed precision after Micikevicius et al. 2018
     (arXiv 1710.03740): trained parameters and their gradients in fp32, the optimizer's state (`state_bytes` a
     parameter, 8 for AdamW's two moments), a copy of the trained ones in `dtype` for computing, frozen ones in `dtype`.
     Work after Kaplan et al. 2020 (arXiv 2001.08361): 2 operations per weight and token forward, 2 backward for the
     activations, 2 for the gradients of trained weights only.
     """
-    own, active = count_parameters(config)
+    own, active, linear = count_parameters(config)
     trained = own if trainable is None else trainable
     total = own + trained if beside else own
     width = dtype.itemsize
     copy = trained * width if width < 4 else 0
+    saved = int(linear * (width - BITS[quantization] / 8)) if quantization else 0
     supervised = int(tokens_per_step * supervised_share)
     gradient_work = 6 * trained if beside else 2 * active * trained // own
     return Fit(
         parameters=total,
         trainable=trained,
-        weights=(total - trained) * width + trained * 4 + copy,
+        weights=(total - trained) * width + trained * 4 + copy - saved,
         gradients=trained * 4,
         optimizer=round(trained * state_bytes),
         activations=activation_bytes(config, tokens_per_step, width, checkpointing)
@@ -106,8 +111,11 @@ def estimate(
     )
 
 
-def count_parameters(config: PretrainedConfig) -> tuple[int, int]:
-    """(all, those that one token meets): experts left out by the router and the embedding do no work."""
+def count_parameters(config: PretrainedConfig) -> tuple[int, int, int]:
+    """(all, those that one token meets, those of linear layers but the head).
+
+    Experts left out by the router and the embedding do no work.
+    """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -123,7 +131,7 @@ def count_parameters(config: PretrainedConfig) -> tuple[int, int]:
     embedding = model.get_input_embeddings().weight
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is embedding
-    return total, total - idle - (0 if tied else embedding.numel())
+    return total, total - idle - (0 if tied else embedding.numel()), linear_parameters(model, output)
 
 
 def activation_bytes(config: PretrainedConfig, tokens: int, width: int, checkpointing: bool) -> int:

@@ -27,6 +27,7 @@ from tuneloop.models import safety
 from tuneloop.models.checks import check_architecture, check_tokenizer_files
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, read_template
+from tuneloop.models.quantize import Quantization, config_for, settle
 from tuneloop.models.quiet import quiet
 
 CANNOT_BUILD = (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError)
@@ -82,26 +83,38 @@ def load_model(
     seed: int = 0,
     attn_implementation: str | None = None,
     device: str = "cpu",
+    quantization: Quantization | None = None,
 ) -> PreTrainedModel:
     """The base's weights in `dtype` (without its adapter), in evaluation mode; a new architecture is seeded by `seed`.
 
-    Raises ModelError when weights are missing, have other shapes or do not fit the tokenizer.
+    With `quantization` the linear layers but the head are held in fewer bits, frozen. Raises ModelError when weights
+    are missing, have other shapes or do not fit the tokenizer.
     """
     if base.config.architecture is not None:
+        if quantization is not None:
+            raise ModelError(f"a new model has no trained weights to hold in {quantization}: tune with full or lora")
         model: Any = _new_model(base, seed, attn_implementation)
         return model.to(device=device, dtype=dtype).eval()
-    return model_from(base.path, dtype, attn_implementation=attn_implementation, device=device)
+    return model_from(
+        base.path, dtype, attn_implementation=attn_implementation, device=device, quantization=quantization
+    )
 
 
 def model_from(
-    folder: Path, dtype: torch.dtype, *, attn_implementation: str | None = None, device: str = "cpu"
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    attn_implementation: str | None = None,
+    device: str = "cpu",
+    quantization: Quantization | None = None,
 ) -> PreTrainedModel:
     """The model of a checked standard folder, in evaluation mode. Weights are read from safetensors only."""
+    smaller = {"quantization_config": config_for(quantization, dtype)} if quantization else {}
     try:
         with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, attn_implementation=attn_implementation, device_map={"": device},
-                local_files_only=True, use_safetensors=True, output_loading_info=True,
+                local_files_only=True, use_safetensors=True, output_loading_info=True, **smaller,
             )  # fmt: skip
     except (StrictDataclassError, SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
@@ -112,6 +125,8 @@ def model_from(
             f"{folder}: {len(wrong)} weights are missing or of another shape than config.json says: "
             f"{', '.join(wrong[:3])}"
         )
+    if quantization:
+        settle(model)
     return model.eval()
 
 

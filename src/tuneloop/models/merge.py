@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneloop.core import jsonl
@@ -16,6 +20,7 @@ from tuneloop.core.errors import ModelError
 from tuneloop.models import adapters, cache, safety
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model, load_tokenizer, model_from
+from tuneloop.models.quantize import Quantization, available
 from tuneloop.models.save import round_parameters, unwritable, write_model
 
 PROMPTS = (
@@ -26,6 +31,8 @@ PROMPTS = (
     'Fill the form as JSON: {"name": ..., "city": ...}. Anna Meier, 34, has lived in Graz since 1998.',
     "1, 1, 2, 3, 5, 8, 13,",
 )
+CHANGED = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+"""What peft puts in the place of a layer that an adapter changes."""
 EXACT = 1e-3
 """Largest difference, in standard deviations of the logits, between two fp32 computations of the same function."""
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 2e-2}
@@ -54,6 +61,10 @@ class MergeCheck:
     agreement: float
     effect: float
     effect_kl: float
+    trained_on: str | None = None
+    """How the base was held while the adapter was trained, where that was not in full."""
+    trained_kl: float | None = None
+    """Mean KL(adapter on that base || adapter on the full base): what merging into the full base changes besides."""
 
     @property
     def passed(self) -> bool:
@@ -72,6 +83,9 @@ class MergeCheck:
             f"{self.effect_kl:.1e}), same best token {self.agreement:.1%}; merging error {self.merge_error:.1e}, "
             f"reload error {self.reload_error:.1e}"
         )
+        if self.trained_on:
+            moved = "not measured (no bitsandbytes here)" if self.trained_kl is None else f"{self.trained_kl:.1e} nats"
+            text += f"; the adapter was trained on a base in {self.trained_on}, KL from there to the full one {moved}"
         weak = f". The adapter changes so little that rounding to {self.dtype} drowns it: merge with dtype fp32"
         return text + weak if self.drowned and self.dtype != "float32" else text
 
@@ -96,6 +110,9 @@ def merge(
     expected_PV = logits(adapted, batch)
     with adapted.disable_adapter():
         plain_PV = logits(adapted, batch)
+    trained_on = record.quantization if record is not None else None
+    trained_kl = _kl_from(base, adapter_folder, trained_on, expected_PV, batch) if trained_on and available() else None
+    _untie(adapted)
     merged = adapted.merge_and_unload(safe_merge=True)
     in_memory_PV = logits(merged, batch)
     try:
@@ -106,6 +123,7 @@ def merge(
             del model, adapted, merged  # the reload should not need both in memory
             found_PV = logits(model_from(folder, torch.float32), batch)
             check = compare(expected_PV, in_memory_PV, written_PV, found_PV, plain_PV, saved_in)
+            check = replace(check, trained_on=trained_on, trained_kl=trained_kl)
             if not check.passed:
                 raise ModelError(
                     f"the merged model differs from adapter + base and was not kept: {check}. Keep the adapter and "
@@ -119,6 +137,27 @@ def merge(
     except (OSError, SafetensorError) as error:
         raise unwritable(out, error) from error
     return check
+
+
+def _untie(adapted: PeftModel) -> None:
+    """Parts the head from the embeddings where they are one tensor and the adapter changes one of them."""
+    core: Any = adapted.get_base_model()
+    layers = (core.get_input_embeddings(), core.get_output_embeddings())
+    if not core.config.tie_word_embeddings or not any(isinstance(layer, CHANGED) for layer in layers):
+        return
+    core.config.tie_word_embeddings = False
+    for layer in layers:
+        plain: Any = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+        if not isinstance(layer, AuxiliaryTrainingWrapper):  # which holds a trained copy of its own
+            plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
+
+
+def _kl_from(
+    base: Base, adapter_folder: Path, quantization: Quantization, full_PV: torch.Tensor, batch: list[list[int]]
+) -> float:
+    """Mean KL from adapter + base as it was trained to adapter + full base."""
+    model = load_model(base, torch.float32, quantization=quantization)
+    return _kl(logits(adapters.attach(model, adapter_folder, base), batch), full_PV)
 
 
 def stored_dtype(base: Base) -> torch.dtype:

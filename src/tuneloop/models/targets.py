@@ -5,7 +5,7 @@ Knows architectures by what they are made of, not by their names.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,16 +93,31 @@ def for_peft(model: PreTrainedModel, names: Collection[str], *, experts: bool = 
     plain = [name for name in names if name.rpartition(".")[2] not in taken]
     parameters = [*(f"{name}.weight" for name in alike), *(stacked if experts else ())]
     return {
-        "target_modules": _shortest(plain, [name for name, _ in model.named_modules()]),
+        "target_modules": shortest(plain, model),
         "target_parameters": parameters or None,
     }
 
 
-def _shortest(names: list[str], others: Collection[str]) -> list[str]:
-    """Last parts of names where they mean exactly the named layers, as other tools expect; full names elsewhere."""
+def shortest(names: Sequence[str], model: PreTrainedModel) -> list[str]:
+    """The shortest endings that mean exactly these modules: what other tools expect in adapter_config.json.
+
+    peft shortens long lists of full names by itself, but not IA3's second list, which must stay a part of the first.
+    """
     wanted = set(names)
-    ambiguous = {name.rpartition(".")[2] for name in others if name not in wanted}
-    return sorted({name if (last := name.rpartition(".")[2]) in ambiguous else last for name in names})
+    others = [f".{name}" for name, _ in model.named_modules() if name not in wanted]
+    alone: dict[str, bool] = {}
+
+    def ending(name: str) -> str:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            short = ".".join(parts[-count:])
+            if short not in alone:
+                alone[short] = not any(other.endswith(f".{short}") for other in others)
+            if alone[short]:
+                return short
+        return name
+
+    return sorted({ending(name) for name in names})
 
 
 def _taken_for_experts(model: PreTrainedModel) -> frozenset[str]:
@@ -114,4 +129,5 @@ def _taken_for_experts(model: PreTrainedModel) -> frozenset[str]:
     from peft.utils import transformers_weight_conversion as conversion
 
     patterns: Mapping[str, str] = conversion._MODEL_TO_CONVERSION_PATTERN  # pyright: ignore[reportPrivateImportUsage]
-    return frozenset(conversion._MOE_TARGET_MODULE_MAPPING.get(patterns.get(model.config.model_type, ""), ()))
+    family = patterns.get(model.config.model_type, "")
+    return frozenset(conversion._MOE_TARGET_MODULE_MAPPING.get(family, ()))

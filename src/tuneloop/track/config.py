@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tuneloop.core.errors import RecipeError
+from tuneloop.core.errors import MissingExtra
 from tuneloop.core.plugins import Branch
 from tuneloop.track.trackers import TRACKERS, Tracker
 
@@ -21,11 +21,7 @@ class TrackConfig(Branch):
     """Project or experiment there; by default the recipe's name."""
 
     def check(self) -> None:
-        """Raises RecipeError when a package is missing."""
+        """Raises MissingExtra when a package is missing."""
         for tracker in self.to:
             if importlib.util.find_spec(tracker.package) is None:
-                name = TRACKERS.name_of(tracker)
-                raise RecipeError(
-                    f"track.to: {name} needs the package {tracker.package}: pip install 'tuneloop[{tracker.extra}]', "
-                    f"or leave {name} out"
-                )
+                raise MissingExtra(tracker.package, f"track.to: {TRACKERS.name_of(tracker)}", tracker.package)

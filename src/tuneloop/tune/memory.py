@@ -43,6 +43,7 @@ class Need:
             teachers=memory_of(self.config, trainable, self.dtype),
             state_bytes=self.config.optimizer.state_bytes,
             beside=self.config.method.adapter,
+            quantization=self.config.method.quantization,
             checkpointing=self.config.memory.gradient_checkpointing,
             supervised_share=self.supervised_share,
             device=self.device,

@@ -49,7 +49,7 @@ class Balance:
         self.tokens = 0
 
     def begin(self, objective: Objective, batches: Sequence[Batch], tokens: int, world: int) -> None:
-        """Before the first of this process's batches of a step, which has `tokens` tokens over all `world` processes."""
+        """Before this process's first batch of a step, which has `tokens` tokens over all `world` processes."""
         self.tokens = tokens
         self.routing.begin()
         if self.weight and (len(batches) > 1 or world > 1):

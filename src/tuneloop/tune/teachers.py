@@ -138,7 +138,7 @@ def memory_of(config: TuneConfig, trainable: int, dtype: torch.dtype) -> int:
     if config.objective.keep and not config.method.adapter:
         total += trainable * dtype.itemsize
     if config.objective.distill:
-        parameters, _ = fit.count_parameters(config_of(_teacher_base(config.objective.distill)))
+        parameters, *_ = fit.count_parameters(config_of(_teacher_base(config.objective.distill)))
         total += parameters * dtype.itemsize
     return total
 

@@ -8,18 +8,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from tuneloop.core import jsonl
 from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
-from tuneloop.core.errors import DataError, ModelError, TrainingError
+from tuneloop.core.errors import DataError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward import objective as forward
 from tuneloop.forward.batch import collate
@@ -27,13 +25,11 @@ from tuneloop.forward.dropout import Dropouts
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.forward.plan import token_budget
-from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
 from tuneloop.models.fit import Fit
-from tuneloop.models.load import load_model, model_from
+from tuneloop.models.load import load_model
 from tuneloop.models.precision import matmul_rate, pick_dtype
-from tuneloop.models.save import save_model
 from tuneloop.render.load import renderer_of
 from tuneloop.render.preview import preview_rows, to_rich
 from tuneloop.render.rendered import Rendered
@@ -44,11 +40,12 @@ from tuneloop.tune import expert_load, moe
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.export import check, export, loss_of
 from tuneloop.tune.loop import Job, Validate, train
 from tuneloop.tune.memory import Need, explained
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
-from tuneloop.tune.model import applied
+from tuneloop.tune.model import applied, continued
 from tuneloop.tune.moe import Balance, balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.pairs import preferences
@@ -102,10 +99,11 @@ def tune(
     mixture = Mixture.of(mix, sources_of(train_set, train_rows), seed) if mix else None
 
     dtype, why = pick_dtype(model_config.dtype, str(accelerator.device.type))
-    model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
+    quantization = config.method.quantization
+    model = load_model(base, dtype, seed=seed, device=str(accelerator.device), quantization=quantization)
     dropouts = Dropouts.of(model) if config.objective.dropout is not None else None
     kept = Kept.of(model, renderer, prompts, config) if config.objective.keep else None
-    trained = _continued(config, model, base) if base.adapter else applied(config, model)
+    trained = continued(config, model, base) if base.adapter else applied(config, model)
     if config.memory.gradient_checkpointing:
         trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
         core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
@@ -150,9 +148,10 @@ def tune(
         expert_load.write(run.out, run.path.name, names, before_LE, load()[1])
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
-        trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
-        _export(trained, renderer, base, folder, config, seed)
-        _check_export(job, base, folder, dtype, trained_loss)
+        trained_loss = loss_of(job, objective)  # before the export, which takes the packed attention away
+        config.method.finish(trained)
+        export(trained, renderer, base, folder, config, seed)
+        check(job, base, folder, dtype, trained_loss)
         jsonl.write(run.out / SUMMARY, {
             "version": 1, "method": METHODS.name_of(config.method), "parameters": memory.parameters,
             "trained": memory.trainable, "dtype": str(dtype).removeprefix("torch."), "steps": progress.step,
@@ -267,9 +266,9 @@ def _say_decisions(
     """Everything decided for the user, said once: rows, precision, batch, memory, one masked sample."""
     config = job.config
     trainable = sum(p.numel() for p in job.optimizer.model_weights.values())
-    total = sum(p.numel() for p in job.objective.parameters())
     decided = console.decided
-    decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
+    held = f", the base held in {config.method.quantization}" if config.method.quantization else ""
+    decided("base", f"{base.name}: {memory.parameters / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained{held}")
     for decision in (*base.decisions, *renderer.decisions):
         decided("decided", decision)
     decided("rows", losses_in_words(rows, len(examples)))
@@ -294,67 +293,3 @@ def _say_decisions(
     for line in memory.lines()[1:]:
         console.say(line)
     console.say(to_rich(preview_rows(renderer, examples, 1)))
-
-
-def _continued(config: TuneConfig, model: PreTrainedModel, base: Base) -> Any:
-    """The base's adapter, to be trained further: its own shape counts, so other options would be ignored in silence."""
-    assert base.adapter is not None
-    if not config.method.adapter:
-        raise ModelError(
-            f"model.adapter: '{METHODS.name_of(config.method)}' trains whole models. Merge the adapter first "
-            f"(tuneloop merge {base.adapter}) and take the merged folder as model.base, or tune with method lora."
-        )
-    stored = adapters.check_folder(base.adapter)
-    for option, key in (("rank", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout")):
-        wanted = getattr(config.method, option)
-        if wanted != stored.get(key):
-            raise ModelError(
-                f"tune.method.lora.{option} is {wanted}, but the adapter {base.adapter} that training starts from has "
-                f"{stored.get(key)}: write that value, or leave model.adapter out to start anew"
-            )
-    targets, has = getattr(config.method, "targets", "auto"), stored.get("target_modules")
-    if targets != "auto" and (targets if isinstance(targets, str) else sorted(targets)) != (
-        has if isinstance(has, str) or has is None else sorted(has)
-    ):
-        raise ModelError(f"tune.method.lora.targets: {base.adapter} adapts {has}; leave targets at auto")
-    return adapters.attach(model, base.adapter, base, trainable=True)
-
-
-def _export(trained: Any, renderer: Renderer, base: Base, folder: Path, config: TuneConfig, seed: int) -> None:
-    """Writes the adapter or the model in the ecosystem's own format, with the template that it was trained with."""
-    renderer.tokenizer.chat_template = renderer.chat_template
-    stops = sorted(renderer.stop_ids)
-    if config.method.adapter:
-        adapters.save_adapter(trained, renderer.tokenizer, base, folder, seed=seed, stop_ids=stops)
-    else:
-        forward.use_standard(trained)
-        save_model(trained, renderer.tokenizer, folder, stop_ids=stops)
-
-
-def _loss(job: Job, objective: Objective) -> float:
-    """Mean loss of a few real rows, for the comparison of what was trained with what was written."""
-    return forward.mean_nll(objective, job.rows[:8], pad_id=job.pad_id, budget=job.token_budget)
-
-
-def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, trained_loss: float) -> None:
-    """Exported = trained: what was written is loaded again and must hold the same weights and give the same loss."""
-    device = str(job.accelerator.device)
-    if job.config.method.adapter:
-        exported = replace(base, adapter=folder)
-        again: nn.Module = adapters.load_with_adapter(exported, dtype, seed=job.seed, device=device)
-    else:
-        again = model_from(folder, dtype, device=device)
-    found = dict(again.named_parameters())
-    weights = job.optimizer.model_weights
-    wrong = [name for name in weights if name not in found or not torch.equal(weights[name], found[name])]
-    if wrong:
-        raise ModelError(
-            f"{folder}: {len(wrong)} of {len(weights)} exported weights are not the trained ones, e.g. {wrong[0]}. The "
-            f"disk or another program changed them; tuneloop tune --resume {job.folder.name} writes them again."
-        )
-    fresh, _ = forward.prepare(again, job.rows, job.pad_id)
-    gap = abs(trained_loss - _loss(job, fresh))
-    # the weights are bit-equal, so what is left is rounding: in deep bf16 models it reaches hundredths of a nat
-    if not gap <= forward.TOLERANCE[dtype]:
-        raise ModelError(f"{folder}: the exported weights give another loss than the trained ones (Δ {gap:.3g} nats)")
-    console.decided("exported", f"{folder} (loaded again: Δ loss {gap:.1e} nats)")

@@ -188,7 +188,7 @@ def test_an_adapter_of_another_width_or_with_nan_is_refused(
     wide = base_of(tmp_path / "wide")
     adapters.save_adapter(adapted(base), tiny_tokenizer, base, tmp_path / "foreign")
     (tmp_path / "foreign" / "tuneloop.json").unlink()
-    with pytest.raises(ModelError, match="a side of 32"):
+    with pytest.raises(ModelError, match=r"is \(32, 4\) there, the base needs \(64, 4\)"):
         adapters.attach(load_model(wide, torch.float32), tmp_path / "foreign", wide)
 
 

@@ -152,7 +152,7 @@ def test_a_base_that_the_method_changes_is_loaded_again(
 
     config = TuneConfig.model_validate({"method": LORA})
     monkeypatch.setattr(type(config.method), "initialise", changing)
-    monkeypatch.setattr(stage, "_check_export", lambda *_: None)
+    monkeypatch.setattr(stage, "check", lambda *_: None)
     run, _ = tune_in(
         tmp_path, {"base": str(model_folder())}, objective={"keep": {"rows": 4}}, prompts=prompts(5), steps=1
     )

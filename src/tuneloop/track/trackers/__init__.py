@@ -37,9 +37,7 @@ class Tracker(Plugin):
     """A kind of place for curves. A package that is missing is said before any work begins."""
 
     package: ClassVar[str]
-    """The module that must be importable."""
-    extra: ClassVar[str | None] = None
-    """The extra of tuneloop that installs it; None: it comes with tuneloop."""
+    """The module that must be importable, and the extra of tuneloop that installs it."""
 
     @abstractmethod
     def open(self, story: Story) -> Sink:

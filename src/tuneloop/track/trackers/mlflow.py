@@ -20,7 +20,6 @@ class MLflow(Tracker):
     """One MLflow run for a run folder, found again by its tag when training goes on."""
 
     package: ClassVar[str] = "mlflow"
-    extra: ClassVar[str | None] = "mlflow"
 
     uri: str | None = None
     """Tracking server (http://…) or database; by default sqlite:///RUNS/mlflow.db."""

@@ -15,7 +15,6 @@ class Trackio(Tracker):
     """A local record under RUNS/trackio; nothing is sent to a Space."""
 
     package: ClassVar[str] = "trackio"
-    extra: ClassVar[str | None] = "trackio"
 
     def open(self, story: Story) -> Local:
         # read by the package when it is imported, and by `trackio show`

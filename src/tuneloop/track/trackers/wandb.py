@@ -13,7 +13,6 @@ class WandB(Tracker):
     """W&B without code, git, host facts or console output: the numbers and the recipe alone."""
 
     package: ClassVar[str] = "wandb"
-    extra: ClassVar[str | None] = "wandb"
 
     mode: Literal["offline", "online"] = "offline"
     """offline: files in the run folder; online: sent as training goes, with the account of `wandb login`."""
@@ -50,7 +49,7 @@ class Run:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """As Sink.log."""
-        self.run.log(dict(values), step=step)
+        self.run.log(dict(values), step=step, commit=True)
 
     def close(self, finished: bool) -> None:
         """As Sink.close."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -12,6 +12,8 @@ from tuneloop.core.plugins import Family, Plugin
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tuneloop.models.quantize import Quantization
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Method(Plugin):
     """Whether the result is an adapter beside the base (True) or a whole model (False)."""
     mergeable: ClassVar[bool] = True
     """Whether an adapter can become part of the base's weights."""
+    continued: ClassVar[Mapping[str, str]] = {}
+    """Options that an adapter must agree in to be trained further: name here → name in adapter_config.json. Names and
+    shapes of what is trained are compared in any case."""
 
     @abstractmethod
     def apply(self, model: PreTrainedModel) -> Any:
@@ -40,8 +45,16 @@ class Method(Plugin):
         Works on the meta device too, where parameters are only counted.
         """
 
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the base's weights are held while it is frozen; None: as they are."""
+        return None
+
     def initialise(self, model: Any, setting: Setting) -> None:
         """Sets first values that depend on tokenizer, data or seed; `model` is what `apply` gave."""
+
+    def finish(self, model: Any) -> None:
+        """After the last step: brings the trained parameters into the form that is saved; the function stays equal."""
 
     def rates(self, names: Iterable[str]) -> dict[str, float]:
         """Factors on the learning rate of parameters that learn at another rate than the others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from tuneloop.core.errors import RecipeError
+from tuneloop.core.errors import MissingExtra
 from tuneloop.tune.optimizers.adamw import Adam
 
 if TYPE_CHECKING:
@@ -22,8 +22,5 @@ class AdamW8bit(Adam):
         try:
             from bitsandbytes.optim import AdamW8bit as Blockwise  # type: ignore[import-not-found]
         except ImportError as error:
-            raise RecipeError(
-                "tune.optimizer adamw_8bit needs bitsandbytes: pip install 'tuneloop[bitsandbytes]', or take "
-                "optimizer: adafactor, which saves memory too"
-            ) from error
+            raise MissingExtra("bitsandbytes", "tune.optimizer adamw_8bit", "bitsandbytes") from error
         return [Blockwise(self.groups(named, rates), betas=(self.beta1, self.beta2), eps=self.epsilon)]
