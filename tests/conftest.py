@@ -28,6 +28,7 @@ TEXTS = (
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2, "head_dim": 8},
     "mistral": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": None},
+    "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8},
     "deepseek_v3": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
+from tuneloop.tune.methods import Setting
 from tuneloop.tune.optimizer import MasterOptimizer
-from tuneloop.tune.train import Tuned, tune
+from tuneloop.tune.train import Tuned, _gradients, tune
 
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
@@ -63,11 +65,13 @@ def job_of(
     trained = branch.method.apply(model)
     if packed:
         use_packed(core_of(trained))
+    objective = Objective(trained, packed=packed)
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    entries = branch.method.entries(trained, Setting(None, 7, partial(_gradients, objective, rows, 0)))  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)
     return Job(
-        objective=Objective(trained, packed=packed),
-        optimizer=MasterOptimizer(named, branch.optimizer, branch.learning_rate),
+        objective=objective,
+        optimizer=MasterOptimizer(named, branch.optimizer, branch.learning_rate, entries=entries),
         rows=rows,
         config=branch,
         validate=validate,

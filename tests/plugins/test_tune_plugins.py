@@ -62,7 +62,8 @@ def test_a_method_trains_something_and_says_what_comes_out(name: str, tiny_model
     trained = method.apply(model)
     parameters = list(trained.parameters())
     share = sum(p.numel() for p in parameters if p.requires_grad) / sum(p.numel() for p in parameters)
-    assert 0 < share < 1 if method.adapter else share == 1
+    assert 0 < share <= 1 and (share < 1 or not method.adapter)
+    assert 0 < method.count(trained) <= share * sum(p.numel() for p in parameters) + 0.5
     assert {p.dtype for p in parameters} == {torch.float32}
     if not method.adapter:
         assert [key for key, _ in trained.named_parameters()] == names
@@ -74,7 +75,7 @@ def test_the_loss_falls_with_each_of_them(
     family: Family[Any], name: str, tiny_model: Callable[..., Any], tmp_path: Path
 ) -> None:
     key = {"methods": "method", "optimizers": "optimizer", "schedules": "schedule"}[family.name]
-    job = job_of(tiny_model(), counting_rows(8), tmp_path, steps=8, batch_size=8, **{key: name})
+    job = job_of(tiny_model(), counting_rows(8), tmp_path, steps=20, batch_size=8, **{key: name})
     frozen = {k: p.detach().clone() for k, p in job.objective.model.named_parameters() if not p.requires_grad}
     train(job)
     losses = [row["loss"] for row in metrics.read(tmp_path / "metrics.jsonl")]

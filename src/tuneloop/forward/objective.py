@@ -29,6 +29,14 @@ def core_of(model: Any) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass."""
+    core = core_of(model)
+    core.activation_checkpointing_enable({"use_reentrant": False})
+    # only reentrant checkpoints need inputs with gradients; here they would take frozen lower layers into the backward
+    core.disable_input_require_grads()
+
+
 def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
     """What an architecture does to its logits after the head: Gemma's cap, the scales of Cohere, Granite, Falcon-H1."""
     config = model.config

@@ -84,15 +84,17 @@ def tune(
     model = load_model(base, dtype, seed=seed, device=str(accelerator.device))
     trained = _continued(config, model, base) if base.adapter else config.method.apply(model)
     if config.memory.gradient_checkpointing:
-        trained.enable_input_require_grads()  # frozen embeddings give checkpointed blocks no input to differentiate
-        core_of(trained).activation_checkpointing_enable({"use_reentrant": False})
+        forward.checkpoint_activations(trained)
     objective, form = forward.prepare(trained, train_set.rendered, renderer.pad_id)
     budget = config.memory.token_budget or token_budget(str(accelerator.device))
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    setting = Setting(renderer.tokenizer, seed, partial(_gradients, objective, train_set.rendered, renderer.pad_id))
     if not base.adapter:
-        gradients = partial(_gradients, objective, train_set.rendered, renderer.pad_id)
-        config.method.initialise(trained, Setting(renderer.tokenizer, seed, gradients))
-    optimizer = MasterOptimizer(named, config.optimizer, config.learning_rate, config.method.rates(named))
+        config.method.initialise(trained, setting)
+    optimizer = MasterOptimizer(
+        named, config.optimizer, config.learning_rate, config.method.rates(named),
+        config.method.entries(trained, setting),
+    )  # fmt: skip
     job = Job(
         objective=objective,
         optimizer=optimizer,
@@ -123,7 +125,7 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture)
         trained = config.method.apply(model)
-    return sum(p.numel() for p in trained.parameters() if p.requires_grad)
+    return config.method.count(trained)
 
 
 def _gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
@@ -181,7 +183,7 @@ def _say_decisions(
 ) -> None:
     """Everything decided for the user, said once: rows, precision, batch, memory, one masked sample."""
     config = job.config
-    trainable = sum(p.numel() for p in job.optimizer.model_weights.values())
+    trainable = config.method.count(job.objective.model)
     total = sum(p.numel() for p in job.objective.parameters())
     core = core_of(job.objective.model)
     memory = fit.estimate(
@@ -191,8 +193,9 @@ def _say_decisions(
     )  # fmt: skip
     decided = console.decided
     decided("base", f"{base.name}: {total / 1e6:,.1f} M parameters, {trainable / 1e6:,.2f} M trained")
-    for decision in (*base.decisions, *renderer.decisions):
-        decided("decided", decision)
+    for decision in (config.method.words(job.objective.model), *base.decisions, *renderer.decisions):
+        if decision:
+            decided("decided", decision)
     decided("rows", losses_in_words(rows, given))
     if job.mixture:
         decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -42,6 +42,21 @@ class Method(Plugin):
 
     def initialise(self, model: Any, setting: Setting) -> None:
         """Sets first values that depend on tokenizer, data or seed; `model` is what `apply` gave."""
+
+    def entries(self, model: Any, setting: Setting) -> Mapping[str, Tensor]:
+        """Of parameters of which only some entries are trained: their places in the flattened parameter, int64 [K].
+
+        Asked once after `initialise`; a continued run takes the places from its checkpoint.
+        """
+        return {}
+
+    def count(self, model: Any) -> int:
+        """How many numbers are trained; `model` is what `apply` gave, on the meta device too."""
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    def words(self, model: Any) -> str:
+        """What is trained, where the method's name does not say it."""
+        return ""
 
     def rates(self, names: Iterable[str]) -> dict[str, float]:
         """Factors on the learning rate of parameters that learn at another rate than the others."""
