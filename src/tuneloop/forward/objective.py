@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tuneloop.core.errors import ModelError
+from tuneloop.forward import virtual
 from tuneloop.forward.attention import Unsupported, use_packed, use_standard
 from tuneloop.forward.batch import Batch, Row, collate
 from tuneloop.forward.loss import chunked_nll
@@ -66,9 +67,9 @@ class Objective(nn.Module):
         """(sum over scored positions of weight · nll, nll_N)."""
         core = core_of(self.model)
         trunk = getattr(core, core.base_model_prefix)
-        extra = {"layout": batch.layout} if batch.layout is not None else {"attention_mask": batch.mask}
-        hidden = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra).last_hidden_state
-        hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N)
+        inputs, keep_N = virtual.inputs(self.model, core, batch)
+        hidden = trunk(**inputs, use_cache=False).last_hidden_state
+        hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, keep_N)
         head = core.get_output_embeddings()
         assert head is not None
         return chunked_nll(hidden_ND, head, batch.targets_N, batch.weights_N, logit_finish(core))
@@ -81,6 +82,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     that mixes packed rows (state-space layers, own masks) is found out here and runs padded, grouped by length.
     """
     core = core_of(model)
+    virtual.check_room(model, core, sample)
     use_standard(core)
     rows = [_head_of(row) for row in sample[:4]]
     reference_N = _own_nll(model, rows)
@@ -160,7 +162,7 @@ def _own_nll(model: nn.Module, rows: Sequence[Row]) -> Tensor:
     with torch.inference_mode():
         for row in rows:
             ids = torch.as_tensor(row.ids.astype("int64"), device=device)[None]
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+            logits = model(input_ids=ids, use_cache=False).logits[0, -len(row.ids) : -1]  # after virtual tokens
             parts.append(nn.functional.cross_entropy(logits.double(), ids[0, 1:], reduction="none"))
     return torch.cat(parts)
 

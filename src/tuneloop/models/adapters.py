@@ -14,12 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import ModelError
-from tuneloop.models import bases, safety
+from tuneloop.models import bases, bottleneck, safety
 from tuneloop.models.cache import building
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
 from tuneloop.models.save import unwritable, write_tokenizer
 
+assert bottleneck.NAME  # its import teaches peft this type
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "tuneloop.json"
 PREFIX = "base_model.model."
@@ -142,6 +143,8 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
         )
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {folder} cannot be put on '{base.name}': {error}") from error
+    if hasattr(adapted, "prompt_encoder"):
+        adapted.prompt_encoder.to(model.dtype)  # peft makes virtual tokens in float32 whatever the model is in
     # peft only warns about weights that found no place
     used = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if used != stored:

@@ -115,6 +115,7 @@ def tune(
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
         trained_loss = _loss(job, objective)  # before the export, which takes the packed attention away
+        config.method.finish(trained)
         _export(trained, renderer, base, folder, config, seed)
         _check_export(job, base, folder, dtype, trained_loss)
     return Tuned(folder, config.method.adapter, progress)
@@ -264,7 +265,7 @@ def _check_export(job: Job, base: Base, folder: Path, dtype: torch.dtype, traine
     else:
         again = model_from(folder, dtype, device=device)
     found = dict(again.named_parameters())
-    weights = job.optimizer.model_weights
+    weights = {name: p for name, p in job.objective.model.named_parameters() if p.requires_grad}
     wrong = [name for name in weights if name not in found or not torch.equal(weights[name], found[name])]
     if wrong:
         raise ModelError(

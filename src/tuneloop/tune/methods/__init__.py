@@ -32,6 +32,9 @@ class Method(Plugin):
     """Whether the result is an adapter beside the base (True) or a whole model (False)."""
     mergeable: ClassVar[bool] = True
     """Whether an adapter can become part of the base's weights."""
+    continued: ClassVar[Mapping[str, str]] = {}
+    """Options that an adapter must agree in to be trained further: name here → name in adapter_config.json. Names and
+    shapes of what is trained are compared in any case."""
 
     @abstractmethod
     def apply(self, model: PreTrainedModel) -> Any:
@@ -57,6 +60,9 @@ class Method(Plugin):
     def words(self, model: Any) -> str:
         """What is trained, where the method's name does not say it."""
         return ""
+
+    def finish(self, model: Any) -> None:
+        """After the last step: brings the trained parameters into the form that is saved; the function stays equal."""
 
     def rates(self, names: Iterable[str]) -> dict[str, float]:
         """Factors on the learning rate of parameters that learn at another rate than the others."""
