@@ -50,8 +50,7 @@ class TransformersEngine:
         core = _pretrained(self.model)
         context = getattr(core.config.get_text_config(), "max_position_embeddings", None)
         before = virtual.count(self.model)
-        context = context - before if context is not None else None
-        completions: list[Completion | None] = [_refusal(prompt, context) for prompt in prompts]
+        completions: list[Completion | None] = [_refusal(prompt, before, context) for prompt in prompts]
         order = sorted(
             (row for row, refusal in enumerate(completions) if refusal is None), key=lambda row: -len(prompts[row])
         )
@@ -194,7 +193,7 @@ class _Decoder:
 
     def _room(self, prompt: int) -> int:
         """How many tokens may follow a prompt of that length."""
-        return self.limit if self.context is None else min(self.limit, self.context - prompt)
+        return self.limit if self.context is None else min(self.limit, self.context - self.virtual - prompt)
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self.core.device)
@@ -225,11 +224,12 @@ def _batches(order: list[int], lengths: Sequence[int], batch_tokens: int, start:
     return batches
 
 
-def _refusal(prompt: Sequence[int], context: int | None) -> Completion | None:
+def _refusal(prompt: Sequence[int], before: int, context: int | None) -> Completion | None:
     if not prompt:
         return Completion((), "", False, refused="the prompt is empty")
-    if context is not None and len(prompt) >= context:
-        reason = f"the prompt has {len(prompt)} tokens, the model's context only has room for {context}"
+    if context is not None and before + len(prompt) >= context:
+        virtual_ones = f" and the adapter {before} virtual ones" if before else ""
+        reason = f"the prompt has {len(prompt)} tokens{virtual_ones}, the model's context only {context}"
         return Completion((), "", False, refused=reason)
     return None
 

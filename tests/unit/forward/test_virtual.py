@@ -131,7 +131,7 @@ def test_the_context_counts_virtual_tokens(tiny_model: Make, tiny_tokenizer: Any
     engine = TransformersEngine(model, Renderer(tiny_tokenizer))
     fits, full = engine.complete([[5] * 13, [5] * 15], max_new_tokens=9, stop_ids=[])
     assert len(fits.ids) == 2 and fits.refused is None
-    assert full.refused is not None and "15 tokens" in full.refused
+    assert full.refused is not None and "15 tokens and the adapter 5 virtual ones" in full.refused
 
 
 def test_a_disabled_adapter_is_the_base(tiny_model: Make) -> None:

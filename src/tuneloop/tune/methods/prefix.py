@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ class Prefix(Method):
 
     adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
+    continued: ClassVar[Mapping[str, str]] = {"tokens": "num_virtual_tokens", "projection": "prefix_projection"}
 
     tokens: int = Field(20, ge=1)
     """Number of virtual tokens. They count towards the model's context."""

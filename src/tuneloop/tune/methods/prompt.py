@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -17,6 +18,7 @@ class Prompt(Method):
 
     adapter: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
+    continued: ClassVar[Mapping[str, str]] = {"tokens": "num_virtual_tokens"}
 
     tokens: int = Field(20, ge=1)
     """Number of virtual tokens. They count towards the model's context."""
