@@ -98,17 +98,17 @@ def conform(folder: Path, method: str, root: Path, steps: int) -> Outcome:
 def _tuned(folder: Path, method: str, root: Path, steps: int) -> tuple[Any, Any, Any, bool]:
     """The run, what it left, the model as it was trained, and whether it was trained on packed rows."""
     kept: list[Any] = []
-    export = stage._export
+    export = stage.export
 
     def keeping(trained: Any, *rest: Any) -> None:
         kept.extend((trained, forward.core_of(trained).config._attn_implementation == attention.NAME))
         export(trained, *rest)
 
-    stage._export = keeping
+    stage.export = keeping
     try:
         run, tuned = tune_in(root, {"base": str(folder)}, method=METHODS[method], batch_size=12, steps=steps)
     finally:
-        stage._export = export
+        stage.export = export
     trained, packed = kept
     forward.use_standard(forward.core_of(trained))
     return run, tuned, trained.eval(), packed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tuneloop.render.rendered import Rendered
 from tuneloop.track import metrics
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import Job, Validate
+from tuneloop.tune.methods import Setting
+from tuneloop.tune.model import gradients
 from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.terms import Extras
@@ -68,11 +71,13 @@ def job_of(
     trained = branch.method.apply(model)
     if packed:
         use_packed(core_of(trained))
+    objective = Objective(trained, packed=packed)
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    entries = branch.method.entries(trained, Setting(None, 7, partial(gradients, objective, rows, 0)))  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)
     return Job(
-        objective=Objective(trained, packed=packed),
-        optimizer=MasterOptimizer(named, branch.optimizer, branch.learning_rate),
+        objective=objective,
+        optimizer=MasterOptimizer(named, branch.optimizer, branch.learning_rate, entries=entries),
         rows=rows,
         config=branch,
         validate=validate,

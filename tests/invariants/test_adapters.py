@@ -73,13 +73,13 @@ def quantised(key: str) -> bool:
 def trained_by(key: str, name: str, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Any:
     """(the run, what it leaves, the model as it was after the last step)."""
     kept: list[Any] = []
-    check = stage._check_export
+    check = stage.check
 
     def kept_and_checked(job: Any, *rest: Any) -> None:
         kept.append(job.objective.model)
         check(job, *rest)
 
-    monkeypatch.setattr(stage, "_check_export", kept_and_checked)
+    monkeypatch.setattr(stage, "check", kept_and_checked)
     values = {"steps": 20, "batch_size": 12, "learning_rate": RATES.get(key, 1e-2), **config}
     run, tuned = tune_in(root, {"base": str(folder)}, method=method_of(key, name), **values)
     forward.use_standard(forward.core_of(kept[0]))

@@ -24,7 +24,9 @@ def demo(settings: Sequence[str], root: Path, again: bool) -> dict[str, Any]:
         tuned = lifecycle.tune(job, prepared)
         evaluated = lifecycle.evaluate(job, prepared, tuned)
     result = lifecycle.result(prepared, tuned, evaluated)
-    result["merged"] = merge_run(tuned)["folder"]
+    method = job.recipe.tune.method
+    if method.adapter and method.mergeable:
+        result["merged"] = merge_run(tuned)["folder"]
     lifecycle.show(evaluated)
     console.say(f"\nall of it took {time.perf_counter() - started:.0f} s; next:")
     for command in lifecycle.next_commands(evaluated, tuned):

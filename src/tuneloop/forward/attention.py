@@ -7,7 +7,8 @@ Shapes: H query heads, K key/value heads, D head size, T tokens, R rows, L longe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,8 @@ class Layout:
     blocks: tuple[Block, ...]
     order_T: Tensor
     """Position of each token in the blocks' outputs laid end to end."""
+    lengths: tuple[int, ...]
+    """Tokens of each row."""
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Layout:
@@ -68,7 +71,7 @@ class Layout:
                     scatter_T=torch.from_numpy(np.flatnonzero(real_RL.reshape(-1))),
                 )
             )
-        return cls(tuple(blocks), torch.from_numpy(order))
+        return cls(tuple(blocks), torch.from_numpy(order), tuple(lengths))
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on a device."""
@@ -76,7 +79,7 @@ class Layout:
             Block(b.rows, b.width, b.gather_RL.to(device), b.tokens_T.to(device), b.scatter_T.to(device))
             for b in self.blocks
         )
-        return Layout(moved, self.order_T.to(device))
+        return Layout(moved, self.order_T.to(device), self.lengths)
 
 
 def _groups(lengths: Sequence[int]) -> list[list[int]]:
@@ -136,10 +139,12 @@ def packed_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     layout: Layout | None = None,
+    prefix: Sequence[tuple[Tensor, Tensor]] | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention backend: query [1, H, T, D], key and value [1, K, T, D] → [1, T, H, D].
 
+    `prefix` are keys and values [1, K, V, D] of each layer that stand before every row (prefix tuning).
     `s_aux` [H] are attention sinks: a score of each head that takes its share and gives nothing (gpt-oss). Raises
     Unsupported for what it does not compute; the caller then takes the padded form.
     """
@@ -150,6 +155,9 @@ def packed_attention(
     parts = []
     for block in layout.blocks:
         q, k, v = (_block_of(x, block) for x in (query, key, value))
+        if prefix is not None:
+            before_k, before_v = (x.expand(block.rows, -1, -1, -1) for x in prefix[module.layer_idx])  # type: ignore[index]
+            k, v = torch.cat([before_k, k], 2), torch.cat([before_v, v], 2)
         out = _causal(q, k, v, scaling, dropout, sliding_window, softcap, s_aux)
         out_XHD = out.transpose(1, 2).reshape(block.rows * block.width, out.shape[1], out.shape[3])
         parts.append(_FromBlock.apply(out_XHD, block))
@@ -174,11 +182,12 @@ def _causal(
     softcap: float | None,
     sinks_H: Tensor | None,
 ) -> Tensor:
-    length, dtype = q.shape[2], q.dtype
+    length, dtype = k.shape[2], q.dtype
     mask = None
-    if window is not None and window < length:
+    if q.shape[2] < length or (window is not None and window < length):
         at = torch.arange(length, device=q.device)
-        mask = (at[:, None] >= at) & (at[:, None] - at < window)
+        of = at[length - q.shape[2] :, None]
+        mask = of >= at if window is None else (of >= at) & (of - at < window)
     if softcap is not None or sinks_H is not None:
         return _written_out(q, k, v, scaling, dropout, mask, softcap, sinks_H)
     upcast = q.device.type == "cpu" and dtype is not torch.float64 and length <= SHORT
@@ -219,6 +228,19 @@ def _written_out(
     wide = torch.promote_types(scores.dtype, torch.float32)
     shares = scores.softmax(-1, dtype=wide).to(v.dtype)[..., : k.shape[2]]
     return F.dropout(shares, dropout, training=dropout > 0) @ v
+
+
+@contextmanager
+def standard(model: PreTrainedModel) -> Iterator[None]:
+    """The model's own attention inside the block, whatever it has outside."""
+    packed = model.config._attn_implementation == NAME
+    if packed:
+        use_standard(model)
+    try:
+        yield
+    finally:
+        if packed:
+            use_packed(model)
 
 
 def use_packed(model: PreTrainedModel) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tuneloop.core.errors import ModelError
+from tuneloop.forward import virtual
 from tuneloop.forward.attention import Unsupported, use_packed, use_standard
 from tuneloop.forward.batch import Batch, Row, collate
 from tuneloop.forward.divergence import Side
@@ -36,6 +37,14 @@ def trunk_of(core: PreTrainedModel) -> nn.Module:
     """The model below the head: token ids to last hidden states."""
     trunk = getattr(core, core.base_model_prefix, None)
     return core.model if trunk is None else trunk  # Llama 4's text model names another prefix than it has
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass."""
+    core = core_of(model)
+    core.activation_checkpointing_enable({"use_reentrant": False})
+    # only reentrant checkpoints need inputs with gradients; here they would take frozen lower layers into the backward
+    core.disable_input_require_grads()
 
 
 def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
@@ -74,15 +83,13 @@ class Objective(nn.Module):
         `neftune` is the alpha of noise on the embeddings, which only a model in training mode gets.
         """
         core = core_of(self.model)
-        trunk = trunk_of(core)
-        extra = {"layout": batch.layout} if batch.layout is not None else {"attention_mask": batch.mask}
         noisy = neftune > 0 and self.training
         with noisy_embeddings(core, batch, neftune) if noisy else nullcontext():
-            out = trunk(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **extra)
-        hidden = out.last_hidden_state
+            inputs, keep_N = virtual.inputs(self.model, core, batch)
+            hidden = trunk_of(core)(**inputs, use_cache=False).last_hidden_state
         head = core.get_output_embeddings()
         assert head is not None
-        return Side(hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.keep_N), head, logit_finish(core))
+        return Side(hidden.reshape(-1, hidden.shape[-1]).index_select(0, keep_N), head, logit_finish(core))
 
 
 def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objective, str]:
@@ -92,6 +99,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     that mixes packed rows (state-space layers, own masks) is found out here and runs padded, grouped by length.
     """
     core = core_of(model)
+    virtual.check_room(model, core, sample)
     use_standard(core)
     rows = [_head_of(row) for row in sample[:4]]
     reference_N = _own_nll(model, rows)
@@ -181,7 +189,7 @@ def _own_nll(model: nn.Module, rows: Sequence[Row]) -> Tensor:
     with torch.inference_mode():
         for row in rows:
             ids = torch.as_tensor(row.ids.astype("int64"), device=device)[None]
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+            logits = model(input_ids=ids, use_cache=False).logits[0, -len(row.ids) : -1]  # after virtual tokens
             parts.append(nn.functional.cross_entropy(logits.double(), ids[0, 1:], reduction="none"))
     return torch.cat(parts)
 

@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tuneloop.core.errors import ModelError
-from tuneloop.forward import attention
+from tuneloop.forward import attention, virtual
 from tuneloop.generate.engine import Completion, Progress
 
 if TYPE_CHECKING:
@@ -49,19 +49,20 @@ class TransformersEngine:
         """One completion a prompt, in order. A prompt that leaves no room in the context is refused with the reason."""
         core = _pretrained(self.model)
         context = getattr(core.config.get_text_config(), "max_position_embeddings", None)
-        completions: list[Completion | None] = [_refusal(prompt, context) for prompt in prompts]
+        before = virtual.count(self.model)
+        completions: list[Completion | None] = [_refusal(prompt, before, context) for prompt in prompts]
         order = sorted(
             (row for row, refusal in enumerate(completions) if refusal is None), key=lambda row: -len(prompts[row])
         )
         if progress is not None and len(order) < len(prompts):
             progress(len(prompts) - len(order))
         if order:
-            longest = len(prompts[order[0]]) + max_new_tokens
+            longest = before + len(prompts[order[0]]) + max_new_tokens
             with _generating(self.model, core), torch.inference_mode():
                 decoder = _Decoder(self.model, core, context, max_new_tokens, frozenset(stop_ids))
                 plain = decoder.plain(longest)
-                shared = decoder.read_shared([prompts[row] for row in order]) if plain else None
-                start = shared.get_seq_length() if shared is not None else 0
+                shared = decoder.read_shared([prompts[row] for row in order]) if plain else decoder.beginning
+                start = decoder.read(shared)
                 for batch in _batches(order, list(map(len, prompts)), self.batch_tokens, start, plain):
                     for row, ids in self._decode(decoder, batch, prompts, shared):
                         completions[row] = self._completion(ids, decoder.stop_ids)
@@ -103,7 +104,9 @@ class _Decoder:
     def __init__(
         self, model: torch.nn.Module, core: PreTrainedModel, context: int | None, limit: int, stop_ids: frozenset[int]
     ) -> None:
-        self.model, self.core, self.context, self.limit, self.stop_ids = model, core, context, limit, stop_ids
+        # `core` carries adapters inside its layers; virtual tokens are in the cache that every prompt begins with
+        self.core, self.context, self.limit, self.stop_ids = core, context, limit, stop_ids
+        self.virtual, self.beginning = virtual.count(model), virtual.beginning(model, core)
         takes = inspect.signature(core.forward).parameters
         self.last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         # Mamba swallows past_key_values in silence and then answers each token as if it were the first
@@ -117,6 +120,10 @@ class _Decoder:
             for layer in DynamicCache(config=self.core.config).layers
         )
 
+    def read(self, cache: DynamicCache | None) -> int:
+        """How many tokens of the prompts a cache holds, beside the virtual ones."""
+        return cache.get_seq_length() - self.virtual if cache is not None else 0
+
     def read_shared(self, prompts: Sequence[Sequence[int]]) -> DynamicCache | None:
         """The keys and values of the beginning that all prompts share, computed once; at least one token stays out."""
         rows = [tuple(prompt) for prompt in prompts]
@@ -125,9 +132,9 @@ class _Decoder:
         length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), most)
         length = min(length, most)
         if length < SHORTEST_SHARED or len(prompts) < 2:
-            return None
-        cache = DynamicCache(config=self.core.config)
-        self.model(self._tensor([list(first[:length])]), **{self.cache_name: cache}, use_cache=True, **self.last_only)
+            return self.beginning
+        cache = self._begun(self.beginning)
+        self.core(self._tensor([list(first[:length])]), **{self.cache_name: cache}, use_cache=True, **self.last_only)
         return cache
 
     def decode(self, prompts: list[Sequence[int]], shared: DynamicCache | None) -> Iterator[tuple[int, list[int]]]:
@@ -136,13 +143,12 @@ class _Decoder:
         Rows are padded between the shared beginning and their own part, so that all end at the same place; a row
         leaves the batch when it is finished.
         """
-        start = shared.get_seq_length() if shared is not None else 0
-        cache, mask_BL, ids_BL, positions_BL = self._prepare(prompts, shared, start)
+        cache, mask_BL, ids_BL, positions_BL = self._prepare(prompts, shared)
         new: list[list[int]] = [[] for _ in prompts]
         alive = list(range(len(prompts)))
         while alive:
             padded: dict[str, Any] = {} if mask_BL is None else {"attention_mask": mask_BL}
-            logits_BLV = self.model(
+            logits_BLV = self.core(
                 ids_BL,
                 position_ids=positions_BL,
                 **{self.cache_name: cache},
@@ -170,29 +176,31 @@ class _Decoder:
             alive = [alive[at] for at in going]
 
     def _prepare(
-        self, prompts: list[Sequence[int]], shared: DynamicCache | None, start: int
+        self, prompts: list[Sequence[int]], shared: DynamicCache | None
     ) -> tuple[DynamicCache, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """The cache to begin with, the attention mask (None where nothing is padded), ids and positions."""
+        start = self.read(shared)
         lengths = [len(prompt) - start for prompt in prompts]
         width = max(lengths)
         ids_BL = self._tensor([[0] * (width - n) + list(p[start:]) for n, p in zip(lengths, prompts, strict=True)])
         first_B1 = self._tensor([[width - n] for n in lengths])
         columns_L = torch.arange(width, device=self.core.device)
-        positions_BL = (columns_L - first_B1).clamp(min=0) + start
-        if shared is None:
-            cache = DynamicCache(config=self.core.config)
-        else:
-            cache = copy.deepcopy(shared)
+        positions_BL = (columns_L - first_B1).clamp(min=0) + self.virtual + start
+        cache = self._begun(shared)
+        if shared is not None:
             self._select(cache, [0] * len(prompts))
         mask_BL = None
         if min(lengths) < width:
             own_BL = (columns_L >= first_B1).long()
-            mask_BL = torch.cat([own_BL.new_ones(len(prompts), start), own_BL], dim=1)
+            mask_BL = torch.cat([own_BL.new_ones(len(prompts), self.virtual + start), own_BL], dim=1)
         return cache, mask_BL, ids_BL, positions_BL
+
+    def _begun(self, shared: DynamicCache | None) -> DynamicCache:
+        return DynamicCache(config=self.core.config) if shared is None else copy.deepcopy(shared)
 
     def _room(self, prompt: int) -> int:
         """How many tokens may follow a prompt of that length."""
-        return self.limit if self.context is None else min(self.limit, self.context - prompt)
+        return self.limit if self.context is None else min(self.limit, self.context - self.virtual - prompt)
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self.core.device)
@@ -223,11 +231,12 @@ def _batches(order: list[int], lengths: Sequence[int], batch_tokens: int, start:
     return batches
 
 
-def _refusal(prompt: Sequence[int], context: int | None) -> Completion | None:
+def _refusal(prompt: Sequence[int], before: int, context: int | None) -> Completion | None:
     if not prompt:
         return Completion((), "", False, refused="the prompt is empty")
-    if context is not None and len(prompt) >= context:
-        reason = f"the prompt has {len(prompt)} tokens, the model's context only {context}"
+    if context is not None and before + len(prompt) >= context:
+        virtual_ones = f" and the adapter {before} virtual ones" if before else ""
+        reason = f"the prompt has {len(prompt)} tokens{virtual_ones}, the model's context only {context}"
         return Completion((), "", False, refused=reason)
     return None
 
@@ -243,13 +252,10 @@ def _pretrained(model: torch.nn.Module) -> PreTrainedModel:
 @contextmanager
 def _generating(model: torch.nn.Module, core: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode and the model's own attention inside the block (the packed one has no cache)."""
-    training, packed = model.training, core.config._attn_implementation == attention.NAME
+    training = model.training
     model.eval()
-    if packed:
-        attention.use_standard(core)
     try:
-        yield
+        with attention.standard(core):
+            yield
     finally:
-        if packed:
-            attention.use_packed(core)
         model.train(training)

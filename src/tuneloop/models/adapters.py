@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import ModelError
-from tuneloop.models import bases, safety
+from tuneloop.models import bases, bottleneck, safety
 from tuneloop.models.adapted import put_right
 from tuneloop.models.cache import building
 from tuneloop.models.find import Base
@@ -29,6 +29,7 @@ from tuneloop.models.load import load_model
 from tuneloop.models.quantize import BITS, Quantization
 from tuneloop.models.save import unwritable, write_tokenizer
 
+assert bottleneck.NAME  # its import teaches peft this type
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "tuneloop.json"
 PREFIX = "base_model.model."
@@ -164,6 +165,10 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
 
 def shapes_of(adapted: PeftModel) -> Shapes:
     """What would be stored of an adapter that is on a model, on the meta device too."""
+    config: Any = adapted.peft_config["default"]
+    if config.is_prompt_learning:  # peft computes the values, which the meta device has none of
+        of_token = 2 * config.num_layers if config.peft_type == "PREFIX_TUNING" else 1
+        return {"prompt_embeddings": (config.num_virtual_tokens, of_token * config.token_dim)}
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 

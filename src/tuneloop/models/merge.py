@@ -31,6 +31,12 @@ PROMPTS = (
     'Fill the form as JSON: {"name": ..., "city": ...}. Anna Meier, 34, has lived in Graz since 1998.',
     "1, 1, 2, 3, 5, 8, 13,",
 )
+NOT_MERGEABLE = {
+    "BOTTLENECK": "its adapters are non-linear layers of their own, which no weight of the base can express",
+    "PROMPT_TUNING": "its virtual tokens are inputs, not weights",
+    "PREFIX_TUNING": "its virtual keys and values are inputs of attention, not weights",
+}
+"""Type of adapter in adapter_config.json → why it cannot become part of its base."""
 CHANGED = (BaseTunerLayer, AuxiliaryTrainingWrapper)
 """What peft puts in the place of a layer that an adapter changes."""
 EXACT = 1e-3
@@ -99,6 +105,7 @@ def merge(
     fp32. Raises ModelError when the adapter does not belong to the base or the folder, loaded again, computes something
     else than adapter + base; then `out` is as it was before.
     """
+    check_mergeable(adapter_folder)
     tokenizer = load_tokenizer(base)
     record = adapters.read_record(adapter_folder)
     if record is not None and record.chat_template is not None:
@@ -137,6 +144,16 @@ def merge(
     except (OSError, SafetensorError) as error:
         raise unwritable(out, error) from error
     return check
+
+
+def check_mergeable(adapter_folder: Path) -> None:
+    """Raises ModelError for an adapter that stays beside its base whatever is done."""
+    kind = str(adapters.check_folder(adapter_folder).get("peft_type"))
+    if kind in NOT_MERGEABLE:
+        raise ModelError(
+            f"{adapter_folder} cannot be merged: {NOT_MERGEABLE[kind]}. Use base and adapter together (tuneloop chat "
+            f"and evaluate do), or tune with method lora, whose adapters merge."
+        )
 
 
 def _untie(adapted: PeftModel) -> None:

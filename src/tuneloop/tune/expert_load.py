@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tuneloop.core import jsonl
+from tuneloop.core.runs import Run
 from tuneloop.forward import routing
 from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import Objective
 from tuneloop.forward.plan import micro_batches
 from tuneloop.render.rendered import Rendered
+from tuneloop.tune.loop import Job
 
 ROWS = 64
 """The load is measured on that many rows, spread evenly over the training set."""
 FULL = 3.0
 """A load of that many times the even one has the darkest shade."""
+
+
+@contextmanager
+def shown(job: Job, run: Run) -> Iterator[None]:
+    """Around the training of a mixture-of-experts model: measures before and after it and writes both."""
+    if job.extras.balance is None:
+        yield
+        return
+    names, before_LE = measure(job.objective, job.rows, job.pad_id, job.token_budget)
+    yield
+    _, after_LE = measure(job.objective, job.rows, job.pad_id, job.token_budget)
+    if job.accelerator.is_main_process:
+        write(run.out, run.path.name, names, before_LE, after_LE)
 
 
 def measure(objective: Objective, rows: Sequence[Rendered], pad_id: int, budget: int) -> tuple[list[str], Tensor]:

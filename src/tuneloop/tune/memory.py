@@ -61,7 +61,7 @@ def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture)
         trained = applied(config, model)
-    return sum(p.numel() for p in trained.parameters() if p.requires_grad)
+    return config.method.count(trained)
 
 
 def remedies(failed: Need, longest: int) -> list[tuple[str, Need]]:

@@ -29,33 +29,50 @@ class MasterOptimizer:
         choice: OptimizerChoice,
         learning_rate: float,
         own_factors: Mapping[str, float] | None = None,
+        entries: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """`own_factors` of the method on the learning rate, by name; 1 where none is given."""
+        """`own_factors` of the method on the learning rate, by name; 1 where none is given.
+
+        `entries`: places in flattened parameters of which only these are trained; their master is a vector of them.
+        """
         self.model_weights = dict(named)
+        self.entries = dict(entries or {})
         self.half = any(weight.dtype is torch.float16 for weight in self.model_weights.values())
-        self.loss_scale = (
-            2.0**14 if self.half else 1.0
-        )  # float16 gradients vanish below 6e-8: scaled up, then down again
+        # float16 gradients vanish below 6e-8: scaled up, then down again
+        self.loss_scale = 2.0**14 if self.half else 1.0
         self.good_steps = 0  # in float16, since the loss scale last changed
-        self.masters = {
-            # beside float16 those in float32 get a master too (on the same memory), where gradients are unscaled
-            name: p if p.dtype in (torch.float32, torch.float64) and not self.half else nn.Parameter(p.detach().float())
-            for name, p in named.items()
-        }
+        self.masters = {name: self._master(name, p) for name, p in named.items()}
+        for name in self.entries:  # at once, so that whole gradients of all matrices never exist together
+            named[name].register_post_accumulate_grad_hook(lambda weight, name=name: self._collect(name, weight))
         shares = factors(self.masters, choice.layer_decay, own_factors or {})
         rates = {name: learning_rate * share for name, share in shares.items()}
         self.optimizers: list[Optimizer] = choice.build(self.masters, rates)
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
+    def _master(self, name: str, weight: nn.Parameter) -> nn.Parameter:
+        if name in self.entries:
+            chosen = weight.detach().flatten().index_select(0, self.entries[name])
+            return nn.Parameter(chosen.to(torch.promote_types(weight.dtype, torch.float32)))
+        # beside float16 those in float32 get a master too (on the same memory), where gradients are unscaled
+        own = weight.dtype in (torch.float32, torch.float64) and not self.half
+        return weight if own else nn.Parameter(weight.detach().float())
+
     def accumulate(self) -> None:
         """Moves the gradients of a micro-batch into the masters."""
         for name, weight in self.model_weights.items():
-            master = self.masters[name]
-            if master is weight or weight.grad is None:
-                continue
-            grad = weight.grad.float().div_(self.loss_scale) if self.loss_scale != 1 else weight.grad.float()
-            master.grad = grad if master.grad is None else master.grad.add_(grad)
-            weight.grad = None
+            if self.masters[name] is not weight and weight.grad is not None:
+                self._collect(name, weight)
+
+    def _collect(self, name: str, weight: Tensor) -> None:
+        """Adds the weight's gradient to its master's and frees it."""
+        assert weight.grad is not None
+        grad, master = weight.grad, self.masters[name]
+        if name in self.entries:
+            grad = grad.flatten().index_select(0, self.entries[name])
+        grad = grad.to(master.dtype)
+        grad = grad.div_(self.loss_scale) if self.loss_scale != 1 else grad
+        master.grad = grad if master.grad is None else master.grad.add_(grad)
+        weight.grad = None
 
     def back_off(self) -> bool:
         """After an overflow in float16: drops the gradient and halves the loss scale. False: there is none to halve."""
@@ -89,12 +106,15 @@ class MasterOptimizer:
     def publish(self) -> None:
         """Copies the masters into the model's weights, rounding to its dtype."""
         for name, weight in self.model_weights.items():
-            if self.masters[name] is not weight:
+            if name in self.entries:
+                weight.view(-1).index_copy_(0, self.entries[name], self.masters[name].to(weight.dtype))
+            elif self.masters[name] is not weight:
                 weight.copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
         """Masters and optimizer state as flat tensors, for safetensors."""
         tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
+        tensors |= {f"entries/{name}": places for name, places in self.entries.items()}
         places: set[int] = set()
         for number, (optimizer, keys) in enumerate(self._keyed()):
             for key, master in keys:
@@ -109,7 +129,11 @@ class MasterOptimizer:
         """Restores what `state` gave, bit for bit."""
         with torch.no_grad():
             for name, master in self.masters.items():
-                master.copy_(tensors[f"master/{name}"])
+                if name in self.entries:  # those of the run, should another choice have been made now
+                    self.entries[name] = tensors[f"entries/{name}"].to(master.device)
+                    master.data = tensors[f"master/{name}"].to(master.device, copy=True)
+                else:
+                    master.copy_(tensors[f"master/{name}"])
         for number, (optimizer, keys) in enumerate(self._keyed()):
             for key, master in keys:
                 prefix, suffix = f"state/{number}/", f"/{key}"

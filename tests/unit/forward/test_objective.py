@@ -139,8 +139,7 @@ def test_gradient_checkpointing_changes_nothing(name: str, tiny_model: Make) -> 
     for checkpointing in (False, True):
         model = tiny_model(name, **NO_DROPOUT.get(name, {}))
         if checkpointing:
-            model.enable_input_require_grads()
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            forward.checkpoint_activations(model)
         objective, _ = prepare(model, random_rows(5), 0)
         total, _ = objective.train()(collate(random_rows(5), packed=True))
         total.backward()

@@ -20,6 +20,7 @@ from tuneloop.core.errors import DataError, ModelError
 from tuneloop.core.runs import Run
 from tuneloop.models import adapters
 from tuneloop.render.template import Renderer
+from tuneloop.tune import optimizer
 from tuneloop.tune import train as stage
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import _step
@@ -119,7 +120,7 @@ def test_keep_is_resumed_bit_for_bit(model_folder: Folder, tmp_path: Path, monke
     }  # fmt: skip
     base = {"base": str(model_folder("gpt2"))}
     whole, _ = tune_in(tmp_path / "whole", base, **options)
-    take, done = stage.MasterOptimizer.step, 0
+    take, done = optimizer.MasterOptimizer.step, 0
 
     def killed(*arguments: Any) -> None:
         nonlocal done
@@ -129,7 +130,7 @@ def test_keep_is_resumed_bit_for_bit(model_folder: Folder, tmp_path: Path, monke
         take(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage.MasterOptimizer, "step", killed)
+        patch.setattr(optimizer.MasterOptimizer, "step", killed)
         with pytest.raises(KeyboardInterrupt):
             tune_in(tmp_path / "broken", base, **options)
     (broken,) = [Run.open(path) for path in (tmp_path / "broken").iterdir()]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from tuneloop.core import digest, jsonl
@@ -64,10 +65,11 @@ def fetched(path: str, part: str | None, limit: int | None) -> tuple[Path, tuple
 
 def _rows(wanted: HubId, limit: int | None) -> Iterator[JsonObject]:
     try:
-        import datasets  # pyright: ignore[reportMissingImports]
+        import datasets
     except ImportError as error:
         raise MissingExtra("datasets", f"reading {wanted} from the hub", "datasets") from error
-    config, options = wanted.options.get("config"), {"revision": wanted.options.get("revision")}
+    config = wanted.options.get("config")
+    options: dict[str, Any] = {"revision": wanted.options.get("revision")}
     if "folder" in wanted.options:
         options["data_dir"] = wanted.options["folder"]
     try:

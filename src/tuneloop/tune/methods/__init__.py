@@ -53,6 +53,21 @@ class Method(Plugin):
     def initialise(self, model: Any, setting: Setting) -> None:
         """Sets first values that depend on tokenizer, data or seed; `model` is what `apply` gave."""
 
+    def entries(self, model: Any, setting: Setting) -> Mapping[str, Tensor]:
+        """Of parameters of which only some entries are trained: their places in the flattened parameter, int64 [K].
+
+        Asked once after `initialise`; a continued run takes the places from its checkpoint.
+        """
+        return {}
+
+    def count(self, model: Any) -> int:
+        """How many numbers are trained; `model` is what `apply` gave, on the meta device too."""
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    def words(self, model: Any) -> str:
+        """What is trained, where the method's name does not say it."""
+        return ""
+
     def finish(self, model: Any) -> None:
         """After the last step: brings the trained parameters into the form that is saved; the function stays equal."""
 
