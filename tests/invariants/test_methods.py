@@ -26,6 +26,8 @@ from tuneloop.render.template import Renderer
 from tuneloop.track import metrics
 from tuneloop.tune import train as stage
 from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.memory import trainable_parameters
+from tuneloop.tune.methods import Setting
 from tuneloop.tune.optimizer import MasterOptimizer
 
 Folder = Callable[..., Path]
@@ -90,7 +92,7 @@ def test_counted_on_the_meta_device(method: str, model_folder: Folder, tmp_path:
         base = find_base(ModelConfig(base=str(model_folder(name))))
         config = TuneConfig.model_validate({"method": METHODS[method]})
         trained = config.method.apply(model_from(base.path, torch.float32))
-        counted = stage.trainable_parameters(config, config_of(base))
+        counted = trainable_parameters(config, config_of(base))
         assert counted == config.method.count(trained) > 0
     # by hand, for Qwen2: hidden 32, two key/value heads of 8, two layers, inner width 48
     of_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48 + (32 + 16 + 16) + 2 * 32
@@ -158,9 +160,9 @@ def test_virtual_tokens_start_as_the_text(model_folder: Folder, tmp_path: Path) 
     for method in ("prompt", "prefix"):
         choice = TuneConfig.model_validate({"method": {method: {"text": text, "tokens": len(ids)}}}).method
         trained = choice.apply(model_from(base.path, torch.float32))
-        choice.initialise(trained, stage.Setting(tokenizer, 7, lambda _: ()))
+        choice.initialise(trained, Setting(tokenizer, 7, lambda _: ()))
         rows = [trained(input_ids=torch.tensor([row])).logits[0, -len(row) :] for row in batch]
         torch.testing.assert_close(torch.cat(rows), expected[keep], rtol=1e-4, atol=1e-4)
     short = TuneConfig.model_validate({"method": {"prompt": {"text": text, "tokens": 3}}}).method
     with pytest.raises(ModelError, match=rf"text has {len(ids)} tokens and tokens is 3: write tokens: {len(ids)}"):
-        short.initialise(short.apply(model), stage.Setting(tokenizer, 7, lambda _: ()))
+        short.initialise(short.apply(model), Setting(tokenizer, 7, lambda _: ()))

@@ -34,7 +34,8 @@ def pick_dtype(name: str = "auto", device: str | None = None) -> tuple[torch.dty
 @cache
 def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 768) -> float:
     """Floating-point operations per second of a square product, measured once per process in about 0.1 s."""
-    a_NN = torch.randn(size, size, device=device).to(dtype)
+    own = torch.Generator(device).manual_seed(0)  # the global state belongs to the training that measures this
+    a_NN = torch.randn(size, size, device=device, generator=own).to(dtype)
     best = float("inf")
     started = time.perf_counter()
     while time.perf_counter() - started < 0.1:

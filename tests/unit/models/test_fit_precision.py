@@ -95,3 +95,11 @@ def test_precision() -> None:
     assert dtype in (torch.bfloat16, torch.float32)
     assert reason.startswith(("bf16: ", "fp32: "))
     assert matmul_rate(torch.float32, size=64) > 1e6
+
+
+def test_measuring_the_machine_draws_nothing_from_the_run() -> None:
+    """It is measured once a process: a second training in the same process would draw otherwise."""
+    matmul_rate.cache_clear()
+    before = torch.get_rng_state()
+    assert matmul_rate(torch.float32) > 0
+    assert torch.equal(torch.get_rng_state(), before)
