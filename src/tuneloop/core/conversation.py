@@ -104,7 +104,9 @@ class Example:
     @cached_property
     def id(self) -> str:
         """Digest of what is trained on: messages and tools, neither origin nor meta."""
-        return digest.short(digest.of_value([[m.to_json() for m in self.messages], list(self.tools)]), 16)
+        said = [[message.to_json() for message in self.messages], list(self.tools)]
+        texts_only = not self.tools and all(m.train is None and not m.tool_calls for m in self.messages)
+        return digest.short(digest.of_texts(said) if texts_only else digest.of_value(said), 16)
 
     def to_json(self) -> JsonObject:
         out: JsonObject = {"id": self.id, "messages": [message.to_json() for message in self.messages]}

@@ -15,7 +15,7 @@ from tuneloop.core.conversation import JsonObject
 from tuneloop.data.config import DataConfig
 from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
-from tuneloop.data.passes import Refined
+from tuneloop.data.passes import Refined, key_name
 from tuneloop.data.source import Source
 from tuneloop.data.split import STEP, Columns, Division, divide, near
 from tuneloop.data.steps import Rejection
@@ -50,8 +50,8 @@ def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) ->
     numbers = trays.left()
     order = {"sources": 0, "val": 1, "test": 2}
     group = np.repeat([order[name] for name, found in refined.items() for _ in found.trays], np.diff(trays.starts))
-    steps = near() if config.split.together == "near" else {}
-    found = [step.decide(trays.view(name, numbers)).clusters for name, step in steps.items()]
+    steps = near() if config.split.together == "near" else []
+    found = [step.decide(trays.view(key_name(step), numbers)).clusters for step in steps]
     clusters = [one for one in found if one is not None]
     column = {name: trays.column(name)[numbers] for name in
               ("id", "prompt_key", "parents", "label", "language", "prompt_words", "answer_words")}  # fmt: skip

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
 
 
+_PLAIN = b'{"id":"'
+"""How a line begins that orjson wrote (`jsonl.dump`), and so reads back exactly: it refuses long integers."""
+
+
 @dataclass
 class Shard:
     """N Examples on disk. `offsets` [N + 1] are bytes; `columns` hold one entry a row."""
@@ -27,9 +33,16 @@ class Shard:
     path: Path
     offsets: np.ndarray
     columns: Keys = field(default_factory=dict[str, Any])
+    held: list[Example] | None = None
+    """The Examples themselves, where there is room for them; they never go to another process."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.offsets[-1])
 
     def lines(self, indices: Iterable[int] | None = None) -> Iterator[bytes]:
         """The rows as they stand in the file, all or those of some indices."""
@@ -43,21 +56,59 @@ class Shard:
 
     def examples(self, indices: Iterable[int] | None = None) -> Iterator[Example]:
         """The rows as Examples."""
-        for line in self.lines(indices):
-            yield Example.from_json(jsonl.parse(line))
+        if self.held is not None:
+            return iter(self.held) if indices is None else (self.held[index] for index in indices)
+        return map(_example, self.lines(indices))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "held": None}
 
 
-def write(path: Path, examples: Sequence[Example], columns: Keys) -> Shard:
-    """Writes Examples as a shard."""
-    lines = [jsonl.dump(example.to_json()) + b"\n" for example in examples]
-    path.write_bytes(b"".join(lines))
-    offsets = np.zeros(len(lines) + 1, np.int64)
-    np.cumsum([len(line) for line in lines], out=offsets[1:])
-    return Shard(path, offsets, columns)
+def _example(line: bytes) -> Example:
+    return Example.from_json(orjson.loads(line) if line.startswith(_PLAIN) else jsonl.parse(line))
+
+
+class Writer:
+    """Writes a shard, some rows at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._sizes: list[int] = []
+        self._columns: list[Keys] = []
+        self._held: list[Example] = []
+
+    def add(self, examples: Sequence[Example], lines: Sequence[bytes | None], columns: Keys) -> None:
+        """Rows with their columns, and their lines where these are known from an earlier shard."""
+        written = [
+            jsonl.dump(example.to_json()) + b"\n" if line is None else line
+            for example, line in zip(examples, lines, strict=True)
+        ]
+        self._file.write(b"".join(written))
+        self._sizes += map(len, written)
+        self._columns.append(columns)
+        self._held += examples
+
+    def shard(self) -> Shard:
+        """What was added, which were at least the columns of no rows."""
+        offsets = np.zeros(len(self._sizes) + 1, np.int64)
+        np.cumsum(self._sizes, out=offsets[1:])
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
+        return Shard(self._path, offsets, columns, self._held)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+PLACES = ("id", "row")
 
 
 def places(examples: Sequence[Example]) -> Keys:
-    """The columns that name a row: its id as a number and its row in the source."""
+    """PLACES, the columns that name a row: its id as a number and its row in the source."""
     return {
         "id": np.array([int(example.id, 16) for example in examples], np.uint64),
         "row": np.array([example.origin.row for example in examples], np.uint32),

@@ -87,9 +87,9 @@ class Trays(Sequence[Tray]):
         tray = int(np.searchsorted(self.starts, number, "right")) - 1
         return self._trays[tray], number - int(self.starts[tray])
 
-    def view(self, step: str, numbers: np.ndarray) -> Rows:
-        """Some rows as the set step `step` sees them."""
-        prefix = f"{step}."
+    def view(self, keys: str, numbers: np.ndarray) -> Rows:
+        """Some rows as a set step sees them whose keys have the name `keys`."""
+        prefix = f"{keys}."
         names = [key for key in (self._trays[0].shard.columns if self._trays else ()) if key.startswith(prefix)]
         keys = {key.removeprefix(prefix): self.column(key)[numbers] for key in names}
         return Rows(

@@ -98,6 +98,7 @@ def _count(data: bytes, members: bytes) -> int:
     return len(data) - len(data.translate(None, members))  # several times as fast as bytes.count where there are many
 
 
+@lru_cache(maxsize=8_192)  # several steps in a row ask for the same texts
 def count_words(text: str) -> int:
     """Words of a text: a Chinese or kana character is one, elsewhere a run of letters or digits is."""
     if not text.isascii() and _UNCOMMON.search(text):
@@ -127,7 +128,7 @@ def script_of(text: str) -> str:
 _FULL_WIDTH = tuple(zip("，：（）！？；～　…", [*",:()!?;~ ", "..."], strict=True))
 
 
-@lru_cache(maxsize=8_192)  # several steps in a row ask for the same texts
+@lru_cache(maxsize=8_192)
 def normalise(text: str) -> str:
     """The form in which texts are compared: NFKC, case folded, whitespace collapsed."""
     if not text.isascii():
