@@ -18,11 +18,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _ODD = (
     "\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u061c\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u2069\ufeff"
-    "\ufff9-\ufffc\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f<&\t"
+    "\ufff9-\ufffc\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f\t"
 )
 _ODD_SIGN = re.compile(f"[{_ODD}]")
 _ANY_SIGN = re.compile(f"[{_ODD}{SIGNS}]")
-_ODD_ASCII = bytes([*range(0x0A), *range(0x0B, 0x20), 0x7F]) + b"<&"
+_ODD_ASCII = bytes([*range(0x0A), *range(0x0B, 0x20), 0x7F])
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)")
 # A JSON writer that did not escape the backslash: \frac became a form feed and "rac", \times a tab and "imes".
 _LATEX = re.compile(
@@ -152,6 +152,8 @@ class Repair(RowStep):
 
 def _is_clean(text: str) -> bool:
     """A quick look that says no for some clean texts, and never yes for one that `repairs` would change."""
+    if has_markup(text):
+        return False
     if text.isascii():
         return len(text.encode().translate(None, _ODD_ASCII)) == len(text)
     return not _ANY_SIGN.search(text) or not (_ODD_SIGN.search(text) or suspicious(text))
