@@ -146,13 +146,9 @@ def _work(task: Task) -> Tray:
     with shards.Writer(task.target.with_suffix(".jsonl")) as out:
         while True:
             batch = list(islice(rows, BATCH))
-            kept: list[_Row] = []
-            for row in batch:
-                after = _through(task.row_steps, row)
-                if isinstance(after.example, Drop):
-                    drops.append(after.example)
-                else:
-                    kept.append(after)
+            after = _through(task.row_steps, batch)
+            drops += [row.example for row in after if isinstance(row.example, Drop)]
+            kept = [row for row in after if isinstance(row.example, Example)]
             examples = [row.example for row in kept if isinstance(row.example, Example)]
             out.add(examples, [row.line for row in kept], _columns(task, kept, examples))
             if len(batch) < BATCH:
@@ -209,20 +205,25 @@ def _rows(given: Part | Tray, notes: Counter[str]) -> Iterator[_Row]:
         yield _Row(row, repaired[index], repeat[index], index, line)
 
 
-def _through(steps: Sequence[Named], row: _Row) -> _Row:
-    before = found = row.example
-    if isinstance(before, Drop):
-        return row
+def _through(steps: Sequence[Named], rows: Sequence[_Row]) -> list[_Row]:
+    """The rows after some steps, in their order."""
+    found = [row.example for row in rows]
+    left = [index for index, example in enumerate(found) if isinstance(example, Example)]
     for name, step in steps:
-        assert isinstance(step, RowStep) and isinstance(found, Example)
-        result = step.look(found)
-        if isinstance(result, Rejection):
-            return row._replace(example=dropped(found, name, result))
-        found = result
-    if found is before:
-        return row
-    repaired = row.repaired or found.messages != before.messages or found.tools != before.tools
-    return _Row(found, repaired, row.repeat)
+        assert isinstance(step, RowStep)
+        examples = [example for index in left if isinstance(example := found[index], Example)]
+        for index, example, result in zip(left, examples, step.look_all(examples), strict=True):
+            found[index] = dropped(example, name, result) if isinstance(result, Rejection) else result
+        left = [index for index in left if isinstance(found[index], Example)]
+    return [row if after is row.example else _changed(row, after) for row, after in zip(rows, found, strict=True)]
+
+
+def _changed(row: _Row, after: Example | Drop) -> _Row:
+    before = row.example
+    if isinstance(after, Drop) or isinstance(before, Drop):
+        return row._replace(example=after)
+    repaired = row.repaired or after.messages != before.messages or after.tools != before.tools
+    return _Row(after, repaired, row.repeat)
 
 
 def decide(trays: Trays, name: str, step: SetStep) -> Sequence[JsonObject]:

@@ -16,7 +16,8 @@ import orjson
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
-from tuneloop.data.words import count_words, prompt_key, script_of, spoken
+from tuneloop.data.characters import count_words
+from tuneloop.data.words import prompt_key, script_of, spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
@@ -117,13 +118,12 @@ def places(examples: Sequence[Example]) -> Keys:
 
 def described(examples: Sequence[Example]) -> Keys:
     """What split and card need to know of every row."""
-    prompts = [[spoken(message) for message in example.prompt] for example in examples]
-    answers = [spoken(example.answer) for example in examples]
+    prompts = ["\n".join(map(spoken, example.prompt)) for example in examples]
     return {
         "prompt_key": np.array([int.from_bytes(prompt_key(example)[:8]) for example in examples], np.uint64),
         "language": np.array([language_of(example) for example in examples], "U8"),
-        "prompt_words": np.array([sum(map(count_words, texts)) for texts in prompts], np.int32),
-        "answer_words": np.array([count_words(answer) for answer in answers], np.int32),
+        "prompt_words": count_words(prompts).astype(np.int32),
+        "answer_words": count_words([spoken(example.answer) for example in examples]).astype(np.int32),
         "label": np.array([label_of(example) for example in examples], np.object_),
         "parents": np.array([" ".join(example.origin.parents) for example in examples], np.object_),
     }

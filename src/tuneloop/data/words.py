@@ -18,8 +18,11 @@ from tuneloop.core.conversation import Example, Message
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA = "\u3041-\u3096\u30a1-\u30fa"
-_CJK = re.compile(f"[{HAN}{KANA}]")
-_WORD = re.compile(rf"[^\W{HAN}{KANA}]+(?:['’.,\-][^\W{HAN}{KANA}]+)*")
+CJK = HAN + KANA
+JOINERS = r"'’.,\-"
+"""Between two letters or digits they part no words."""
+_CJK = re.compile(f"[{CJK}]")
+_WORD = re.compile(rf"[^\W{CJK}]+(?:[{JOINERS}][^\W{CJK}]+)*")
 _LATIN_RUN = re.compile("[A-Za-z\u00c0-\u024f]+")
 _SCRIPTS = {
     "ja": re.compile(f"[{KANA}]"),

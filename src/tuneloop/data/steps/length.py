@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.recipe import InputPath
+from tuneloop.data import characters
 from tuneloop.data.steps import Rejection, RowStep
 from tuneloop.data.words import count_words, spoken
 
@@ -60,6 +61,14 @@ class Length(RowStep):
 
     def files(self) -> list[str]:
         return [self.tokenizer] if self.tokenizer is not None else []
+
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        if [unit for unit, *_ in self._limits()] != ["words"]:
+            return super().look_all(examples)
+        words = characters.count_words(["\n".join(self._texts(example)) for example in examples])
+        most = words.max(initial=0) if self.max_words is None else self.max_words
+        fits = ((words >= self.min_words) & (words <= most)).tolist()
+        return [one if fit else self.look(one) for one, fit in zip(examples, fits, strict=True)]
 
     def look(self, example: Example) -> Example | Rejection:
         texts = self._texts(example)

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.data.stance import Stance, asked, dispute, is_short, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.data.words import count_words, normalise, spoken
+from tuneloop.data.words import normalise, spoken
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,12 +60,12 @@ class NearDuplicates(SetStep):
         import numpy as np
 
         from tuneloop.data import near
+        from tuneloop.data.characters import count_words
 
         # equal conversations with different labels are no plain copies: they go the long way
         labels = [str(one.meta.get("label") or "") for one in examples] if self.of == "conversation" else None
         texts, bare = [self._text(one) for one in examples], [self._bare(one) for one in examples]
-        words = [sum(map(count_words, self._parts(one))) for one in examples]
-        return {**near.keys_of(texts, bare, labels), "words": np.array(words, np.uint32)}
+        return {**near.keys_of(texts, bare, labels), "words": count_words(texts).astype(np.uint32)}
 
     def decide(self, rows: Rows) -> Verdict:
         import numpy as np

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
+from tuneloop.data.characters import holding, table
 from tuneloop.data.markup import has_markup, on_purpose, strip_markup
-from tuneloop.data.mojibake import SIGNS, TIMES, lost, restore, suspicious
+from tuneloop.data.mojibake import LOST_SIGNS, SIGNS, TIMES, lost, restore, suspicious
 from tuneloop.data.steps import Rejection, RowStep
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Kind = Literal["mojibake", "control", "html", "invisible", "whitespace"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -125,6 +131,14 @@ class Repair(RowStep):
     lost: Literal["drop", "keep"] = "drop"
     """Whether to drop rows whose answer has characters that are lost for good (U+FFFD, 锟斤拷); it would teach them."""
 
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        signed = iter(holding([message.content for one in examples for message in one.messages], _signs()).tolist())
+        out: list[Example | Rejection] = []
+        for example in examples:
+            doubtful = [next(signed) or message.reasoning or message.tool_calls for message in example.messages]
+            out.append(self.look(example) if example.tools or any(doubtful) else example)
+        return out
+
     def look(self, example: Example) -> Example | Rejection:
         for message in example.messages:
             if message.reasoning or message.tool_calls or not _is_clean(message.content):
@@ -148,6 +162,12 @@ class Repair(RowStep):
         messages = tuple(_mend(message, kinds, example) for message in example.messages)
         same = all(new is old for new, old in zip(messages, example.messages, strict=True))
         return example if same else example.with_messages(messages)
+
+
+@cache
+def _signs() -> NDArray[np.bool_]:
+    """One of these characters is in every text that is changed or lost."""
+    return table(f"[{_ODD}{SIGNS}{LOST_SIGNS}<&]")
 
 
 def _is_clean(text: str) -> bool:
