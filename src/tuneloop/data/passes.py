@@ -7,8 +7,10 @@ the next pass, or at the end (prepare.py).
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -138,8 +140,25 @@ class _Row(NamedTuple):
     line: bytes | None = None
 
 
+@contextmanager
+def _without_collector() -> Generator[None]:
+    """Rows hold no circles, but Python would look for some among all of them again and again: a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _work(task: Task) -> Tray:
     """One shard of one pass."""
+    with _without_collector():
+        return _worked(task)
+
+
+def _worked(task: Task) -> Tray:
     notes: Counter[str] = Counter()
     drops: list[Drop] = []
     rows = _rows(task.given, notes)
