@@ -20,6 +20,7 @@ from tuneloop.data.source import Source
 from tuneloop.data.split import STEP, Columns, Division, divide, near
 from tuneloop.data.steps import Rejection
 from tuneloop.data.trays import Trays
+from tuneloop.data.workers import without_collector
 
 MEASURED = 2_000
 """Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""
@@ -31,6 +32,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }  # fmt: skip
 
 
+@without_collector()
 def assemble(
     config: DataConfig,
     groups: Mapping[str, list[Source]],

@@ -7,10 +7,8 @@ the next pass, or at the end (prepare.py).
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +22,7 @@ from tuneloop.data import shards
 from tuneloop.data.source import Source
 from tuneloop.data.steps import STEPS, Rejection, RowStep, SetStep, Step
 from tuneloop.data.trays import Tray, Trays, dropped
-from tuneloop.data.workers import Executor, each
+from tuneloop.data.workers import Executor, each, without_collector
 
 if TYPE_CHECKING:
     from tuneloop.data.read import Piece
@@ -69,6 +67,7 @@ class Refined:
     findings: list[JsonObject] = field(default_factory=list[JsonObject])
 
 
+@without_collector()
 def refine(
     sources: Sequence[Source],
     steps: Sequence[Step],
@@ -89,7 +88,10 @@ def refine(
     for number, (row_steps, set_steps) in enumerate(segments):
         last = number == len(segments) - 1
         keys = {key_name(step): step for step in (*(step for _, step in set_steps), *(extra if last else ()))}
-        tasks = [Task(one, row_steps, tuple(keys.items()), last, folder / f"{number}-{index:05}") for index, one in enumerate(given)]
+        tasks = [
+            Task(one, row_steps, tuple(keys.items()), last, folder / f"{number}-{index:05}")
+            for index, one in enumerate(given)
+        ]
         out.trays, room = [], HELD
         for task, tray in zip(tasks, each(_work, tasks, executor, sum(task.given.rows for task in tasks)), strict=True):
             tray.source = task.given.source  # not the copy that another process sent back
@@ -140,25 +142,9 @@ class _Row(NamedTuple):
     line: bytes | None = None
 
 
-@contextmanager
-def _without_collector() -> Generator[None]:
-    """Rows hold no circles, but Python would look for some among all of them again and again: a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
+@without_collector()
 def _work(task: Task) -> Tray:
     """One shard of one pass."""
-    with _without_collector():
-        return _worked(task)
-
-
-def _worked(task: Task) -> Tray:
     notes: Counter[str] = Counter()
     drops: list[Drop] = []
     rows = _rows(task.given, notes)
@@ -198,7 +184,11 @@ def _columns(task: Task, kept: Sequence[_Row], examples: Sequence[Example]) -> K
 
 
 def _computed(
-    keys: Callable[[Sequence[Example]], Keys], prefix: str, known: Keys, kept: Sequence[_Row], examples: Sequence[Example]
+    keys: Callable[[Sequence[Example]], Keys],
+    prefix: str,
+    known: Keys,
+    kept: Sequence[_Row],
+    examples: Sequence[Example],
 ) -> Keys:
     """Columns of some rows; those known of rows that have not changed since the pass before are taken over."""
     place = np.array([row.place for row in kept], np.int64)

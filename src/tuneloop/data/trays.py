@@ -108,14 +108,11 @@ class Trays(Sequence[Tray]):
 
     def read(self, numbers: Sequence[int]) -> list[Example]:
         """Some rows whole, in the order asked for."""
-        places = [self.locate(number) for number in numbers]
-        wanted: dict[int, list[int]] = {}
-        trays = {id(tray): tray for tray, _ in places}
-        for tray, inside in places:
-            wanted.setdefault(id(tray), []).append(inside)
-        found = {
-            (key, inside): example
-            for key, insides in wanted.items()
-            for inside, example in zip(insides, trays[key].shard.examples(insides), strict=True)
-        }
-        return [found[id(tray), inside] for tray, inside in places]
+        wanted = np.asarray(numbers, np.int64)
+        where = np.searchsorted(self.starts, wanted, "right") - 1
+        found: dict[int, Example] = {}
+        for tray in np.unique(where).tolist():
+            at = np.flatnonzero(where == tray)
+            inside = (wanted[at] - self.starts[tray]).tolist()
+            found |= zip(at.tolist(), self._trays[tray].shard.examples(inside), strict=True)
+        return [found[index] for index in range(len(wanted))]
