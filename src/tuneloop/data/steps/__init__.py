@@ -48,7 +48,7 @@ class RowStep(Step):
         """
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
-        """`look` for each of some hundred rows. Override it where one glance at all of them spares most of the looks."""
+        """`look` for each of some hundred rows. Override it where one glance at all of them spares most looks."""
         return [self.look(example) for example in examples]
 
 
@@ -86,7 +86,7 @@ class SetStep(Step):
     """A step that compares rows with one another."""
 
     def key_options(self) -> JsonObject:
-        """The options that the keys depend on, by default all: steps of one kind that agree in them share their keys."""
+        """The options that the keys depend on, by default all: steps of one kind that agree in them share keys."""
         return self.model_dump(mode="json")
 
     @abstractmethod

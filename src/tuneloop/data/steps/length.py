@@ -12,7 +12,6 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.recipe import InputPath
-from tuneloop.data import characters
 from tuneloop.data.steps import Rejection, RowStep
 from tuneloop.data.words import count_words, spoken
 
@@ -65,6 +64,8 @@ class Length(RowStep):
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
         if [unit for unit, *_ in self._limits()] != ["words"]:
             return super().look_all(examples)
+        from tuneloop.data import characters
+
         words = characters.count_words(["\n".join(self._texts(example)) for example in examples])
         most = words.max(initial=0) if self.max_words is None else self.max_words
         fits = ((words >= self.min_words) & (words <= most)).tolist()

@@ -13,7 +13,6 @@ from pydantic import field_validator
 
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.core.plugins import did_you_mean
-from tuneloop.data.characters import holding, table
 from tuneloop.data.steps import Rejection, RowStep
 from tuneloop.guard import digits, pii
 from tuneloop.guard.pii import Found
@@ -59,6 +58,8 @@ class Pii(RowStep):
         return kinds
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        from tuneloop.data.characters import holding
+
         members = _characters(self.strength)
         if members is None:
             return super().look_all(examples)
@@ -89,6 +90,8 @@ class Pii(RowStep):
 @cache
 def _characters(strength: Strength) -> NDArray[np.bool_] | None:
     """One of these characters is in every text with a find."""
+    from tuneloop.data.characters import table
+
     members = pii.characters(strength)
     return None if members is None else table(f"[{re.escape(members)}]")
 

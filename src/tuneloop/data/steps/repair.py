@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
-from tuneloop.data.characters import holding, table
 from tuneloop.data.markup import has_markup, on_purpose, strip_markup
 from tuneloop.data.mojibake import LOST_SIGNS, SIGNS, TIMES, lost, restore, suspicious
 from tuneloop.data.steps import Rejection, RowStep
@@ -132,6 +131,8 @@ class Repair(RowStep):
     """Whether to drop rows whose answer has characters that are lost for good (U+FFFD, 锟斤拷); it would teach them."""
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        from tuneloop.data.characters import holding
+
         signed = iter(holding([message.content for one in examples for message in one.messages], _signs()).tolist())
         out: list[Example | Rejection] = []
         for example in examples:
@@ -167,6 +168,8 @@ class Repair(RowStep):
 @cache
 def _signs() -> NDArray[np.bool_]:
     """One of these characters is in every text that is changed or lost."""
+    from tuneloop.data.characters import table
+
     return table(f"[{_ODD}{SIGNS}{LOST_SIGNS}<&]")
 
 
