@@ -28,26 +28,33 @@ def table(pattern: str) -> NDArray[np.bool_]:
 
 def holding(texts: Sequence[str], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which texts hold a character of a `table`."""
-    codes, borders = _joined(texts)
-    return np.diff(np.searchsorted(np.flatnonzero(members[codes]), borders)) > 0
+    codes, starts = _joined(texts)
+    return _counts(members[codes], texts, starts) > 0
 
 
 def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
     """The words of each text, as `words.count_words` counts them."""
-    codes, borders = _joined(texts)
+    codes, starts = _joined(texts)
     classes = _classes()[codes]
     word, joiner = classes == _WORD, classes == _JOINER
     begins = word.copy()
     begins[1:] &= ~word[:-1]
     begins[2:] &= ~(joiner[1:-1] & word[:-2])
     begins |= classes == _CJK
-    return np.diff(np.searchsorted(np.flatnonzero(begins), borders))
+    return _counts(begins, texts, starts)
 
 
 def _joined(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The code points of all texts, each followed by two line feeds, which join nothing; and where each begins."""
-    codes = np.frombuffer("\n\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
-    return codes, np.cumsum([0, *(len(text) + 2 for text in texts)])
+    """The code points of all texts, with two line feeds between them, which join nothing; and where each begins."""
+    codes = np.frombuffer("\n\n".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    return codes, np.cumsum([0, *(len(text) + 2 for text in texts)])[: len(texts)]
+
+
+def _counts(chosen: NDArray[np.bool_], texts: Sequence[str], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many characters are chosen in each text."""
+    places = np.flatnonzero(chosen)
+    ends = starts + np.array([len(text) for text in texts], np.int64)
+    return np.searchsorted(places, ends) - np.searchsorted(places, starts)
 
 
 @cache
