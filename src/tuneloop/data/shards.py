@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
@@ -21,10 +20,6 @@ from tuneloop.data.words import prompt_key, script_of, spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
-
-
-_PLAIN = b'{"id":"'
-"""How a line begins that orjson wrote (`jsonl.dump`), and so reads back exactly: it refuses long integers."""
 
 
 @dataclass
@@ -59,14 +54,10 @@ class Shard:
         """The rows as Examples."""
         if self.held is not None:
             return iter(self.held) if indices is None else (self.held[index] for index in indices)
-        return map(_example, self.lines(indices))
+        return (Example.from_json(jsonl.parse_dumped(line)) for line in self.lines(indices))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "held": None}
-
-
-def _example(line: bytes) -> Example:
-    return Example.from_json(orjson.loads(line) if line.startswith(_PLAIN) else jsonl.parse(line))
 
 
 class Writer:

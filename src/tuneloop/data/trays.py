@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ class Tray:
 
     def all_drops(self) -> list[JsonObject]:
         """Everything that left, in the order of the rows."""
-        lines = list(chain.from_iterable(jsonl.read_lines(path) for path in self.drops))
+        lines = [jsonl.parse_dumped(line) for path in self.drops for line in path.read_bytes().splitlines()]
         indices = sorted(self.gone)
         for index, example in zip(indices, self.shard.examples(indices), strict=True):
             lines.append(dropped(example, *self.gone[index]).to_json())
@@ -87,9 +86,9 @@ class Trays(Sequence[Tray]):
         tray = int(np.searchsorted(self.starts, number, "right")) - 1
         return self._trays[tray], number - int(self.starts[tray])
 
-    def view(self, keys: str, numbers: np.ndarray) -> Rows:
-        """Some rows as a set step sees them whose keys have the name `keys`."""
-        prefix = f"{keys}."
+    def view(self, name: str, numbers: np.ndarray) -> Rows:
+        """Some rows as a set step sees them whose keys have that name."""
+        prefix = f"{name}."
         names = [key for key in (self._trays[0].shard.columns if self._trays else ()) if key.startswith(prefix)]
         keys = {key.removeprefix(prefix): self.column(key)[numbers] for key in names}
         return Rows(

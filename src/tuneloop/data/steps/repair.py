@@ -175,11 +175,14 @@ def _signs() -> NDArray[np.bool_]:
 
 def _is_clean(text: str) -> bool:
     """A quick look that says no for some clean texts, and never yes for one that `repairs` would change."""
-    if has_markup(text):
-        return False
+    return not has_markup(text) and not _is_odd(text)
+
+
+def _is_odd(text: str) -> bool:
+    """Whether a text may need another repair than that of its markup."""
     if text.isascii():
-        return len(text.encode().translate(None, _ODD_ASCII)) == len(text)
-    return not _ANY_SIGN.search(text) or not (_ODD_SIGN.search(text) or suspicious(text))
+        return len(text.encode().translate(None, _ODD_ASCII)) != len(text)
+    return bool(_ANY_SIGN.search(text) and (_ODD_SIGN.search(text) or suspicious(text)))
 
 
 def _mend(message: Message, kinds: Collection[Kind], example: Example) -> Message:
@@ -200,6 +203,8 @@ def _mend(message: Message, kinds: Collection[Kind], example: Example) -> Messag
 def _mend_text(text: str, kinds: Collection[Kind], message: Message, example: Example) -> str:
     # what a tool answers is shown to the model as it is, tags and all
     about = message.role == "tool" or (has_markup(text) and any(on_purpose(one.content) for one in example.messages))
+    if about and not _is_odd(text):
+        return text
     mended, done = repairs(text, kinds, about)
     return mended if done else text
 
