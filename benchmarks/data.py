@@ -5,7 +5,8 @@
 Rows are recombined from the sources (Alpaca form) with planted defects: made_rows.py. Each rival runs in a virtual
 environment of its own (made on first use with pip; data-juicer and datatrove take about 1 GB each), in one process, and
 does those of the steps that it has and that work without a network. Numbers are CPU seconds, so that a busy machine
-counts less: for rivals of the work alone, after imports; for tuneloop of the whole command with all its processes.
+counts less: of the work alone, in one process, after imports. tuneloop stands there twice: with the work alone as well
+(rivals/run_tuneloop.py), and as the whole command, with start-up, audit card and all its processes.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from made_rows import rows
+from rivals.run_tuneloop import data_of
 
 HERE = Path(__file__).resolve().parent
-STEPS = ["repair", {"language": {"keep": ["zh", "en"]}}, {"length": {"min_words": 3}}, "exact_duplicates",
-         "near_duplicates", "pii"]  # fmt: skip
+WORK, COMMAND = "tuneloop, the work alone", "tuneloop prepare, the whole command"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ RIVALS = {
 def ours(path: Path, folder: Path) -> tuple[float, int]:
     """CPU seconds of `tuneloop prepare` with all its processes, start-up included, and the rows that it kept."""
     recipe = folder / "recipe.yaml"
-    data = {"sources": [{"path": str(path), "format": "alpaca"}], "steps": STEPS}
-    recipe.write_text(json.dumps({"name": "benchmark", "data": data}), "utf-8")  # JSON is YAML
+    recipe.write_text(json.dumps({"name": "benchmark", "data": data_of(str(path))}), "utf-8")  # JSON is YAML
     command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "prepare", str(recipe)]
     before = _children()
     done = subprocess.run(
@@ -71,7 +71,12 @@ def ours(path: Path, folder: Path) -> tuple[float, int]:
 
 def rival(name: str, path: Path, folder: Path, work: Path) -> tuple[float, int]:
     """CPU seconds of a rival's work in its own process and environment, and the rows that it kept."""
-    command = [str(_environment(name, work)), str(HERE / "rivals" / f"run_{name}.py"), str(path), str(folder)]
+    return _script(str(_environment(name, work)), name, path, folder)
+
+
+def _script(python: str, name: str, path: Path, folder: Path) -> tuple[float, int]:
+    """What a script of `rivals` reports."""
+    command = [python, str(HERE / "rivals" / f"run_{name}.py"), str(path), str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
     return result["seconds"], result["kept"]
@@ -99,15 +104,16 @@ def _children() -> float:
 
 
 def table(count: int, results: dict[str, tuple[float, int]]) -> str:
-    """Markdown: rows per second, and how many times tuneloop's speed that is."""
+    """Markdown: rows per second, and how many times as fast tuneloop's work alone is."""
     lines = [
-        "| pipeline | steps | CPU seconds | rows/s | rows kept | tuneloop is faster by |",
+        "| pipeline | steps | CPU seconds | rows/s | rows kept | tuneloop's work is faster by |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    best = results.get("tuneloop", (0.0, 0))[0]
+    best = results.get(WORK, (0.0, 0))[0]
+    ours = {WORK: "all, with ledger", COMMAND: "all, with start-up, ledger and card"}
     for name, (seconds, kept) in results.items():
-        does = RIVALS[name].does if name in RIVALS else "all, with ledger and card"
-        times = f"{seconds / best:.1f}×" if best else "–"
+        does = RIVALS[name].does if name in RIVALS else ours[name]
+        times = f"{seconds / best:.1f}×" if best and name in RIVALS else "–"
         lines.append(f"| {name} | {does} | {seconds:.1f} | {count / seconds:,.0f} | {kept:,} | {times} |")
     return "\n".join(lines)
 
@@ -136,8 +142,10 @@ def main() -> None:
             (out := Path(folder) / name).mkdir()
             results[name] = rival(name, path, out, options.work)
         if not options.without_ours:
-            (out := Path(folder) / "tuneloop").mkdir()
-            results["tuneloop"] = ours(path, out)
+            for name in ("work", "command"):
+                (Path(folder) / name).mkdir()
+            results[WORK] = _script(sys.executable, "tuneloop", path, Path(folder) / "work")
+            results[COMMAND] = ours(path, Path(folder) / "command")
     print(f"{options.rows:,} rows, seed {options.seed}\n\n{table(options.rows, results)}")
 
 

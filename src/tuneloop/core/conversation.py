@@ -109,7 +109,10 @@ class Example:
     def id(self) -> str:
         """Digest of what is trained on: messages, tools and rejected answer, neither origin nor meta."""
         rejected = [[message.to_json() for message in self.rejected]] if self.rejected else []
-        return digest.short(digest.of_value([[m.to_json() for m in self.messages], list(self.tools), *rejected]), 16)
+        said = [[message.to_json() for message in self.messages], list(self.tools), *rejected]
+        everything = (*self.messages, *self.rejected)
+        texts_only = not self.tools and all(m.train is None and not m.tool_calls for m in everything)
+        return digest.short(digest.of_texts(said) if texts_only else digest.of_value(said), 16)
 
     def to_json(self) -> JsonObject:
         out: JsonObject = {"id": self.id, "messages": [message.to_json() for message in self.messages]}

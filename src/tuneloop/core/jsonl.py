@@ -40,6 +40,13 @@ def dump(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=True).encode()
 
 
+def parse_dumped(line: bytes) -> Any:
+    """An object that `dump` wrote, whose first key is short; in half the time of `parse` and as exactly: orjson refuses
+    to write what it would read as something else, and the standard library, which writes that, puts a space behind the
+    first colon."""
+    return parse(line) if line.find(b'": ', 0, 40) >= 0 else orjson.loads(line)
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Objects of a JSONL file written by tuneloop. Raises DataError with file:line at the first corrupt one."""
     with path.open("rb") as file:

@@ -15,11 +15,12 @@ from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.config import DataConfig
 from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
-from tuneloop.data.passes import Refined
+from tuneloop.data.passes import Refined, key_name
 from tuneloop.data.source import Source
 from tuneloop.data.split import STEP, Columns, Division, divide, near
 from tuneloop.data.steps import STEPS, Rejection, Step
 from tuneloop.data.trays import Trays
+from tuneloop.data.workers import without_collector
 
 MEASURED = 2_000
 """Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""
@@ -34,6 +35,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }  # fmt: skip
 
 
+@without_collector()
 def assemble(
     config: DataConfig,
     groups: Mapping[str, list[Source]],
@@ -53,8 +55,8 @@ def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) ->
     numbers = trays.left()
     order = {"sources": 0, "val": 1, "test": 2}
     group = np.repeat([order[name] for name, found in refined.items() for _ in found.trays], np.diff(trays.starts))
-    steps = near() if config.split.together == "near" else {}
-    found = [step.decide(trays.view(name, numbers)).clusters for name, step in steps.items()]
+    steps = near() if config.split.together == "near" else []
+    found = [step.decide(trays.view(key_name(step), numbers)).clusters for step in steps]
     clusters = [one for one in found if one is not None]
     column = {name: trays.column(name)[numbers] for name in
               ("id", "prompt_key", "parents", "label", "language", "prompt_words", "answer_words")}  # fmt: skip

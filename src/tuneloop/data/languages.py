@@ -7,7 +7,7 @@ goes to py3langid. Code, formulas, addresses, numbers and a few words alone have
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuneloop.data.words import Letters, count_words, letters
@@ -41,7 +41,8 @@ _ENGLISH = frozenset(
 )
 """The commonest words of English prose, tasks and sums, as far as other languages do not have them."""
 _HAN_LEADS = bytes(range(0xE4, 0xEA))
-_OTHER_LEADS = (b"\xe3\x81", b"\xe3\x82", b"\xe3\x83", b"\xea", b"\xeb", b"\xec", b"\xed")  # and Hangul
+_HANGUL_LEADS = bytes(range(0xEA, 0xEE))
+_KANA_LEADS = (b"\xe3\x81", b"\xe3\x82", b"\xe3\x83")
 _NO_PROSE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+|www\.\S+|\$\$.+?\$\$|\$[^$\n]+\$|\\[A-Za-z]+|<[^<>\n]{1,200}>", re.S
 )
@@ -83,7 +84,7 @@ def identify(text: str, kept: frozenset[str] = frozenset()) -> Found:
         return _english(text) or _western(_prose(text), "latin", kept)
     data = text.encode("utf-8", "surrogatepass")
     han = len(data) - len(data.translate(None, _HAN_LEADS))
-    if han * 5 > len(data) and han >= FEWEST_CHARACTERS and not any(lead in data for lead in _OTHER_LEADS):
+    if han * 5 > len(data) and han >= FEWEST_CHARACTERS and _no_other_east(data):
         return Found({"zh": _words(han)})  # three in five bytes are of Han characters
     found = letters(text)
     east = _eastern(found)
@@ -99,6 +100,14 @@ def identify(text: str, kept: frozenset[str] = frozenset()) -> Found:
         return Found({name: _words(characters)})
     other = _without_han(_LATIN.sub(" ", text), Letters(latin=found.latin), kept)
     return Found({name: _words(characters), **other.words}, other.confidence)
+
+
+def _no_other_east(data: bytes) -> bool:
+    """Whether a text has neither kana nor Hangul; two counts say so of most Chinese ones."""
+    if len(data.translate(None, _HANGUL_LEADS)) != len(data):
+        return False
+    punctuation_alone = data.count(b"\xe3") == data.count(b"\xe3\x80")
+    return punctuation_alone or not any(lead in data for lead in _KANA_LEADS)
 
 
 def _words(characters: int) -> int:
@@ -146,6 +155,7 @@ def _without_han(text: str, found: Letters, kept: frozenset[str]) -> Found:
     return (_english(text) if script == "latin" else None) or _western(_prose(text), script, kept)
 
 
+@lru_cache(maxsize=4_096)  # prompts come again, and the statistics take 0.1 ms
 def _western(text: str, script: str, kept: frozenset[str]) -> Found:
     if script == "latin":
         text = _CODE_LINE.sub(" ", text)

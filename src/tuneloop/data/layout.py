@@ -52,6 +52,8 @@ class Layout:
 
     def check(self, raw: Raw, source: str) -> None:
         """Raises DataError for a field that no row has, in `columns:` or in a template."""
+        if not self.used:
+            return
         head = raw.head()
         missing = [name for name in self.used if name != WHOLE and not any(name in record for record in head)]
         for record in raw.records() if missing else ():  # few rows may have it: all are asked before it is an error

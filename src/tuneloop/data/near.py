@@ -18,7 +18,6 @@ from tuneloop.data import minhash, shingles
 from tuneloop.data.minhash import Pairs
 from tuneloop.data.steps import Rows
 from tuneloop.data.union_find import UnionFind
-from tuneloop.data.words import count_words
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
@@ -32,14 +31,13 @@ _SAMPLE = 500
 _LEAST = 20
 
 
-def keys_of(texts: Sequence[str], bare: Sequence[bool], apart: Sequence[str] | None = None, min_words: int = 0) -> Keys:
-    """What `search` needs of each text: 142 bytes. `bare` is as in `View`; equal texts count as such only where `apart`
-    is equal too; texts of fewer than `min_words` words are alike only where they are equal."""
+def keys_of(texts: Sequence[str], bare: Sequence[bool], apart: Sequence[str] | None = None) -> Keys:
+    """What `search` needs of each text: 141 bytes. `bare` is as in `View`; equal texts count as such only where `apart`
+    is equal too."""
     return {
         **digests_of(texts, apart),
         "signature": minhash.signatures(texts),
         "bare": np.array(bare, bool),
-        "brief": np.array([min_words > 0 and count_words(text) < min_words for text in texts], bool),
     }
 
 
@@ -64,14 +62,20 @@ def equal_pairs(keys: Keys) -> Pairs:
     return np.stack([leader[others], others], axis=1)
 
 
-def candidates(keys: Keys, threshold: float, groups: UnionFind, ignored: shingles.Hashes) -> Iterator[Pairs]:
+def candidates(
+    keys: Keys, threshold: float, groups: UnionFind, ignored: shingles.Hashes, least_words: int = 0
+) -> Iterator[Pairs]:
     """Pairs of different texts whose similarity may reach the threshold, in chunks that can be compared at once.
+
+    Texts of fewer words (`keys["words"]`) than `least_words` are in no pair.
 
     No pair comes twice, and none whose rows `groups` has joined by the time its chunk is asked for: join what is
     found before asking for the next chunk, so that a large cluster takes about one comparison a row.
     """
     distinct = np.sort(np.unique(keys["text"], return_index=True)[1])
-    distinct = distinct[(keys["length"][distinct] > 0) & ~keys["brief"][distinct]]
+    distinct = distinct[keys["length"][distinct] > 0]
+    if least_words:
+        distinct = distinct[keys["words"][distinct] >= least_words]
     bands = minhash.band_keys(keys["signature"])
     mutes = minhash.muted(ignored[:0]), minhash.muted(ignored)
     tested = np.empty(0, np.int64)
@@ -164,13 +168,17 @@ class Found:
                     self.links[row] = neighbour, similarity
 
 
-def search(keys: Keys, threshold: float, reader: Reader, same: Callable[[Seen, Seen], bool]) -> Found:
-    """Groups of rows whose first texts have at least the threshold's similarity; `same` decides on a pair of those."""
+def search(
+    keys: Keys, threshold: float, reader: Reader, same: Callable[[Seen, Seen], bool], least_words: int = 0
+) -> Found:
+    """Groups of rows whose first texts have at least the threshold's similarity; `same` decides on a pair of those.
+
+    Texts of fewer than `least_words` words are alike only where they are equal."""
     count = len(keys["text"])
     found = Found(UnionFind(count), UnionFind(count), {})
     for one, other in equal_pairs(keys).tolist():
         found.add(one, other, 1.0, same=True)
-    for pairs in candidates(keys, threshold, found.same, reader.ignored):
+    for pairs in candidates(keys, threshold, found.same, reader.ignored, least_words):
         for one, other, left, right in reader.pairs(pairs):
             if found.same.find(one) != found.same.find(other):
                 similarity = shingles.jaccard(left[0][0], right[0][0])

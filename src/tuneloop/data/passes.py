@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from tuneloop.data import shards
 from tuneloop.data.source import Source
 from tuneloop.data.steps import STEPS, Rejection, RowStep, SetStep, Step
 from tuneloop.data.trays import Tray, Trays, dropped
-from tuneloop.data.workers import Executor, each
+from tuneloop.data.workers import Executor, each, without_collector
 
 if TYPE_CHECKING:
     from tuneloop.data.read import Piece
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 Named = tuple[str, Any]  # a step with its name, which other processes could not look up
 BATCH = 1_000
-"""Rows whose keys are computed one step after the other: their normalised texts are still remembered then."""
+"""Rows that go through the steps and whose keys are computed together: their normalised texts are still remembered."""
+HELD = 32 << 20
+"""Bytes of rows that stay in memory from one pass to the next (as objects, about three times as many)."""
 Segment = tuple[tuple[Named, ...], tuple[Named, ...]]  # row steps, and the set steps after them
 
 
@@ -64,17 +67,18 @@ class Refined:
     findings: list[JsonObject] = field(default_factory=list[JsonObject])
 
 
+@without_collector()
 def refine(
     sources: Sequence[Source],
     steps: Sequence[Step],
     folder: Path,
     executor: Executor = "auto",
     advance: Callable[[int], None] = lambda rows: None,
-    extra: Sequence[Named] = (),
+    extra: Sequence[SetStep] = (),
 ) -> Refined:
     """All rows of the sources through the steps, in files below `folder`.
 
-    `extra`: set steps that decide nothing here and only leave their keys as columns "name.key" (for the split).
+    `extra`: set steps that decide nothing here and only leave their keys as columns (for the split).
     `advance` is told how many rows were done, in each of `passes_of(steps)` passes.
     """
     folder.mkdir(parents=True)
@@ -83,14 +87,21 @@ def refine(
     segments = segments_of(steps)
     for number, (row_steps, set_steps) in enumerate(segments):
         last = number == len(segments) - 1
-        keys = (*set_steps, *(extra if last else ()))
-        tasks = [Task(one, row_steps, keys, last, folder / f"{number}-{index:05}") for index, one in enumerate(given)]
-        out.trays = []
+        keys = {key_name(step): step for step in (*(step for _, step in set_steps), *(extra if last else ()))}
+        tasks = [
+            Task(one, row_steps, tuple(keys.items()), last, folder / f"{number}-{index:05}")
+            for index, one in enumerate(given)
+        ]
+        out.trays, room = [], HELD
         for task, tray in zip(tasks, each(_work, tasks, executor, sum(task.given.rows for task in tasks)), strict=True):
             tray.source = task.given.source  # not the copy that another process sent back
             out.trays.append(tray)
+            room -= tray.shard.size
+            if room < 0:
+                tray.shard.held = None
             if isinstance(task.given, Tray):
                 task.given.shard.path.unlink()
+                task.given.shard.held = None
             advance(task.given.rows)
         for name, step in set_steps:
             out.findings += decide(Trays(out.trays), name, step)
@@ -112,31 +123,42 @@ def segments_of(steps: Sequence[Step]) -> list[Segment]:
     return [(tuple(rows), tuple(sets)) for rows, sets in out]
 
 
+def key_name(step: SetStep) -> str:
+    """What the columns of a set step's keys are called before the dot; the same for steps that share their keys."""
+    return f"{STEPS.name_of(step)} {jsonl.dump(step.key_options()).decode()}"
+
+
+class _Row(NamedTuple):
+    """A row in a pass. `repaired`: by an earlier pass. `repeat`: how often it stands in train.
+
+    `place` and `line`: its index in the shard of the pass before and how it stands there; -1 and None where there is
+    none or a step has changed the row.
+    """
+
+    example: Example | Drop
+    repaired: bool = False
+    repeat: int = 1
+    place: int = -1
+    line: bytes | None = None
+
+
+@without_collector()
 def _work(task: Task) -> Tray:
     """One shard of one pass."""
     notes: Counter[str] = Counter()
-    kept: list[Example] = []
-    history: list[tuple[bool, int]] = []
     drops: list[Drop] = []
-    for example, (repaired, repeat) in _rows(task.given, notes):
-        after = example if isinstance(example, Drop) else _through(task.row_steps, example)
-        if isinstance(after, Drop):
-            drops.append(after)
-        else:
-            assert isinstance(example, Example)
-            changed = after.messages != example.messages or after.tools != example.tools
-            changed = changed or after.rejected != example.rejected
-            kept.append(after)
-            history.append((repaired or changed, repeat))
-    parts = [_columns(task, kept[start : start + BATCH]) for start in range(0, len(kept), BATCH)] or [
-        _columns(task, [])
-    ]
-    columns: Keys = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    columns |= {
-        "repaired": np.array([repaired for repaired, _ in history], bool),
-        "repeat": np.array([repeat for _, repeat in history], np.uint32),
-    }
-    tray = Tray(shards.write(task.target.with_suffix(".jsonl"), kept, columns), task.given.source, notes=notes)
+    rows = _rows(task.given, notes)
+    with shards.Writer(task.target.with_suffix(".jsonl")) as out:
+        while True:
+            batch = list(islice(rows, BATCH))
+            after = _through(task.row_steps, batch)
+            drops += [row.example for row in after if isinstance(row.example, Drop)]
+            kept = [row for row in after if isinstance(row.example, Example)]
+            examples = [row.example for row in kept if isinstance(row.example, Example)]
+            out.add(examples, [row.line for row in kept], _columns(task, kept, examples))
+            if len(batch) < BATCH:
+                break
+    tray = Tray(out.shard(), task.given.source, notes=notes)
     if isinstance(task.given, Tray):
         tray.drops, tray.counted, tray.notes = task.given.drops, task.given.counted, task.given.notes
     if drops:
@@ -147,43 +169,76 @@ def _work(task: Task) -> Tray:
     return tray
 
 
-def _columns(task: Task, kept: Sequence[Example]) -> Keys:
+def _columns(task: Task, kept: Sequence[_Row], examples: Sequence[Example]) -> Keys:
     """What is known of some rows: their places, the keys of the set steps, and what split and card need."""
-    columns: Keys = shards.places(kept)
+    before = task.given.shard.columns if isinstance(task.given, Tray) else {}
+    columns: Keys = {
+        "repaired": np.array([row.repaired for row in kept], bool),
+        "repeat": np.array([row.repeat for row in kept], np.uint32),
+        **_computed(shards.places, "", {name: before[name] for name in shards.PLACES if before}, kept, examples),
+    }
     for name, step in task.set_steps:
-        found = step.keys(kept)
-        assert all(len(array) == len(kept) for array in found.values()), f"step {name}: keys for another number of rows"
-        columns |= {f"{name}.{key}": array for key, array in found.items()}
-    return columns | shards.described(kept) if task.describe else columns
+        known = {key: column for key, column in before.items() if key.startswith(f"{name}.")}
+        columns |= _computed(step.keys, f"{name}.", known, kept, examples)
+    return columns | shards.described(examples) if task.describe else columns
 
 
-def _rows(given: Part | Tray, notes: Counter[str]) -> Iterator[tuple[Example | Drop, tuple[bool, int]]]:
-    """(row, (whether an earlier pass repaired it, how often it stands in train))."""
+def _computed(
+    keys: Callable[[Sequence[Example]], Keys],
+    prefix: str,
+    known: Keys,
+    kept: Sequence[_Row],
+    examples: Sequence[Example],
+) -> Keys:
+    """Columns of some rows; those known of rows that have not changed since the pass before are taken over."""
+    place = np.array([row.place for row in kept], np.int64)
+    new = np.flatnonzero(place < 0) if known else np.arange(len(kept))
+    found = {f"{prefix}{key}": array for key, array in keys([examples[index] for index in new.tolist()]).items()}
+    assert all(len(array) == len(new) for array in found.values()), f"{prefix} keys for another number of rows"
+    if not known:
+        return found
+    columns: Keys = {}
+    for name, array in found.items():
+        columns[name] = known[name][place].astype(np.result_type(known[name], array))
+        columns[name][new] = array
+    return columns
+
+
+def _rows(given: Part | Tray, notes: Counter[str]) -> Iterator[_Row]:
     if isinstance(given, Part):
-        for row in given.source.read(given.pieces, notes):
-            yield row, (False, 1)
+        yield from map(_Row, given.source.read(given.pieces, notes))
         return
-    columns = given.shard.columns
-    history = zip(columns["repaired"].tolist(), columns["repeat"].tolist(), strict=True)
-    for index, (example, before) in enumerate(zip(given.shard.examples(), history, strict=True)):
-        yield dropped(example, *given.gone[index]) if index in given.gone else example, before
+    repaired, repeat = (given.shard.columns[name].tolist() for name in ("repaired", "repeat"))
+    for index, (example, line) in enumerate(zip(given.shard.examples(), given.shard.lines(), strict=True)):
+        row = dropped(example, *given.gone[index]) if index in given.gone else example
+        yield _Row(row, repaired[index], repeat[index], index, line)
 
 
-def _through(steps: Sequence[Named], example: Example) -> Example | Drop:
-    found = example
+def _through(steps: Sequence[Named], rows: Sequence[_Row]) -> list[_Row]:
+    """The rows after some steps, in their order."""
+    found = [row.example for row in rows]
+    left = [index for index, example in enumerate(found) if isinstance(example, Example)]
     for name, step in steps:
         assert isinstance(step, RowStep)
-        result = step.look(found)
-        if isinstance(result, Rejection):
-            return dropped(found, name, result)
-        found = result
-    return found
+        examples = [example for index in left if isinstance(example := found[index], Example)]
+        for index, example, result in zip(left, examples, step.look_all(examples), strict=True):
+            found[index] = dropped(example, name, result) if isinstance(result, Rejection) else result
+        left = [index for index in left if isinstance(found[index], Example)]
+    return [row if after is row.example else _changed(row, after) for row, after in zip(rows, found, strict=True)]
+
+
+def _changed(row: _Row, after: Example | Drop) -> _Row:
+    before = row.example
+    if isinstance(after, Drop) or isinstance(before, Drop):
+        return row._replace(example=after)
+    same = (after.messages, after.tools, after.rejected) == (before.messages, before.tools, before.rejected)
+    return _Row(after, row.repaired or not same, row.repeat)
 
 
 def decide(trays: Trays, name: str, step: SetStep) -> Sequence[JsonObject]:
     """One set step over the rows still there; what it takes out is noted in the trays. Returns its findings."""
     numbers = trays.left()
-    verdict = step.decide(trays.view(name, numbers))
+    verdict = step.decide(trays.view(key_name(step), numbers))
     assert all(0 <= index < len(numbers) for index in (*verdict.rejected, *verdict.repeats)), f"{name}: no such row"
     for index, rejection in verdict.rejected.items():
         tray, inside = trays.locate(int(numbers[index]))

@@ -204,7 +204,7 @@ def _refine(
     from tuneloop.data import split
     from tuneloop.data.passes import refine, segments_of
 
-    near = list(split.near().items()) if config.split.together == "near" else []
+    near = split.near() if config.split.together == "near" else []
     steps = {name: config.steps if name == "sources" else [] for name in groups}
     rows = {name: sum(source.recognition.rows for source in group) for name, group in groups.items()}
     out: dict[str, Refined] = {}

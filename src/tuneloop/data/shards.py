@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
-from tuneloop.data.words import count_words, prompt_key, script_of, spoken
+from tuneloop.data.characters import count_words
+from tuneloop.data.words import prompt_key, script_of, spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
@@ -27,9 +29,16 @@ class Shard:
     path: Path
     offsets: np.ndarray
     columns: Keys = field(default_factory=dict[str, Any])
+    held: list[Example] | None = None
+    """The Examples themselves, where there is room for them; they never go to another process."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.offsets[-1])
 
     def lines(self, indices: Iterable[int] | None = None) -> Iterator[bytes]:
         """The rows as they stand in the file, all or those of some indices."""
@@ -43,21 +52,55 @@ class Shard:
 
     def examples(self, indices: Iterable[int] | None = None) -> Iterator[Example]:
         """The rows as Examples."""
-        for line in self.lines(indices):
-            yield Example.from_json(jsonl.parse(line))
+        if self.held is not None:
+            return iter(self.held) if indices is None else (self.held[index] for index in indices)
+        return (Example.from_json(jsonl.parse_dumped(line)) for line in self.lines(indices))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "held": None}
 
 
-def write(path: Path, examples: Sequence[Example], columns: Keys) -> Shard:
-    """Writes Examples as a shard."""
-    lines = [jsonl.dump(example.to_json()) + b"\n" for example in examples]
-    path.write_bytes(b"".join(lines))
-    offsets = np.zeros(len(lines) + 1, np.int64)
-    np.cumsum([len(line) for line in lines], out=offsets[1:])
-    return Shard(path, offsets, columns)
+class Writer:
+    """Writes a shard, some rows at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._sizes: list[int] = []
+        self._columns: list[Keys] = []
+        self._held: list[Example] = []
+
+    def add(self, examples: Sequence[Example], lines: Sequence[bytes | None], columns: Keys) -> None:
+        """Rows with their columns, and their lines where these are known from an earlier shard."""
+        written = [
+            jsonl.dump(example.to_json()) + b"\n" if line is None else line
+            for example, line in zip(examples, lines, strict=True)
+        ]
+        self._file.write(b"".join(written))
+        self._sizes += map(len, written)
+        self._columns.append(columns)
+        self._held += examples
+
+    def shard(self) -> Shard:
+        """What was added, which were at least the columns of no rows."""
+        offsets = np.zeros(len(self._sizes) + 1, np.int64)
+        np.cumsum(self._sizes, out=offsets[1:])
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
+        return Shard(self._path, offsets, columns, self._held)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+PLACES = ("id", "row")
 
 
 def places(examples: Sequence[Example]) -> Keys:
-    """The columns that name a row: its id as a number and its row in the source."""
+    """PLACES, the columns that name a row: its id as a number and its row in the source."""
     return {
         "id": np.array([int(example.id, 16) for example in examples], np.uint64),
         "row": np.array([example.origin.row for example in examples], np.uint32),
@@ -66,13 +109,12 @@ def places(examples: Sequence[Example]) -> Keys:
 
 def described(examples: Sequence[Example]) -> Keys:
     """What split and card need to know of every row."""
-    prompts = [[spoken(message) for message in example.prompt] for example in examples]
-    answers = [spoken(example.answer) for example in examples]
+    prompts = ["\n".join(map(spoken, example.prompt)) for example in examples]
     return {
         "prompt_key": np.array([int.from_bytes(prompt_key(example)[:8]) for example in examples], np.uint64),
         "language": np.array([language_of(example) for example in examples], "U8"),
-        "prompt_words": np.array([sum(map(count_words, texts)) for texts in prompts], np.int32),
-        "answer_words": np.array([count_words(answer) for answer in answers], np.int32),
+        "prompt_words": count_words(prompts).astype(np.int32),
+        "answer_words": count_words([spoken(example.answer) for example in examples]).astype(np.int32),
         "label": np.array([label_of(example) for example in examples], np.object_),
         "parents": np.array([" ".join(example.origin.parents) for example in examples], np.object_),
     }

@@ -132,13 +132,13 @@ def recognise(config: SourceConfig, seed: int) -> Source:
 
 def unanswered(example: Example) -> str | None:
     """Why an Example has nothing to learn from, or None."""
-    supervised = [(number, message) for number, message in enumerate(example.messages) if message.weight > 0]
-    if not supervised:
-        return "no message is supervised: there is no answer, or all have weight 0"
-    for number, message in supervised:
-        if not message.content.strip() and not message.tool_calls:
-            return f"the answer is empty (message {number}, {message.role})"
-    return None
+    supervised = False
+    for number, message in enumerate(example.messages):
+        if message.weight > 0:
+            supervised = True
+            if not message.tool_calls and not message.content.strip():
+                return f"the answer is empty (message {number}, {message.role})"
+    return None if supervised else "no message is supervised: there is no answer, or all have weight 0"
 
 
 def _choose(config: SourceConfig, raw: Raw, head: list[JsonObject]) -> tuple[Format, Layout, float | None]:
@@ -180,13 +180,19 @@ def _example(reader: Format, layout: Layout, record: JsonObject, origin: Origin,
     if not parts.messages:
         raise RowError("the conversation is empty")
     for number, message in enumerate((*parts.messages, *parts.rejected)):
-        try:
-            message.content.encode()
-        except UnicodeEncodeError as error:
-            raise RowError(f"message {number} is cut inside a character (half of a surrogate pair)") from error
-    notes.update(parts.notes)
+        if not message.content.isascii():
+            _reject_half(number, message.content)
+    if parts.notes:
+        notes.update(parts.notes)
     others = {key: value for key, value in others.items() if value is not None}
     return Example(parts.messages, origin, parts.tools, {**others, **parts.meta}, parts.rejected)
+
+
+def _reject_half(number: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"message {number} is cut inside a character (half of a surrogate pair)") from error
 
 
 def _short(text: str) -> str:

@@ -32,13 +32,11 @@ LENGTHS = (50, 300)
 """Words of a conversation: up to the first it is short, up to the second medium, beyond long."""
 
 
-def near() -> dict[str, SetStep]:
-    """The steps whose clusters the split keeps together, by name: alike as a whole, and alike in what is asked."""
-    steps = {
-        f"{STEP}.{of}": STEPS.make({"near_duplicates": {"drop": False, "of": of, "min_words": MIN_WORDS}})
-        for of in ("conversation", "prompt")
-    }
-    return {name: step for name, step in steps.items() if isinstance(step, SetStep)}
+def near() -> list[SetStep]:
+    """The steps whose clusters the split keeps together: alike as a whole, and alike in what is asked."""
+    options = ({"drop": False, "of": of, "min_words": MIN_WORDS} for of in ("conversation", "prompt"))
+    steps = [STEPS.make({"near_duplicates": one}) for one in options]
+    return [step for step in steps if isinstance(step, SetStep)]
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,15 @@ def question_key(example: Example) -> int:
     return hash_of(repr((numbers, len(_NEGATION.findall(text)), system, tools)))
 
 
-def question(example: Example) -> str:
-    """The prompt without its system messages; all messages of a document that has no prompt."""
+def asked(example: Example) -> list[str]:
+    """What the prompt's messages say, without the system's; all messages of a document that has no prompt."""
     turns = example.prompt or example.messages
-    return "\n".join(spoken(turn) for turn in turns if turn.role != "system")
+    return [spoken(turn) for turn in turns if turn.role != "system"]
+
+
+def question(example: Example) -> str:
+    """What is asked, as one text."""
+    return "\n".join(asked(example))
 
 
 def dispute(one: Stance, other: Stance, same_question: bool = True) -> str | None:

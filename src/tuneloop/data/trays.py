@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ class Tray:
 
     def all_drops(self) -> list[JsonObject]:
         """Everything that left, in the order of the rows."""
-        lines = list(chain.from_iterable(jsonl.read_lines(path) for path in self.drops))
+        lines = [jsonl.parse_dumped(line) for path in self.drops for line in path.read_bytes().splitlines()]
         indices = sorted(self.gone)
         for index, example in zip(indices, self.shard.examples(indices), strict=True):
             lines.append(dropped(example, *self.gone[index]).to_json())
@@ -87,9 +86,9 @@ class Trays(Sequence[Tray]):
         tray = int(np.searchsorted(self.starts, number, "right")) - 1
         return self._trays[tray], number - int(self.starts[tray])
 
-    def view(self, step: str, numbers: np.ndarray) -> Rows:
-        """Some rows as the set step `step` sees them."""
-        prefix = f"{step}."
+    def view(self, name: str, numbers: np.ndarray) -> Rows:
+        """Some rows as a set step sees them whose keys have that name."""
+        prefix = f"{name}."
         names = [key for key in (self._trays[0].shard.columns if self._trays else ()) if key.startswith(prefix)]
         keys = {key.removeprefix(prefix): self.column(key)[numbers] for key in names}
         return Rows(
@@ -108,14 +107,11 @@ class Trays(Sequence[Tray]):
 
     def read(self, numbers: Sequence[int]) -> list[Example]:
         """Some rows whole, in the order asked for."""
-        places = [self.locate(number) for number in numbers]
-        wanted: dict[int, list[int]] = {}
-        trays = {id(tray): tray for tray, _ in places}
-        for tray, inside in places:
-            wanted.setdefault(id(tray), []).append(inside)
-        found = {
-            (key, inside): example
-            for key, insides in wanted.items()
-            for inside, example in zip(insides, trays[key].shard.examples(insides), strict=True)
-        }
-        return [found[id(tray), inside] for tray, inside in places]
+        wanted = np.asarray(numbers, np.int64)
+        where = np.searchsorted(self.starts, wanted, "right") - 1
+        found: dict[int, Example] = {}
+        for tray in np.unique(where).tolist():
+            at = np.flatnonzero(where == tray)
+            inside = (wanted[at] - self.starts[tray]).tolist()
+            found |= zip(at.tolist(), self._trays[tray].shard.examples(inside), strict=True)
+        return [found[index] for index in range(len(wanted))]

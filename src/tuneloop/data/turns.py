@@ -33,6 +33,7 @@ RESPONSES = ("response", "answer", "output", "completion", "target", "回答", "
 """The usual column names of a question and its answer."""
 WEIGHTS = ("train", "weight", "loss_weight", "loss")
 MEDIA_COLUMNS = ("images", "audios", "videos", "image", "audio", "video")
+_MEDIA = frozenset(MEDIA_COLUMNS)
 MEDIA_PARTS = ("image", "audio", "video", "file", "document")
 
 
@@ -188,6 +189,8 @@ def ask_and_answer(record: Mapping[str, Any], prompt: str, response: str, notes:
 
 def reject_media(record: Mapping[str, Any]) -> None:
     """Raises RowError for a row with images, audio or video: dropping only the picture would train on a lie."""
+    if _MEDIA.isdisjoint(record):
+        return
     for name in MEDIA_COLUMNS:
         if record.get(name):
             raise RowError(f"the row has {name}: tuneloop trains on text only so far", column=name)

@@ -18,8 +18,11 @@ from tuneloop.core.conversation import Example, Message
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA = "\u3041-\u3096\u30a1-\u30fa"
-_CJK = re.compile(f"[{HAN}{KANA}]")
-_WORD = re.compile(rf"[^\W{HAN}{KANA}]+(?:['’.,\-][^\W{HAN}{KANA}]+)*")
+CJK = HAN + KANA
+JOINERS = r"'’.,\-"
+"""Between two letters or digits they part no words."""
+_CJK = re.compile(f"[{CJK}]")
+_WORD = re.compile(rf"[^\W{CJK}]+(?:[{JOINERS}][^\W{CJK}]+)*")
 _LATIN_RUN = re.compile("[A-Za-z\u00c0-\u024f]+")
 _SCRIPTS = {
     "ja": re.compile(f"[{KANA}]"),
@@ -98,6 +101,7 @@ def _count(data: bytes, members: bytes) -> int:
     return len(data) - len(data.translate(None, members))  # several times as fast as bytes.count where there are many
 
 
+@lru_cache(maxsize=8_192)  # several steps in a row ask for the same texts
 def count_words(text: str) -> int:
     """Words of a text: a Chinese or kana character is one, elsewhere a run of letters or digits is."""
     if not text.isascii() and _UNCOMMON.search(text):
@@ -127,7 +131,7 @@ def script_of(text: str) -> str:
 _FULL_WIDTH = tuple(zip("，：（）！？；～　…", [*",:()!?;~ ", "..."], strict=True))
 
 
-@lru_cache(maxsize=8_192)  # several steps in a row ask for the same texts
+@lru_cache(maxsize=8_192)
 def normalise(text: str) -> str:
     """The form in which texts are compared: NFKC, case folded, whitespace collapsed."""
     if not text.isascii():

@@ -6,6 +6,7 @@ Most texts hold none: one pattern and a few words decide that before any rule ru
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from tuneloop.guard.rules import RULES, Rule, Span, Strength
 
 _WIDE = re.compile("[\uff10-\uff19\uff20]")
 _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_FOLDED = frozenset(map(chr, _FOLD.values()))
 _CJK = re.compile("[\u3400-\u9fff]")
 _FEW = 64
 
@@ -62,6 +64,17 @@ def find(
 def may_hold(text: str, strength: Strength = "weak") -> bool:
     """Whether `find` may find something in a text or in a part of it: False for most texts, and ten times as fast."""
     return bool(_with_clues(fold(text), strength))
+
+
+def characters(strength: Strength = "weak") -> str | None:
+    """Some characters of which every text with a find holds one; None where the rules do not say."""
+    gate, chosen = _gate(strength), set(string.digits if _gate(strength).by_number else "")
+    for clued in gate.by_word:
+        words = clued.rule.WORDS
+        if isinstance(words, re.Pattern) or not words:
+            return None
+        chosen.update(min(word) for word in words)  # of :// the slash: signs before letters
+    return "".join(sorted(chosen | {chr(ord(one) + 0xFEE0) for one in chosen if one in _FOLDED}))
 
 
 def fold(text: str) -> str:

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuneloop.core import digest
 
@@ -39,3 +41,8 @@ def test_a_folder_is_its_names_and_bytes_not_its_place_or_times(tmp_path: Path) 
     assert digest.of_folder(tmp_path / "one") == digest.of_folder(tmp_path / "two")
     (tmp_path / "two" / "y").rename(tmp_path / "two" / "z")
     assert digest.of_folder(tmp_path / "one") != digest.of_folder(tmp_path / "two")
+
+
+@given(st.recursive(st.text() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_texts_have_the_same_digest_the_quick_way(value: object) -> None:
+    assert digest.of_texts(value) == digest.of_value(value)

@@ -24,6 +24,10 @@ def test_every_value_survives_exactly(value: Any) -> None:
     back = jsonl.parse(jsonl.dump(value))
     assert back == value
     assert json.dumps(back) == json.dumps(value)  # 1 stays 1 and 1.0 stays 1.0
+    quick = jsonl.parse_dumped(jsonl.dump({"id": value, "big": 2**70}))
+    assert json.dumps([quick, jsonl.parse_dumped(jsonl.dump({"id": value}))]) == json.dumps(
+        [{"id": value, "big": 2**70}, {"id": value}]
+    )
 
 
 @pytest.mark.parametrize("number", [2**63, 2**64, 10**40, -(10**40), 12345678901234567890123])

@@ -16,6 +16,7 @@ from tuneloop.data.config import DataConfig, SourceConfig
 from tuneloop.data.read import open_source
 from tuneloop.data.source import Source, recognise
 from tuneloop.data.steps import Rejection, Rows, SetStep, Step, Verdict
+from tuneloop.data.steps.near_duplicates import NearDuplicates
 from tuneloop.data.trays import Trays
 
 Write = Callable[..., str]
@@ -92,3 +93,36 @@ def test_the_same_step_may_come_twice(write: Write, tmp_path: Path) -> None:
     found = passes.refine([source(write)], steps("exact_duplicates", "exact_duplicates"), tmp_path / "work")
     assert len(passes.segments_of(steps("exact_duplicates", "exact_duplicates"))) == 1
     assert {name for _, name in rows_of(found)[1]} == {"answer"}
+
+
+MASKED = ("near_duplicates", "pii", {"near_duplicates": {"threshold": 0.8, "min_words": 2}})
+
+
+@pytest.mark.parametrize("held", [0, 1 << 20])
+def test_keys_of_changed_rows_are_new_and_those_of_others_are_not_computed_again(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    monkeypatch.setattr(passes, "HELD", held)
+    texts = [f"Call 138{number:08}, please, and ask for the {name} of the day" for number, name in
+             enumerate(["fish", "soup", "bread"], 1)]  # fmt: skip
+    texts += ["A row without any number at all", "Big numbers stay exact"]
+    rows = [{"question": text, "answer": f"{text}!", "big": 2**70 + 1} for text in texts]
+    one = recognise(SourceConfig(path=write("rows.jsonl", rows)), seed=0)
+    asked: list[int] = []
+    keys = NearDuplicates.keys
+    monkeypatch.setattr(NearDuplicates, "keys", lambda self, rows: asked.append(len(rows)) or keys(self, rows))
+    found = passes.refine([one], steps(*MASKED), tmp_path / "work", "here")
+    assert asked == [5, 3], "all rows in the first pass, the masked ones in the second"
+    shard = found.trays[0].shard
+    examples = list(shard.examples())
+    assert [example.meta["big"] for example in examples] == [2**70 + 1] * 5
+    expected = keys(NearDuplicates(), examples)
+    prefix = passes.key_name(NearDuplicates())
+    assert all(np.array_equal(shard.columns[f"{prefix}.{key}"], column) for key, column in expected.items())
+    assert [f"{number:016x}" for number in shard.columns["id"].tolist()] == [example.id for example in examples]
+    assert shard.columns["repaired"].tolist() == [True] * 3 + [False] * 2
+
+
+def test_steps_that_agree_in_what_their_keys_depend_on_share_them() -> None:
+    assert passes.key_name(NearDuplicates(threshold=0.9)) == passes.key_name(NearDuplicates(keep="longest"))
+    assert passes.key_name(NearDuplicates()) != passes.key_name(NearDuplicates(of="prompt"))

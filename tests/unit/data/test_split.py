@@ -209,7 +209,7 @@ def test_near_duplicates_are_kept_together_but_templates_do_not_make_them() -> N
     rows = [example(review.format(text), row=number) for number, text in enumerate(sorted(reviews)[:300])]
     long = "The ship left the harbour at dawn with forty crates of oranges, two dogs and a very old map of the islands"
     rows += [example(f"{long}{end}", row=300) for end in ("", ".", " ...")]
-    for name, step in near().items():
+    for name, step in zip(("conversation", "prompt"), near(), strict=True):
         found = decide(step, rows).clusters
         assert found is not None
         groups = Counter(found.tolist())

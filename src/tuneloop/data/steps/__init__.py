@@ -48,8 +48,13 @@ class RowStep(Step):
     def look(self, example: Example) -> Example | Rejection:
         """The same Example; a new one, which counts as repaired where messages or tools differ; or why it leaves.
 
-        Called once a row, in several processes: compile patterns and read files in module-level cached functions.
+        Called once a row, in several processes: compile patterns and read files in module-level cached functions. Never
+        change the Example that is given: a row that comes back as the same object is not written anew.
         """
+
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        """`look` for each of some hundred rows. Override it where one glance at all of them spares most looks."""
+        return [self.look(example) for example in examples]
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,10 @@ class Verdict:
 
 class SetStep(Step):
     """A step that compares rows with one another."""
+
+    def key_options(self) -> JsonObject:
+        """The options that the keys depend on, by default all: steps of one kind that agree in them share keys."""
+        return self.model_dump(mode="json")
 
     @abstractmethod
     def keys(self, examples: Sequence[Example]) -> Keys:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -62,6 +62,16 @@ class Length(RowStep):
 
     def files(self) -> list[str]:
         return [self.tokenizer] if self.tokenizer is not None else []
+
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        if [unit for unit, *_ in self._limits()] != ["words"]:
+            return super().look_all(examples)
+        from tuneloop.data import characters
+
+        words = characters.count_words(["\n".join(self._texts(example)) for example in examples])
+        most = words.max(initial=0) if self.max_words is None else self.max_words
+        fits = ((words >= self.min_words) & (words <= most)).tolist()
+        return [one if fit else self.look(one) for one, fit in zip(examples, fits, strict=True)]
 
     def look(self, example: Example) -> Example | Rejection:
         texts = self._texts(example)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeInt
 
 from tuneloop.core.conversation import Example, JsonObject, Message
-from tuneloop.data.stance import Stance, dispute, is_short, question, question_key, stance
+from tuneloop.data.stance import Stance, asked, dispute, is_short, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
 from tuneloop.data.words import normalise, spoken
 
@@ -51,14 +51,21 @@ class NearDuplicates(SetStep):
     does not make them alike, so that "Positive or negative? …" asked of many reviews loses none of them. It counts
     where the answer is prose, and in answers. null: it always counts."""
 
+    def key_options(self) -> JsonObject:
+        return {"of": self.of}
+
     def keys(self, examples: Sequence[Example]) -> Keys:
-        """141 bytes a row: a digest of the text, its length, and the signature of which 4 bytes each make a band."""
+        """145 bytes a row: a digest of the text, its length, its words, and the signature of which 4 bytes each make a
+        band."""
+        import numpy as np
+
         from tuneloop.data import near
+        from tuneloop.data.characters import count_words
 
         # equal conversations with different labels are no plain copies: they go the long way
         labels = [str(one.meta.get("label") or "") for one in examples] if self.of == "conversation" else None
         texts, bare = [self._text(one) for one in examples], [self._bare(one) for one in examples]
-        return near.keys_of(texts, bare, labels, self.min_words)
+        return {**near.keys_of(texts, bare, labels), "words": count_words(texts).astype(np.uint32)}
 
     def decide(self, rows: Rows) -> Verdict:
         import numpy as np
@@ -68,7 +75,7 @@ class NearDuplicates(SetStep):
         if not len(rows):
             return Verdict(clusters=np.empty(0, np.int64))
         reader = self._reader(rows)
-        found = near.search(rows.keys, self.threshold, reader, self._same)
+        found = near.search(rows.keys, self.threshold, reader, self._same, self.min_words)
         clusters = found.alike.groups()
         if not self.drop:
             return Verdict(clusters=clusters)
@@ -91,7 +98,8 @@ class NearDuplicates(SetStep):
         """For each row the first row of its cluster (int64), whatever `drop` says; for the split."""
         from tuneloop.data import near
 
-        return near.search(rows.keys, self.threshold, self._reader(rows), self._same).alike.groups()
+        reader = self._reader(rows)
+        return near.search(rows.keys, self.threshold, reader, self._same, self.min_words).alike.groups()
 
     def _reader(self, rows: Rows) -> Reader:
         import numpy as np
@@ -126,8 +134,8 @@ class NearDuplicates(SetStep):
 
         if self.of != "conversation":
             return View((self._text(example),), self._bare(example))
-        answers = " ".join(_spoken(message) for message in example.messages if message.weight > 0)
-        return View((self._text(example), normalise(answers)), self._bare(example), _Claim(example))
+        answers = _joined([_spoken(message) for message in example.messages if message.weight > 0])
+        return View((self._text(example), answers), self._bare(example), _Claim(example))
 
     def _same(self, one: Seen, other: Seen) -> bool:
         """Whether one of two rows with alike texts can go."""
@@ -143,11 +151,19 @@ class NearDuplicates(SetStep):
         return agree or silent or jaccard(answer, other_answer) >= self.threshold / 2
 
     def _text(self, example: Example) -> str:
+        return _joined(self._parts(example))
+
+    def _parts(self, example: Example) -> list[str]:
         if self.of == "answer":
-            return normalise(_spoken(example.answer))
+            return [_spoken(example.answer)]
         if self.of == "prompt":
-            return normalise(question(example))
-        return normalise("\n".join(_spoken(message) for message in example.messages if message.role != "system"))
+            return asked(example)
+        return [_spoken(message) for message in example.messages if message.role != "system"]
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """The texts normalised, which is what normalising them together gives: messages are asked for again and again."""
+    return " ".join(filter(None, map(normalise, texts)))
 
 
 class _Claim:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
 
@@ -16,6 +18,10 @@ from tuneloop.guard import digits, pii
 from tuneloop.guard.pii import Found
 from tuneloop.guard.rules import RULES, Strength
 from tuneloop.guard.surrogates import Surrogates
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 KEY = "TUNELOOP_PII_KEY"
 """The environment variable with the secret from which the shift of a row's dates is made."""
@@ -51,6 +57,15 @@ class Pii(RowStep):
             raise ValueError("an empty list finds nothing; leave `kinds` out for all kinds")
         return kinds
 
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        from tuneloop.data.characters import holding
+
+        members = _characters(self.strength)
+        if members is None:
+            return super().look_all(examples)
+        doubtful = holding([_all_texts(example) for example in examples], members).tolist()
+        return [self.look(one) if doubt else one for one, doubt in zip(examples, doubtful, strict=True)]
+
     def look(self, example: Example) -> Example | Rejection:
         if not pii.may_hold(_all_texts(example), self.strength):
             return example
@@ -77,6 +92,15 @@ class Pii(RowStep):
         first = _Pass(self, pii.mask)
         first.over_json(value)
         return _Pass(self, pii.mask, [one for _, one in first.found]).over_json(value) if first.found else value
+
+
+@cache
+def _characters(strength: Strength) -> NDArray[np.bool_] | None:
+    """One of these characters is in every text with a find."""
+    from tuneloop.data.characters import table
+
+    members = pii.characters(strength)
+    return None if members is None else table(f"[{re.escape(members)}]")
 
 
 def _all_texts(example: Example) -> str:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import model_validator
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.markup import has_markup, on_purpose, strip_markup
-from tuneloop.data.mojibake import SIGNS, TIMES, lost, restore, suspicious
+from tuneloop.data.mojibake import LOST_SIGNS, SIGNS, TIMES, lost, restore, suspicious
 from tuneloop.data.steps import Rejection, RowStep
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Kind = Literal["mojibake", "control", "html", "invisible", "whitespace"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _ODD = (
     "\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u061c\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u2069\ufeff"
-    "\ufff9-\ufffc\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f<&\t"
+    "\ufff9-\ufffc\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f\t"
 )
 _ODD_SIGN = re.compile(f"[{_ODD}]")
 _ANY_SIGN = re.compile(f"[{_ODD}{SIGNS}]")
-_ODD_ASCII = bytes([*range(0x0A), *range(0x0B, 0x20), 0x7F]) + b"<&"
+_ODD_ASCII = bytes([*range(0x0A), *range(0x0B, 0x20), 0x7F])
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)")
 # A JSON writer that did not escape the backslash: \frac became a form feed and "rac", \times a tab and "imes".
 _LATEX = re.compile(
@@ -133,6 +138,18 @@ class Repair(RowStep):
             raise ValueError("every repair is off; leave the step out")
         return self
 
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        from tuneloop.data.characters import holding
+
+        texts = [message.content for one in examples for message in (*one.messages, *one.rejected)]
+        signed = iter(holding(texts, _signs()).tolist())
+        out: list[Example | Rejection] = []
+        for example in examples:
+            everything = (*example.messages, *example.rejected)
+            doubtful = [next(signed) or message.reasoning or message.tool_calls for message in everything]
+            out.append(self.look(example) if example.tools or any(doubtful) else example)
+        return out
+
     def look(self, example: Example) -> Example | Rejection:
         for message in (*example.messages, *example.rejected):
             if message.reasoning or message.tool_calls or not _is_clean(message.content):
@@ -161,11 +178,24 @@ class Repair(RowStep):
         return replace(example, messages=mended[:count], rejected=mended[count:])
 
 
+@cache
+def _signs() -> NDArray[np.bool_]:
+    """One of these characters is in every text that is changed or lost."""
+    from tuneloop.data.characters import table
+
+    return table(f"[{_ODD}{SIGNS}{LOST_SIGNS}<&]")
+
+
 def _is_clean(text: str) -> bool:
     """A quick look that says no for some clean texts, and never yes for one that `repairs` would change."""
+    return not has_markup(text) and not _is_odd(text)
+
+
+def _is_odd(text: str) -> bool:
+    """Whether a text may need another repair than that of its markup."""
     if text.isascii():
-        return len(text.encode().translate(None, _ODD_ASCII)) == len(text)
-    return not _ANY_SIGN.search(text) or not (_ODD_SIGN.search(text) or suspicious(text))
+        return len(text.encode().translate(None, _ODD_ASCII)) != len(text)
+    return bool(_ANY_SIGN.search(text) and (_ODD_SIGN.search(text) or suspicious(text)))
 
 
 def _mend(message: Message, kinds: Collection[Kind], example: Example) -> Message:
@@ -186,6 +216,8 @@ def _mend(message: Message, kinds: Collection[Kind], example: Example) -> Messag
 def _mend_text(text: str, kinds: Collection[Kind], message: Message, example: Example) -> str:
     # what a tool answers is shown to the model as it is, tags and all
     about = message.role == "tool" or (has_markup(text) and any(on_purpose(one.content) for one in example.messages))
+    if about and not _is_odd(text):
+        return text
     mended, done = repairs(text, kinds, about)
     return mended if done else text
 

@@ -23,7 +23,8 @@ _COMMON = "云新青黑宁贵"  # also the last character of everyday words: 最
 class LicencePlate(Rule):
     """Plates such as 京A12345 and 粤B·D12345. The letters I and O stand on no plate."""
 
-    WORDS: ClassVar[Words] = re.compile(f"[{_PROVINCE}][A-HJ-NP-Z]")
+    DIGITS: ClassVar[str | None] = r"[A-HJ-NP-Z0-9]{2}"  # the first of three digits in a row of five or six
+    WORDS: ClassVar[Words] = re.compile(f"[A-HJ-NP-Z](?<=[{_PROVINCE}].)")
 
     def find(self, text: str) -> Iterable[Span]:
         for match in _PLATE.finditer(text):

@@ -1,0 +1,52 @@
+"""tuneloop's own work in one process, without start-up and audit card: recognition, steps, split, all files written.
+
+    python run_tuneloop.py ROWS.jsonl FOLDER        prints {"seconds": CPU seconds, "kept": rows}
+
+As for the rivals, what a pipeline loads once (patterns, tables, the model of languages) is loaded before.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+STEPS = ["repair", {"language": {"keep": ["zh", "en"]}}, {"length": {"min_words": 3}}, "exact_duplicates",
+         "near_duplicates", "pii"]  # fmt: skip
+WARM_UP = ("Wie koche ich Kartoffeln?", "Die Kartoffeln schÃ¤len, dann 20 Minuten kochen: 138 0013 8000.")
+
+
+def data_of(path: str) -> dict[str, Any]:
+    """The recipe's branch `data`."""
+    return {"sources": [{"path": path, "format": "alpaca"}], "steps": STEPS}
+
+
+def work(path: Path, folder: Path) -> int:
+    """All of `tuneloop prepare` but the card; the rows kept."""
+    from tuneloop.data import assembly, split
+    from tuneloop.data.config import DataConfig
+    from tuneloop.data.passes import refine
+    from tuneloop.data.source import recognise
+
+    config = DataConfig.model_validate(data_of(str(path)))
+    groups = {"sources": [recognise(source, 0) for source in config.sources]}
+    refined = refine(groups["sources"], config.steps, folder / "shards", "here", extra=split.near())
+    return assembly.assemble(config, groups, {"sources": refined}, folder, None).table.height
+
+
+def main(path: Path, folder: Path) -> None:
+    """Warms up on two rows, then works."""
+    warm = folder / "warm.jsonl"
+    row = {"instruction": WARM_UP[0], "input": "", "output": WARM_UP[1]}
+    warm.write_text(f"{json.dumps(row)}\n{json.dumps({**row, 'output': row['output'] * 9})}\n", "utf-8")
+    (folder / "warm").mkdir()
+    work(warm, folder / "warm")
+    start = time.process_time()
+    kept = work(path, folder)
+    print(json.dumps({"seconds": time.process_time() - start, "kept": kept}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

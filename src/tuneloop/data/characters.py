@@ -1,0 +1,69 @@
+"""Many texts at once, as one array of code points: which of them hold certain characters, how many words each has.
+
+A look at a table costs under a nanosecond a character, a fifth of what a pattern takes, and nothing for each text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneloop.data.words import CJK, JOINERS
+
+_POINTS = 0x110000
+_WORD, _JOINER, _CJK = 1, 2, 4
+
+
+def table(pattern: str) -> NDArray[np.bool_]:
+    """For each code point whether the pattern of one character, such as `[0-9]`, matches it."""
+    found = np.zeros(_POINTS, bool)
+    for run in re.finditer(f"(?:{pattern})+", _all_characters()):
+        found[run.start() : run.end()] = True
+    return found
+
+
+def holding(texts: Sequence[str], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which texts hold a character of a `table`."""
+    codes, starts = _joined(texts)
+    return _counts(members[codes], texts, starts) > 0
+
+
+def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
+    """The words of each text, as `words.count_words` counts them."""
+    codes, starts = _joined(texts)
+    classes = _classes()[codes]
+    word, joiner = classes == _WORD, classes == _JOINER
+    begins = word.copy()
+    begins[1:] &= ~word[:-1]
+    begins[2:] &= ~(joiner[1:-1] & word[:-2])
+    begins |= classes == _CJK
+    return _counts(begins, texts, starts)
+
+
+def _joined(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The code points of all texts, with two line feeds between them, which join nothing; and where each begins."""
+    codes = np.frombuffer("\n\n".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    return codes, np.cumsum([0, *(len(text) + 2 for text in texts)])[: len(texts)]
+
+
+def _counts(chosen: NDArray[np.bool_], texts: Sequence[str], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many characters are chosen in each text."""
+    places = np.flatnonzero(chosen)
+    ends = starts + np.array([len(text) for text in texts], np.int64)
+    return np.searchsorted(places, ends) - np.searchsorted(places, starts)
+
+
+@cache
+def _classes() -> NDArray[np.uint8]:
+    classes = table(r"\w").astype(np.uint8)
+    classes[table(f"[{JOINERS}]")] = _JOINER
+    classes[table(f"[{CJK}]")] = _CJK
+    return classes
+
+
+def _all_characters() -> str:
+    return np.arange(_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
