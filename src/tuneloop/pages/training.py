@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneloop.pages import drawing
+from tuneloop.pages.numbers import count, number, share
 from tuneloop.pages.page import render
 
 Json = dict[str, Any]
@@ -52,8 +53,8 @@ def charts(rows: Sequence[Json]) -> list[Json]:
 def page(title: str, rows: Sequence[Json], *, live: bool) -> str:
     """A self-contained page; while the run is `live` a browser loads it again every few seconds."""
     last = rows[-1] if rows else {}
-    shown = ("step", "epoch", "loss", "tokens_per_second", "mfu")
-    facts = {name: last[name] for name in shown if _finite(last.get(name))}
+    written = {"step": count, "epoch": number, "loss": number, "tokens_per_second": count, "mfu": share}
+    facts = {name: write(last[name]) for name, write in written.items() if _finite(last.get(name))}
     return render(
         "tuneloop.pages", "training.html.jinja", title=title, charts=charts(rows), facts=facts,
         refresh=REFRESH if live else None,
