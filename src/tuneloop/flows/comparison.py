@@ -96,10 +96,9 @@ def cost(name: str, row: Row) -> str:
     return f"{value:,.0f}" if name in ("trained", "tokens_per_second", "seconds") else number(value)
 
 
-def score(metric: str, row: Row) -> str:
+def score(value: Json | None) -> str:
     """A score with its interval as text."""
-    value = row.scores.get(metric)
-    return f"{number(value['value'])} {interval(value)}" if value and value["value"] is not None else "–"
+    return f"{number(value['value'])} ({interval(value)})" if value and value["value"] is not None else "–"
 
 
 def to_rich(rows: Sequence[Row], title: str) -> Table:
@@ -115,7 +114,9 @@ def to_rich(rows: Sequence[Row], title: str) -> Table:
         if row.error:
             table.add_row(row.name, f"[red]failed[/]: {row.error.splitlines()[0]}")
         else:
-            table.add_row(row.name, *(cost(name, row) for name in COSTS), *(score(m, row) for m in columns(rows)))
+            table.add_row(
+                row.name, *(cost(name, row) for name in COSTS), *(score(row.scores.get(m)) for m in columns(rows))
+            )
     return table
 
 
@@ -125,10 +126,12 @@ def to_markdown(rows: Sequence[Row], title: str) -> str:
     head = ["", *COSTS.values(), *names]
     lines = [f"# {title}", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for row in rows:
-        cells = [cost(name, row) for name in COSTS] + [score(metric, row) for metric in names]
-        lines.append(
-            f"| {row.name} | {' | '.join(cells)} |" if not row.error else f"| {row.name} | failed: {row.error} |"
-        )
+        cells = [*(cost(name, row) for name in COSTS), *(score(row.scores.get(name)) for name in names)]
+        lines.append(f"| {row.name} | failed: {row.error} |" if row.error else f"| {row.name} | {' | '.join(cells)} |")
+    base = _base([row for row in rows if not row.error])
+    if base:
+        cells = ["–"] * len(COSTS) + [score(base.get(name)) for name in names]
+        lines.append(f"| base, untuned | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -143,11 +146,19 @@ def to_html(rows: Sequence[Row], title: str) -> str:
     for name, label in COSTS.items():
         values = [(row.name, row.costs[name]) for row in good if name in row.costs]
         bars.append({"title": label, "svg": _bars(values, partial(_short, name))})
-    lines = [(row.name, charts.colour(place), row.curve) for place, row in enumerate(good) if row.curve]
+    drawn = [row for row in good if row.curve]
+    again = [" again" * (place >= charts.COLOURS) for place in range(len(drawn))]  # the colours come round: dashed
+    lines = [(row.name, charts.colour(place) + again[place], row.curve) for place, row in enumerate(drawn)]
     return render(
         "tuneloop.flows", "comparison.html.jinja", title=title, rows=rows, names=names, costs=COSTS, cost=cost,
-        score=score, bars=[bar for bar in bars if bar["svg"]], lines=lines, curves=drawing.curves(lines, log=True),
+        base=_base(good), bars=[bar for bar in bars if bar["svg"]], lines=lines, curves=drawing.curves(lines, log=True),
     )  # fmt: skip
+
+
+def _base(rows: Sequence[Row]) -> dict[str, Json]:
+    """The base's scores, where all rows were tuned from one and asked the same."""
+    found = [row.base for row in rows if row.base]
+    return found[0] if found and all(one == found[0] for one in found) else {}
 
 
 def _bars(values: Sequence[tuple[str, float]], written: Callable[[float], str]) -> Markup:
