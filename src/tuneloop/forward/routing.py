@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuneloop.forward import virtual
 from tuneloop.forward.batch import Batch
 from tuneloop.models.targets import Router, routers
 
@@ -30,6 +31,7 @@ class Routing:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.model = model
         self.routers = list(routers(model).values())
         self.names = [name.removeprefix("base_model.model.") for name in routers(model)]
         device = next(model.parameters()).device
@@ -49,7 +51,7 @@ class Routing:
 
     @contextmanager
     def watching(self, batch: Batch) -> Iterator[None]:
-        """Keeps what the routers say about the batch's real tokens in the forward passes inside.
+        """Keeps what the routers say about the batch's real tokens (no padding, no virtual ones) in the passes inside.
 
         Passes without gradient among those with gradient (a reference model's) are not meant and not kept.
         """
@@ -70,7 +72,7 @@ class Routing:
             for handle in handles:
                 handle.remove()
         # picked out only now: a checkpointed layer that is computed again would miss operations of the hook
-        real_T = None if batch.mask is None else batch.mask.reshape(-1).bool()
+        real_T = virtual.own_tokens(self.model, batch)
         self._seen = [
             [each if real_T is None else (each[0][real_T], each[1][real_T]) for each in said] for said in kept
         ]

@@ -60,6 +60,18 @@ def inputs(model: Any, core: PreTrainedModel, batch: Batch) -> tuple[dict[str, A
     return made(prompt_VD.to(own.dtype), own, batch), batch.keep_N + virtual * (batch.rows_N + 1)
 
 
+def own_tokens(model: Any, batch: Batch) -> Tensor | None:
+    """Which positions that the layers run over hold tokens of rows, flat; None: all. Others are padding and prompts."""
+    virtual = 0 if not count(model) or _is_prefix(model) else count(model)  # a prefix is keys and values only
+    if batch.mask is not None:
+        return torch.nn.functional.pad(batch.mask, (virtual, 0)).reshape(-1).bool()
+    if not virtual:
+        return None
+    assert batch.layout is not None
+    rows = [np.arange(virtual + length) >= virtual for length in batch.layout.lengths]
+    return torch.from_numpy(np.concatenate(rows)).to(batch.ids.device)
+
+
 def _packed_prompt(prompt_VD: Tensor, own: Tensor, batch: Batch) -> dict[str, Any]:
     assert batch.layout is not None
     virtual, device = len(prompt_VD), own.device

@@ -13,11 +13,12 @@ from toy import random_rows
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from tuneloop.forward import routing
-from tuneloop.forward.attention import use_packed
+from tuneloop.forward.attention import use_packed, use_standard
 from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import Objective, core_of, prepare, trunk_of
 from tuneloop.forward.routing import Routing
 from tuneloop.models import targets
+from tuneloop.tune.methods import FAMILY as METHODS
 
 Make = Callable[..., Any]
 
@@ -62,6 +63,22 @@ def test_every_router_is_watched_and_every_real_token_counted(name: str, tiny_mo
     for router in targets.routers(model).values():
         assert next(router.module.parameters()).grad.abs().sum() > 0
         assert not router.module._forward_hooks
+
+
+@pytest.mark.parametrize("method", [{"prompt": {"tokens": 5}}, {"prefix": {"tokens": 5}}], ids=["prompt", "prefix"])
+def test_virtual_tokens_count_as_little_as_padding(method: Any, tiny_model: Make) -> None:
+    model, rows = METHODS.make(method).apply(tiny_model("qwen3_moe")), random_rows(7)
+    watched, tokens = Routing(model), sum(map(len, rows))
+    found = []
+    for packed in (True, False):
+        (use_packed if packed else use_standard)(core_of(model))
+        batch = collate(rows, packed=packed)
+        found.append(watched.look_ahead(Objective(model, packed=packed), [batch]))
+        with watched.watching(batch):
+            Objective(model, packed=packed)(batch)
+        found.append(watched.loss(tokens))
+    assert found[0].sum(1).tolist() == [2 * tokens] * 2
+    assert torch.equal(found[0], found[2]) and float(found[1]) == pytest.approx(float(found[3]), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "jamba"])

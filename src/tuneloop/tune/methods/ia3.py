@@ -30,7 +30,8 @@ class Ia3(Method):
     """Layers whose outputs are multiplied: names (endings) or a regular expression; auto: those that make keys and
     values."""
     feedforward: str | list[str] = "auto"
-    """Layers whose inputs are multiplied; auto: the last one of each feed-forward."""
+    """Layers whose inputs are multiplied; auto: the last one of each feed-forward. Stacked experts have no such layer:
+    where a model has nothing else, keys and values are multiplied alone."""
     layers: list[int] | None = None
     """Adapt only these decoder layers, counted from 0; -1 is the last."""
 
@@ -40,7 +41,8 @@ class Ia3(Method):
         from tuneloop.models.targets import shortest
         from tuneloop.tune.targets import resolve
 
-        inner = resolve(model, _second_layers(model) if self.feedforward == "auto" else self.feedforward, self.layers)
+        second = _second_layers(model) if self.feedforward == "auto" else self.feedforward
+        inner = resolve(model, second, self.layers) if second else []
         outer = resolve(model, _keys_and_values(model) if self.targets == "auto" else self.targets, self.layers)
         config = IA3Config(
             task_type=TaskType.CAUSAL_LM,
@@ -48,6 +50,15 @@ class Ia3(Method):
             feedforward_modules=shortest(inner, model),
         )
         return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+    def words(self, model: Any) -> str:
+        from peft.tuners.ia3 import IA3Layer
+
+        from tuneloop.models.targets import expert_parameters
+
+        inner = [layer.is_feedforward for layer in model.modules() if isinstance(layer, IA3Layer)]
+        none = "; stacked experts get none, lora with experts: true adapts them" if expert_parameters(model) else ""
+        return f"trained: factors for {inner.count(False)} key or value layers, {inner.count(True)} feed-forwards{none}"
 
 
 def _keys_and_values(model: PreTrainedModel) -> list[str]:
@@ -65,6 +76,7 @@ def _keys_and_values(model: PreTrainedModel) -> list[str]:
 
 def _second_layers(model: PreTrainedModel) -> list[str]:
     """The linear layers outside attention that lead back to the hidden size."""
+    from tuneloop.models.targets import expert_parameters
     from tuneloop.tune.targets import endings, resolve
 
     hidden, modules = model.config.get_text_config().hidden_size, dict(model.named_modules())
@@ -72,11 +84,10 @@ def _second_layers(model: PreTrainedModel) -> list[str]:
     inside = [name for name in linear if "att" not in name.rsplit(".", 1)[0].rsplit(".", 1)[-1].lower()]
     sides = {name: _sides(modules[name]) for name in inside}
     found = [n for n, (into, out) in sides.items() if out == hidden and (into != hidden or n.endswith(LAST))]
-    if not found:
+    if not found and not expert_parameters(model):
         raise ModelError(
-            f"tune.method.ia3.feedforward: which layer of {type(model).__name__} ends a feed-forward is not known "
-            f"(experts in one parameter cannot be adapted). Name it, among {', '.join(endings(linear))}, or give [] "
-            f"for keys and values alone"
+            f"tune.method.ia3.feedforward: which layer of {type(model).__name__} ends a feed-forward is not known. Name "
+            f"it, among {', '.join(endings(linear))}, or give [] for keys and values alone"
         )
     return found
 
