@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,34 @@ def test_the_branches_were_found() -> None:
         "EarlyStopping",
         "EvaluateConfig",
     } <= found
+
+
+# -- the documentation -------------------------------------------------------------------------------------------------
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPETS = [
+    (f"{path.name}:{path.read_text('utf-8')[: found.start()].count(chr(10)) + 1}", found[1])
+    for path in PAGES
+    for found in re.finditer(r"^```yaml\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("place", "text"), SNIPPETS, ids=[place for place, _ in SNIPPETS])
+def test_every_snippet_in_the_docs_is_a_part_of_a_recipe(place: str, text: str) -> None:
+    value, whole = loading.parse_yaml(text, place), schema()
+    rules = [whole, *whole["$defs"].values()] if not value.keys() <= whole["properties"].keys() else [whole]
+    tried = [[line for line in fits(value, rule, whole) if not line.endswith("is missing")] for rule in rules]
+    assert [] in tried, min(tried, key=len)
+
+
+def test_the_options_of_methods_in_the_docs_are_those_that_there_are() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")[1:]}
+    family = families()["methods"]
+    assert set(family.names()) - {"full"} <= sections.keys()
+    for name in set(family.names()) - {"full"}:
+        rows = re.findall(r"^\| (`.*?) \|", sections[name], re.MULTILINE)
+        told = {option for row in rows for option in re.findall(r"`(\w+)", row)}
+        own = set(family.load(name).model_fields) - (
+            {*family.load("lora").model_fields} if name in ("dora", "qlora") else set()
+        )
+        assert told == own, name

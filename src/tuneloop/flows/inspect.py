@@ -28,6 +28,7 @@ def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
     from tuneloop.data.prepare import load_examples, nothing_left
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_html, to_json, to_rich
+    from tuneloop.tune.pairs import conversations
 
     renderer = find_renderer(recipe.model)
     with _prepared(recipe) as prepared:
@@ -36,8 +37,8 @@ def preview(recipe: Recipe, count: int, html: Path | None) -> dict[str, Any]:
             raise nothing_left(prepared, LISTED)
     rows = preview_rows(
         renderer,
-        train,
-        count,
+        conversations(recipe.tune.objective, train[:count]),
+        2 * count,
         max_length=recipe.tune.max_length,
         overlong=recipe.tune.overlong,
     )
@@ -66,6 +67,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     from tuneloop.models.load import is_tokenizer_alone
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_rich
+    from tuneloop.tune.pairs import conversations
     from tuneloop.tune.rows import losses_in_words, render_rows, sources_of
 
     with _prepared(recipe) as prepared:
@@ -83,7 +85,8 @@ def check(recipe: Recipe) -> dict[str, Any]:
         mixture = mixing.Mixture.of(mix, sources_of(rows, train), recipe.seed)
         console.decided("epoch", mixture.in_words([row.supervised for row in rows.rendered]))
         epoch = [rows.rendered[index] for index in mixture.plan_epoch(0)]
-    console.say(to_rich(preview_rows(renderer, train, 1, max_length=recipe.tune.max_length)))
+    shown = conversations(recipe.tune.objective, train[:1])
+    console.say(to_rich(preview_rows(renderer, shown, 2, max_length=recipe.tune.max_length)))
     found = {
         "rows": prepared.card["rows"],
         "splits": prepared.card["splits"],

@@ -77,6 +77,10 @@ class Objective(nn.Module):
         side = self.side(batch)
         return chunked_nll(side.hidden_ND, side.head, batch.targets_N, batch.weights_N, side.finish)
 
+    def costs(self, rows: Sequence[Row]) -> list[int]:
+        """What each row takes of a token budget: its tokens, and the virtual ones that run before it."""
+        return [len(row.ids) + virtual.in_layers(self.model) for row in rows]
+
     def side(self, batch: Batch, neftune: float = 0.0) -> Side:
         """Hidden states of the scored positions, and what makes logits of them.
 
@@ -149,7 +153,7 @@ def nll(
     was_training = objective.training
     objective.eval()
     with torch.inference_mode():
-        for picked in micro_batches([len(row.ids) for row in rows], range(len(rows)), budget, packed=objective.packed):
+        for picked in micro_batches(objective.costs(rows), range(len(rows)), budget, packed=objective.packed):
             batch = collate([rows[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device)
             _, nll_N = objective(batch)
             weights_N = batch.weights_N.double()

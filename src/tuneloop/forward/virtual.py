@@ -31,6 +31,11 @@ def count(model: Any) -> int:
     return config.num_virtual_tokens
 
 
+def in_layers(model: Any) -> int:
+    """How many of them run through the layers as tokens do: a prompt's; those of a prefix are keys and values alone."""
+    return 0 if not count(model) or _is_prefix(model) else count(model)
+
+
 def _is_prefix(model: Any) -> bool:
     return model.active_peft_config.peft_type == "PREFIX_TUNING"
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tuneloop.core.errors import TrainingError
-from tuneloop.forward.batch import Row, collate
-from tuneloop.forward.objective import Objective
 from tuneloop.forward.plan import micro_batches
+from tuneloop.tune.terms import Terms
 
 SMALLEST = 256
 """Tokens to begin with."""
@@ -36,26 +35,25 @@ class Trial:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def find_budget(
-    objective: Objective, rows: Sequence[Row], batch_size: int, pad_id: int, may_hold: int | None = None
-) -> tuple[int, list[Trial]]:
+def find_budget(terms: Terms, batch_size: int, may_hold: int | None = None) -> tuple[int, list[Trial]]:
     """The budget with the most tokens a second, and all that were tried.
 
-    Doubles the budget, each time with the longest rows that there are (the worst case), until memory does not suffice,
+    Doubles the budget, each time with the longest rows that there are (the worst case) and all that the run minimises
+    of them (pairs, a teacher), until memory does not suffice,
     until a whole step fits, or at `may_hold` tokens, where the caller knows that memory ends (a CPU's process is killed
     instead of getting an error). Leaves weights, gradients and random state as they were.
     Raises TrainingError when not even the smallest fits.
     """
-    lengths = [len(row.ids) for row in rows]
-    longest = sorted(range(len(rows)), key=lambda row: -lengths[row])[:batch_size]
-    whole = sum(lengths[row] for row in longest)
+    objective, costs = terms.objective, terms.costs
+    longest = sorted(range(len(costs)), key=lambda row: -costs[row])[:batch_size]
+    whole = sum(costs[row] for row in longest)
     device = next(objective.parameters()).device
     trials: list[Trial] = []
-    budget = max(SMALLEST, 1 << (lengths[longest[0]] - 1).bit_length())
+    budget = max(SMALLEST, 1 << (costs[longest[0]] - 1).bit_length())
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         while not trials or (trials[-1].seconds and trials[-1].tokens < whole and budget <= (may_hold or budget)):
-            picked = micro_batches(lengths, longest, budget, packed=objective.packed)[0]
-            trials.append(_tried(objective, [rows[row] for row in picked], budget, pad_id, device))
+            picked = micro_batches(costs, longest, budget, packed=objective.packed)[0]
+            trials.append(_tried(replace(terms, token_budget=budget), picked, sum(costs[row] for row in picked)))
             budget *= 2
     objective.zero_grad(set_to_none=True)
     good = [trial for trial in trials if trial.seconds]
@@ -70,15 +68,15 @@ def find_budget(
     return chosen.budget, trials
 
 
-def _tried(objective: Objective, rows: Sequence[Row], budget: int, pad_id: int, device: torch.device) -> Trial:
-    batch = collate(rows, packed=objective.packed, pad_id=pad_id).to(device)
-    tokens, seconds = sum(len(row.ids) for row in rows), 0.0
+def _tried(terms: Terms, picked: Sequence[int], tokens: int) -> Trial:
+    objective, budget, seconds = terms.objective, terms.token_budget, 0.0
+    device = next(objective.parameters()).device
     objective.train()
     try:
         for _ in range(2):  # the first one also pays for allocations and lazy set-up
             started = time.perf_counter()
             objective.zero_grad(set_to_none=True)
-            objective(batch)[0].backward()
+            next(terms.parts(picked, 0, 0, 1, 1.0))[0].backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds = time.perf_counter() - started

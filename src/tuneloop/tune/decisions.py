@@ -12,6 +12,7 @@ from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.tune import moe
 from tuneloop.tune.loop import Job
+from tuneloop.tune.pairs import conversations
 from tuneloop.tune.rows import Rows, losses_in_words
 
 
@@ -48,4 +49,4 @@ def say(
     )
     for line in memory.lines()[1:]:
         console.say(line)
-    console.say(to_rich(preview_rows(renderer, examples, 1)))
+    console.say(to_rich(preview_rows(renderer, conversations(config.objective, examples[:1]), 2)))

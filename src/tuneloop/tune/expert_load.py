@@ -43,7 +43,7 @@ def measure(objective: Objective, rows: Sequence[Rendered], pad_id: int, budget:
     sample = rows[::step][:ROWS]
     device = next(objective.parameters()).device
     watched = routing.Routing(objective.model)
-    picks = micro_batches([len(row) for row in sample], range(len(sample)), budget, packed=objective.packed)
+    picks = micro_batches(objective.costs(sample), range(len(sample)), budget, packed=objective.packed)
     batches = [
         collate([sample[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device) for picked in picks
     ]

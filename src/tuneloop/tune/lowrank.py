@@ -106,6 +106,10 @@ class LowRank(Method):
         return {name: self.plus_ratio for name in names if ".lora_B." in name or ".lora_embedding_A." in name}
 
     @property
+    def restores_base(self) -> bool:
+        return not self._starts_from_base
+
+    @property
     def _starts_from_base(self) -> bool:
         return self.init not in ("kaiming", "gaussian", "orthogonal")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
@@ -31,16 +32,20 @@ class Need:
     dtype: torch.dtype
     device: str
     supervised_share: float
+    held: int = 0
+    """Bytes of weights that are in memory already, and so no longer free."""
 
     def fit(self) -> Fit:
         """The estimate, from the meta device alone."""
-        trainable = trainable_parameters(self.config, self.architecture)
-        return fit.estimate(
+        trained = _on_meta(self.config, self.architecture)
+        trainable = self.config.method.count(trained)
+        changed = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+        found = fit.estimate(
             self.architecture,
             tokens_per_step=self.tokens,
             dtype=self.dtype,
             trainable=trainable,
-            teachers=memory_of(self.config, trainable, self.dtype),
+            teachers=memory_of(self.config, self.architecture, changed, self.dtype),
             state_bytes=self.config.optimizer.state_bytes,
             beside=self.config.method.adapter,
             quantization=self.config.method.quantization,
@@ -48,6 +53,7 @@ class Need:
             supervised_share=self.supervised_share,
             device=self.device,
         )
+        return replace(found, available=found.available + self.held)
 
     def tokens_that_fit(self) -> int:
         """How many tokens free memory holds; the estimate is a straight line in them."""
@@ -58,14 +64,17 @@ class Need:
 
 def trainable_parameters(config: TuneConfig, architecture: PreTrainedConfig) -> int:
     """How many parameters the method trains, counted without memory for any."""
+    return config.method.count(_on_meta(config, architecture))
+
+
+def _on_meta(config: TuneConfig, architecture: PreTrainedConfig) -> Any:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture)
-        trained = applied(config, model)
-    return config.method.count(trained)
+        return applied(config, AutoModelForCausalLM.from_config(architecture))
 
 
 def remedies(failed: Need, longest: int) -> list[tuple[str, Need]]:
-    """Settings that need less, as they are typed, the mildest first; `longest` row in tokens."""
+    """Settings that need less, as they are typed, the mildest first; `longest` row or pair in tokens."""
+    shorter = longest // (4 if failed.config.objective.orpo else 2)
     half = max(failed.tokens // 2, longest)
     lighter, checked = {"token_budget": half}, {"gradient_checkpointing": True}
     changes = [
@@ -73,7 +82,7 @@ def remedies(failed: Need, longest: int) -> list[tuple[str, Need]]:
         ({"memory": checked}, failed.tokens, ["memory.gradient_checkpointing=true"]),
         ({"memory": lighter | checked}, half, [f"memory.token_budget={half}", "memory.gradient_checkpointing=true"]),
         ({"method": "lora"}, half, ["method=lora", f"memory.token_budget={half}"]),
-        ({"max_length": longest // 2}, longest // 2, [f"max_length={longest // 2}"]),
+        ({"max_length": max(8, shorter)}, longest // 2, [f"max_length={max(8, shorter)}"]),
     ]
     given = failed.config.model_dump(mode="json")
     found: list[tuple[str, Need]] = []

@@ -53,6 +53,13 @@ class Subject:
         """With the method on it."""
         return self.objective.model
 
+    @property
+    def held_bytes(self) -> int:
+        """What its weights and its teachers' take of memory by now, each tensor once."""
+        teachers = [teacher.objective for teacher in (self.extras.teacher, self.extras.base) if teacher]
+        weights = {p.data_ptr(): p.nbytes for one in (self.objective, *teachers) for p in one.parameters()}
+        return sum(weights.values())
+
     def optimizer(self, config: TuneConfig) -> MasterOptimizer:
         """Over what is trained."""
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}

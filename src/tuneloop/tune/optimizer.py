@@ -46,7 +46,8 @@ class MasterOptimizer:
             named[name].register_post_accumulate_grad_hook(lambda weight, name=name: self._collect(name, weight))
         shares = factors(self.masters, choice.layer_decay, own_factors or {})
         rates = {name: learning_rate * share for name, share in shares.items()}
-        self.optimizers: list[Optimizer] = choice.build(self.masters, rates)
+        matrices = {name for name, weight in self.model_weights.items() if _is_matrix(weight)}
+        self.optimizers: list[Optimizer] = choice.build(self.masters, rates, matrices)
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def _master(self, name: str, weight: nn.Parameter) -> nn.Parameter:
@@ -67,12 +68,14 @@ class MasterOptimizer:
         """Adds the weight's gradient to its master's and frees it."""
         assert weight.grad is not None
         grad, master = weight.grad, self.masters[name]
+        weight.grad = None
         if name in self.entries:
             grad = grad.flatten().index_select(0, self.entries[name])
+        if grad.numel() == 0:  # no entry of this matrix is trained; Adafactor would divide by their number
+            return
         grad = grad.to(master.dtype)
         grad = grad.div_(self.loss_scale) if self.loss_scale != 1 else grad
         master.grad = grad if master.grad is None else master.grad.add_(grad)
-        weight.grad = None
 
     def back_off(self) -> bool:
         """After an overflow in float16: drops the gradient and halves the loss scale. False: there is none to halve."""
@@ -149,6 +152,11 @@ class MasterOptimizer:
             (optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]])
             for optimizer in self.optimizers
         ]
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    """More than one size above 1: IA3's factors [n, 1] are vectors."""
+    return sum(size > 1 for size in weight.shape) > 1
 
 
 def _restored(value: Tensor, device: torch.device) -> Tensor | int:

@@ -13,14 +13,13 @@ from tuneloop.render.rendered import Rendered
 if TYPE_CHECKING:
     from tuneloop.forward.objective import Objective
     from tuneloop.render.template import Overlong, Progress, Renderer
+    from tuneloop.tune.objective import ObjectiveConfig
 
 
-def render_pairs(
-    renderer: Renderer, examples: Sequence[Example], *, max_length: int, overlong: Overlong, progress: Progress
-) -> tuple[list[Rendered], list[Rendered], list[Drop]]:
-    """(rows with the chosen answers, the same with the rejected ones, what is left out because one of both cannot be).
+def sides(examples: Sequence[Example]) -> list[Example]:
+    """Each row as two: with its answer, then with the rejected one; only this last answer is trained on.
 
-    Only the last answer of a row is trained on. Raises DataError for rows without a rejected answer.
+    Raises DataError for rows without a rejected answer.
     """
     lonely = [example for example in examples if not example.rejected]
     if lonely:
@@ -30,7 +29,22 @@ def render_pairs(
             f"one, e.g. {origin.source}, row {origin.row}. Give preference data (docs/objectives.md, format "
             f"`preference`), or leave these rows out: data.steps: [{{filter: {{keep: \"rejected != ''\"}}}}]"
         )
-    both = [one for example in examples for one in (example.asking(example.answer), example.asking(*example.rejected))]
+    return [one for example in examples for one in (example.asking(example.answer), example.asking(*example.rejected))]
+
+
+def conversations(objective: ObjectiveConfig, examples: Sequence[Example]) -> Sequence[Example]:
+    """What is rendered of rows: themselves, or both sides of each where the objective compares them."""
+    return sides(examples) if objective.orpo else examples
+
+
+def render_pairs(
+    renderer: Renderer, examples: Sequence[Example], *, max_length: int, overlong: Overlong, progress: Progress
+) -> tuple[list[Rendered], list[Rendered], list[Drop]]:
+    """(rows with the chosen answers, the same with the rejected ones, what is left out because one of both cannot be).
+
+    Raises DataError as `sides` does.
+    """
+    both = sides(examples)
     rendered, drops = renderer.render_all(both, max_length=max_length, overlong=overlong, progress=progress)
     reasons = {id(drop.example): drop for drop in drops}
     sequences = iter(rendered)

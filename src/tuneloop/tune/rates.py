@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
-INPUT = ("embed_tokens", "wte", "wpe", "word_embeddings", "prompt_encoder")
+INPUT = ("embed", "wte", "wpe")
 
 
 def factors(names: Iterable[str], layer_decay: float, own: Mapping[str, float]) -> dict[str, float]:
@@ -27,4 +27,4 @@ def _depth(name: str) -> int | None:
     found = LAYER.search(name)
     if found:
         return int(found[1])
-    return -1 if any(part in name for part in INPUT) else None
+    return -1 if any(part in name for part in INPUT) and "embed_out" not in name else None  # GPT-NeoX's head

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, ModelError
@@ -132,15 +132,16 @@ def distill_teacher(
     return Teacher(objective, student.pad_id)
 
 
-def memory_of(config: TuneConfig, trainable: int, dtype: torch.dtype) -> int:
-    """Bytes of weights that teachers need beside the tuned model."""
-    total = 0
+def memory_of(config: TuneConfig, architecture: PreTrainedConfig, changed: int, dtype: torch.dtype) -> int:
+    """Bytes of weights that teachers need beside the tuned model; `changed`: values of the tensors that are trained."""
+    values = 0
     if config.objective.keep and not config.method.adapter:
-        total += trainable * dtype.itemsize
+        values += changed
+    elif config.objective.keep and not config.method.restores_base:
+        values += fit.count_parameters(architecture)[0]
     if config.objective.distill:
-        parameters, *_ = fit.count_parameters(config_of(_teacher_base(config.objective.distill)))
-        total += parameters * dtype.itemsize
-    return total
+        values += fit.count_parameters(config_of(_teacher_base(config.objective.distill)))[0]
+    return values * dtype.itemsize
 
 
 def _teacher_base(config: Distill) -> Base:

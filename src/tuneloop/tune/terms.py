@@ -69,9 +69,11 @@ class Terms:
     @cached_property
     def costs(self) -> list[int]:
         """What each row takes of the token budget: padded pairs are as long as the longer answer, twice."""
-        if self.objective.packed or not self.config.orpo:
-            return self.tokens
-        return [2 * max(map(len, self._of([i]))) for i in range(len(self.rows))]
+        own = self.objective.costs(self.rows)
+        if not self.config.orpo:
+            return own
+        together = sum if self.objective.packed else lambda pair: 2 * max(pair)
+        return [together(pair) for pair in zip(own, self.objective.costs(self.extras.rejected), strict=True)]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -156,10 +158,10 @@ class Terms:
         assert keep is not None and base is not None
         count = min(keep.rows, len(prompts))
         picked = draw(len(prompts), count, step, self.seed, KEPT).tolist()
-        lengths = [len(row) for row in prompts]
-        divisor = sum(lengths[i] for i in picked)
-        mine = share_of_rank(lengths, picked, rank, world)
-        for micro in micro_batches(lengths, mine, self.token_budget, packed=self.objective.packed):
+        divisor = sum(len(prompts[i]) for i in picked)
+        costs = self.objective.costs(prompts)
+        mine = share_of_rank(costs, picked, rank, world)
+        for micro in micro_batches(costs, mine, self.token_budget, packed=self.objective.packed):
             rows = [prompts[i] for i in micro]
             batch = everywhere(self._batch(rows))
             weights_N = batch.weights_N * (scale * keep.weight / divisor)

@@ -26,7 +26,6 @@ from tuneloop.models.find import Base, find_base
 from tuneloop.models.fit import Fit
 from tuneloop.models.precision import matmul_rate, pick_dtype
 from tuneloop.render.load import renderer_of
-from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.track.metrics import Tracking
@@ -42,6 +41,7 @@ from tuneloop.tune.model import subject
 from tuneloop.tune.pairs import preferences
 from tuneloop.tune.rows import Rows, render_rows, sources_of
 from tuneloop.tune.speed import Speedometer
+from tuneloop.tune.terms import Terms
 
 SUMMARY = "summary.json"
 """What was trained, for tables of several runs."""
@@ -89,10 +89,11 @@ def tune(
     dtype, why = pick_dtype(model_config.dtype, accelerator.device.type)
     made = subject(config, base, dtype, renderer, rows, prompts, seed=seed, device=device)
     objective = made.objective
-    need = Need(config, core_of(made.model).config, 0, dtype, device, rows.supervised / rows.tokens)
-    budget = _budget(config, objective, rows.rendered, renderer.pad_id, accelerator, run, need)
-    longest = max(map(len, rows.rendered))
-    need = replace(need, tokens=max(min(budget, rows.tokens), longest))
+    need = Need(config, core_of(made.model).config, 0, dtype, device, rows.supervised / rows.tokens, made.held_bytes)
+    terms = Terms(config.objective, objective, rows.rendered, made.extras, seed, renderer.pad_id, 0)
+    budget = _budget(config, terms, accelerator, run, need)
+    longest = max(terms.costs)
+    need = replace(need, tokens=max(min(budget, sum(terms.costs)), longest))
     memory = need.fit()
     job = Job(
         objective=objective,
@@ -179,9 +180,7 @@ def _validation(
 
 def _budget(
     config: TuneConfig,
-    objective: Objective,
-    rows: Sequence[Rendered],
-    pad_id: int,
+    terms: Terms,
     accelerator: Accelerator,
     run: Run,
     need: Need,
@@ -194,7 +193,7 @@ def _budget(
     if accelerator.is_main_process and not known.is_file():
         with console.waiting("finding the size of micro-batches"):
             limit = need.tokens_that_fit() if device == "cpu" else None
-            found, trials = find_budget(objective, rows, config.batch_size, pad_id, limit)
+            found, trials = find_budget(terms, config.batch_size, limit)
         console.decided("micro-batch", in_words(found, trials))
         jsonl.write(known, {"token_budget": found})
     accelerator.wait_for_everyone()

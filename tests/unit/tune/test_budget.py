@@ -17,10 +17,14 @@ from tuneloop.core.errors import TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward.attention import use_packed
 from tuneloop.forward.batch import Batch
+from tuneloop.forward.divergence import Side
 from tuneloop.forward.objective import Objective
+from tuneloop.render.rendered import Rendered
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.memory import Need, explained, remedies
+from tuneloop.tune.objective import ObjectiveConfig
+from tuneloop.tune.terms import Extras, Terms
 
 Make = Callable[..., Any]
 
@@ -30,40 +34,47 @@ class Small(Objective):
 
     limit = 0
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def side(self, batch: Batch, neftune: float = 0.0) -> Side:
         if batch.ids.numel() > self.limit:
             raise torch.OutOfMemoryError("out of memory")
-        return super().forward(batch)
+        return super().side(batch, neftune)
 
 
-def small(model: Any, limit: int) -> Small:
+def small(model: Any, limit: int, rows: list[Rendered], **config: Any) -> Terms:
     use_packed(model)
     objective = Small(model, packed=True)
     objective.limit = limit
-    return objective
+    rejected = random_rows(len(rows), seed=1) if "orpo" in config else []
+    return Terms(ObjectiveConfig(**config), objective, rows, Extras(rejected), 7, 0, 0)
 
 
 def test_the_budget_backs_off_where_memory_ends_and_leaves_no_trace(tiny_model: Make) -> None:
-    objective = small(tiny_model(), 700)
-    rows = random_rows(200)
+    terms = small(tiny_model(), 700, random_rows(200))
     before = torch.get_rng_state()
-    budget, trials = find_budget(objective, rows, batch_size=200, pad_id=0)
+    budget, trials = find_budget(terms, batch_size=200)
     assert [trial.budget for trial in trials] == [256, 512, 1024]
     assert trials[-1].seconds is None and budget in (256, 512)
     assert "1,024: out of memory" in in_words(budget, trials)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(p.grad is None for p in objective.parameters())
+    assert all(p.grad is None for p in terms.objective.parameters())
     assert all(trial.tokens <= trial.budget for trial in trials)
 
 
 def test_a_step_or_a_known_limit_ends_the_search(tiny_model: Make) -> None:
-    objective = small(tiny_model(), 1 << 30)
-    _, trials = find_budget(objective, random_rows(8), batch_size=8, pad_id=0)
+    _, trials = find_budget(small(tiny_model(), 1 << 30, random_rows(8)), batch_size=8)
     assert len(trials) == 1, "a whole step fits"
-    _, trials = find_budget(objective, random_rows(300), batch_size=300, pad_id=0, may_hold=600)
+    _, trials = find_budget(small(tiny_model(), 1 << 30, random_rows(300)), batch_size=300, may_hold=600)
     assert [trial.budget for trial in trials] == [256, 512]
     with pytest.raises(TrainingError, match="smallest micro-batch"):
-        find_budget(small(tiny_model(), 3), random_rows(8), batch_size=8, pad_id=0)
+        find_budget(small(tiny_model(), 3, random_rows(8)), batch_size=8)
+
+
+def test_what_is_tried_is_what_is_trained(tiny_model: Make) -> None:
+    """Pairs run as pairs: with both answers in memory half as many rows fit."""
+    rows = random_rows(200)
+    found = [find_budget(small(tiny_model(), 1 << 30, rows, **config), 200)[1] for config in ({}, {"orpo": 0.1})]
+    tokens = [trials[-1].tokens for trials in found]
+    assert tokens[0] == sum(map(len, rows)) and tokens[1] == tokens[0] + sum(map(len, random_rows(200, seed=1)))
 
 
 def test_the_found_budget_is_kept_for_the_resumed_run(model_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -105,3 +116,28 @@ except RuntimeError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "understood"
+
+
+MEMORY: dict[str, tuple[dict[str, Any], float]] = {
+    "switched off": ({"method": "lora"}, 0),
+    "loaded again": ({"method": {"lora": {"rank": 4, "init": "pissa"}}}, 1),
+    "copied whole": ({"method": "full"}, 1),
+    "a copied part": ({"method": {"freeze": {"layers": 1}}}, 0.5),
+    "whole matrices of chosen entries": ({"method": {"sparse": {"fraction": 0.001}}}, 0.7),
+}
+
+
+@pytest.mark.parametrize("case", MEMORY)
+def test_what_the_base_of_keep_needs(case: str, tiny_model: Make) -> None:
+    method, least = MEMORY[case]
+    config = TuneConfig.model_validate({**method, "objective": {"keep": {}}})
+    model = tiny_model()
+    whole = 4 * sum(p.numel() for p in model.parameters())
+    teachers = Need(config, model.config, 64, torch.float32, "cpu", 0.5).fit().teachers
+    assert 0.2 * least * whole <= teachers <= least * whole
+
+
+def test_weights_that_are_loaded_are_not_needed_again(tiny_model: Make) -> None:
+    need = Need(TuneConfig(), tiny_model().config, 64, torch.float32, "cpu", 0.5)
+    held = Need(TuneConfig(), tiny_model().config, 64, torch.float32, "cpu", 0.5, held=1 << 40)
+    assert held.fit().available - need.fit().available > 1 << 39

@@ -78,6 +78,38 @@ def test_each_parameter_once_and_decay_on_matrices_only(name: str) -> None:
     assert {key for key, decay in places.items() if decay == 0} == {"layers.0.norm.weight", "layers.0.proj.bias"}
 
 
+@pytest.mark.parametrize("name", FAMILY.names())
+def test_chosen_entries_are_weights_of_their_matrix(name: str, tmp_path: Path) -> None:
+    """They decay as it does, a matrix may have none, their state goes round; factors [n, 1] do not decay."""
+
+    def made(seed: int) -> MasterOptimizer:
+        draw = torch.Generator().manual_seed(seed)
+        weights = {key: nn.Parameter(torch.randn(*shape, generator=draw)) for key, shape in
+                   {"layers.0.a": (80, 80), "layers.0.b": (80, 80), "layers.0.ia3_l": (64, 1)}.items()}  # fmt: skip
+        entries = {"layers.0.a": torch.arange(0, 6400 - 1300), "layers.0.b": torch.zeros(0, dtype=torch.int64)}
+        choice = FAMILY.make({name: {"weight_decay": 0.5, "layer_decay": 0.9}})
+        return MasterOptimizer(weights, choice, 1e-2, entries=entries)
+
+    first, second = made(0), made(1)
+    decays = {id(p): g["weight_decay"] for o in first.optimizers for g in o.param_groups for p in g["params"]}
+    assert [decays[id(first.masters[key])] for key in first.masters] == [0.5, 0.5, 0.0]
+
+    def one(optimizer: MasterOptimizer, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        loss = sum((w * torch.randn(w.shape, generator=draw)).sum() for w in optimizer.model_weights.values())
+        loss.backward()  # type: ignore[union-attr]
+        optimizer.accumulate()
+        optimizer.step(1.0, 1.0, optimizer.gradient_norm())
+
+    for seed in range(2):
+        one(first, seed)
+    save_file({key: value.contiguous() for key, value in first.state().items()}, tmp_path / "state")
+    second.load_state(load_file(tmp_path / "state"))
+    one(first, 2), one(second, 2)
+    assert all(torch.equal(first.masters[key], second.masters[key]) for key in first.masters)
+    assert first.masters["layers.0.b"].numel() == 0 and torch.isfinite(first.model_weights["layers.0.b"]).all()
+
+
 def test_muon_takes_the_hidden_matrices() -> None:
     optimizer = MasterOptimizer(named(), FAMILY.make("muon"), 1e-2)
     assert isinstance(optimizer.optimizers[0], torch.optim.Muon)
@@ -88,10 +120,11 @@ def test_muon_takes_the_hidden_matrices() -> None:
 
 
 def test_lion_is_its_formula() -> None:
-    weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]]))
     optimizer = MasterOptimizer({"w": weight}, FAMILY.make({"lion": {"weight_decay": 0.1}}), 0.01)
-    expected, momentum = weight.detach().double(), torch.zeros(1, 2, dtype=torch.float64)
-    for grad in (torch.tensor([[0.5, -1.0]]), torch.tensor([[-3.0, 2.0]]), torch.tensor([[0.1, 0.1]])):
+    expected, momentum = weight.detach().double(), torch.zeros(2, 2, dtype=torch.float64)
+    for row in ([0.5, -1.0], [-3.0, 2.0], [0.1, 0.1]):
+        grad = torch.tensor([row, row])
         weight.grad = grad.clone()
         optimizer.step(1.0, 0.0, torch.tensor(1.0))
         expected = expected - 0.01 * (torch.sign(0.9 * momentum + 0.1 * grad) + 0.1 * expected)

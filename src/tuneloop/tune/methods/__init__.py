@@ -50,6 +50,11 @@ class Method(Plugin):
         """How the base's weights are held while it is frozen; None: as they are."""
         return None
 
+    @property
+    def restores_base(self) -> bool:
+        """Whether the base is there again when the adapter is switched off."""
+        return self.adapter
+
     def initialise(self, model: Any, setting: Setting) -> None:
         """Sets first values that depend on tokenizer, data or seed; `model` is what `apply` gave."""
 

@@ -5,7 +5,7 @@ The second moment of a matrix is kept as a product of row and column means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -30,11 +30,16 @@ class Adafactor(OptimizerChoice):
     clip_update: float = Field(default=1.0, ge=1)
     """Largest root mean square of an update, in units of the learning rate."""
 
-    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
+    def build(
+        self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float], matrices: Collection[str]
+    ) -> list[Optimizer]:
         import torch
 
         return [
             torch.optim.Adafactor(
-                self.groups(named, rates), beta2_decay=-self.decay, eps=(None, self.smallest), d=self.clip_update
+                self.groups(named, rates, matrices),
+                beta2_decay=-self.decay,
+                eps=(None, self.smallest),
+                d=self.clip_update,
             )
         ]

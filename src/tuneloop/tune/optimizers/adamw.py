@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -28,8 +28,10 @@ class Adam(OptimizerChoice):
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
-    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
+    def build(
+        self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float], matrices: Collection[str]
+    ) -> list[Optimizer]:
         import torch
 
         betas = (self.beta1, self.beta2)
-        return [torch.optim.AdamW(self.groups(named, rates), betas=betas, eps=self.epsilon, fused=True)]
+        return [torch.optim.AdamW(self.groups(named, rates, matrices), betas=betas, eps=self.epsilon, fused=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from tuneloop.core.errors import MissingExtra
@@ -18,9 +18,11 @@ class AdamW8bit(Adam):
 
     state_bytes: ClassVar[float] = 2.03  # a byte a moment, and one fp32 scale a block of 256 values
 
-    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
+    def build(
+        self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float], matrices: Collection[str]
+    ) -> list[Optimizer]:
         try:
             from bitsandbytes.optim import AdamW8bit as Blockwise  # type: ignore[import-not-found]
         except ImportError as error:
             raise MissingExtra("bitsandbytes", "tune.optimizer adamw_8bit", "bitsandbytes") from error
-        return [Blockwise(self.groups(named, rates), betas=(self.beta1, self.beta2), eps=self.epsilon)]
+        return [Blockwise(self.groups(named, rates, matrices), betas=(self.beta1, self.beta2), eps=self.epsilon)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -25,7 +25,9 @@ class Lion(OptimizerChoice):
     beta2: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the momentum."""
 
-    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
+    def build(
+        self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float], matrices: Collection[str]
+    ) -> list[Optimizer]:
         from tuneloop.tune.lion import SignMomentum
 
-        return [SignMomentum(self.groups(named, rates), self.beta1, self.beta2)]
+        return [SignMomentum(self.groups(named, rates, matrices), self.beta1, self.beta2)]

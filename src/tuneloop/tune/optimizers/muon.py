@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -21,22 +21,24 @@ class Muon(OptimizerChoice):
     momentum: float = Field(0.95, ge=0, lt=1)
     """Decay of the momentum that is orthogonalised."""
 
-    def build(self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float]) -> list[Optimizer]:
+    def build(
+        self, named: Mapping[str, nn.Parameter], rates: Mapping[str, float], matrices: Collection[str]
+    ) -> list[Optimizer]:
         import torch
 
-        hidden = {name: p for name, p in named.items() if p.ndim == 2 and not _outer(name)}
+        hidden = {name: p for name, p in named.items() if p.ndim == 2 and name in matrices and not _outer(name)}
         rest = {name: p for name, p in named.items() if name not in hidden}
         built: list[Optimizer] = []
         if hidden:
             built.append(
                 torch.optim.Muon(
-                    self.groups(hidden, rates),
+                    self.groups(hidden, rates, matrices),
                     momentum=self.momentum,
                     adjust_lr_fn="match_rms_adamw",  # one learning rate fits both kinds of parameters
                 )
             )
         if rest:
-            built += AdamW(weight_decay=self.weight_decay, beta2=0.95).build(rest, rates)
+            built += AdamW(weight_decay=self.weight_decay, beta2=0.95).build(rest, rates, matrices)
         return built
 
 
