@@ -24,9 +24,10 @@ from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
-from tuneloop.models.load import load_tokenizer, model_from
+from tuneloop.models.load import model_from
 from tuneloop.models.merge import EXACT, logits, merge, prompt_ids
 from tuneloop.models.save import save_model
+from tuneloop.models.tokenizer import load_tokenizer
 from tuneloop.render.template import Renderer
 from tuneloop.track import metrics
 from tuneloop.tune import train as stage

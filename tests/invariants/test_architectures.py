@@ -15,8 +15,8 @@ from toy import conversations, tune_in
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
-from tuneloop.models.load import load_tokenizer
 from tuneloop.models.merge import logits, prompt_ids
+from tuneloop.models.tokenizer import load_tokenizer
 from tuneloop.render.template import Renderer
 
 CORE = ("full", "lora", "lora + experts")

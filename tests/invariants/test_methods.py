@@ -20,8 +20,9 @@ from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
-from tuneloop.models.load import config_of, load_tokenizer, model_from
+from tuneloop.models.load import config_of, model_from
 from tuneloop.models.merge import logits, merge, prompt_ids
+from tuneloop.models.tokenizer import load_tokenizer
 from tuneloop.render.template import Renderer
 from tuneloop.track import metrics
 from tuneloop.tune import train as stage

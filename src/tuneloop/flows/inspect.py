@@ -64,7 +64,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     """Everything that can be known before a run: rows, losses, tokens, a masked row, memory, time."""
     from tuneloop.data.prepare import load_examples, nothing_left, say
     from tuneloop.forward import mixing
-    from tuneloop.models.load import is_tokenizer_alone
+    from tuneloop.models.tokenizer import is_tokenizer_alone
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_rich
     from tuneloop.tune.pairs import conversations

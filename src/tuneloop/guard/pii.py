@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from tuneloop.guard.rules import RULES, Rule, Span, Strength
@@ -20,6 +20,8 @@ _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _FOLDED = frozenset(map(chr, _FOLD.values()))
 _CJK = re.compile("[\u3400-\u9fff]")
 _FEW = 64
+_SHORT = 40
+"""Characters of a key or a name, which comes again in every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ def find(
     All rules run whatever kinds are asked for: otherwise a part of one number could pass for another kind of number.
     """
     rest, chosen = fold(text), list[Found]()
+    rules = _with_clues(rest, strength)
+    if not rules and not known:
+        return []
     values: dict[str, tuple[str, Strength]]
     values = {fold(one.text): (one.kind, one.strength) for one in known if _speaks(one.text)}
-    rules = _with_clues(rest, strength)
-    while rules or values:  # the next round sees what hid behind a find, and values said again without their word
+    while True:  # the next round sees what hid behind a find, and values said again without their word
         new = _disjoint([*_spans(rules, rest, strength), *_again(rest, values)])
         if not new:
             break
@@ -137,8 +141,17 @@ def _test_of(words: tuple[str, ...] | re.Pattern[str]) -> Callable[[str], object
     return (lambda text: any(map(text.__contains__, words))) if words else (lambda text: True)
 
 
-def _with_clues(text: str, strength: Strength) -> dict[str, Rule]:
+def _with_clues(text: str, strength: Strength) -> Mapping[str, Rule]:
     """The rules that may find something."""
+    return _remembered(text, strength) if len(text) <= _SHORT else _clues(text, strength)
+
+
+@lru_cache(maxsize=4_096)
+def _remembered(text: str, strength: Strength) -> Mapping[str, Rule]:
+    return _clues(text, strength)
+
+
+def _clues(text: str, strength: Strength) -> Mapping[str, Rule]:
     gate = _gate(strength)
     groups = [gate.by_word]
     first = gate.number.search(text)
@@ -147,7 +160,7 @@ def _with_clues(text: str, strength: Strength) -> dict[str, Rule]:
     return {name: rule for group in groups for has_words, name, rule in group if has_words(text)}
 
 
-def _spans(rules: dict[str, Rule], text: str, strength: Strength) -> list[tuple[str, Span]]:
+def _spans(rules: Mapping[str, Rule], text: str, strength: Strength) -> list[tuple[str, Span]]:
     found = [(name, span) for name, rule in rules.items() for span in rule.find(text)]
     return found if strength == "weak" else [(name, span) for name, span in found if span.strength == "strong"]
 

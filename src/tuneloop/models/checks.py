@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.models import safety
@@ -32,6 +29,9 @@ def check_model_folder(folder: Path) -> None:
 
 def check_architecture(model_type: str, architectures: list[str] | None, source: object) -> None:
     """Raises ModelError unless transformers knows `model_type` as causal language model and the folder holds one."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     if model_type not in CONFIG_MAPPING:
         raise ModelError(
             f"{source}: transformers does not know the architecture '{model_type}'"

@@ -88,7 +88,7 @@ class Encoder:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from tuneloop.models.load import tokenizer_from
+        from tuneloop.models.tokenizer import tokenizer_from
 
         return tokenizer_from(self.folder)
 

@@ -12,7 +12,7 @@ from typing import Any
 from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import did_you_mean
-from tuneloop.models import bases, cache, checks, gguf, hub, safety
+from tuneloop.models import bases, cache, checks, hub, safety
 from tuneloop.models.config import ModelConfig
 
 Architecture = dict[str, Any]
@@ -71,6 +71,8 @@ def _resolve(name: str, revision: str | None) -> tuple[Path, str, str | None, li
     if known is not None:
         return bases.folder_of(known), name, known.licence, []
     if path.is_file() and path.suffix == ".gguf":
+        from tuneloop.models import gguf  # brings torch in
+
         folder = gguf.import_file(path)
         return folder, path.stem, None, [f"{path.name} was converted to a standard folder: {folder}"]
     if path.is_file():

@@ -16,8 +16,9 @@ def answer(folder: Path, question: str = QUESTION, max_new_tokens: int = 24) -> 
 
     Raises ModelError when its logits are not finite or it says nothing.
     """
-    from tuneloop.models.load import model_from, tokenizer_from
+    from tuneloop.models.load import model_from
     from tuneloop.models.precision import pick_dtype
+    from tuneloop.models.tokenizer import tokenizer_from
 
     tokenizer = tokenizer_from(folder)
     model = model_from(folder, pick_dtype("auto", "cpu")[0])

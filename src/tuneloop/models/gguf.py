@@ -51,8 +51,8 @@ def convert(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from tuneloop.models.checks import check_architecture
-    from tuneloop.models.load import tokenizer_from
     from tuneloop.models.quiet import quiet
+    from tuneloop.models.tokenizer import tokenizer_from
 
     splitter = _splitter(path)
     try:

@@ -1,6 +1,6 @@
-"""Loads a base's tokenizer and weights, from local folders and safetensors only.
+"""Loads a base's weights, from local folders and safetensors only.
 
-`find_base` finds what a recipe names; `load_tokenizer` and `load_model` read it.
+`find_base` finds what a recipe names; `load_tokenizer` (tokenizer.py) and `load_model` read it.
 """
 
 from __future__ import annotations
@@ -14,66 +14,20 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import did_you_mean
-from tuneloop.models import safety
-from tuneloop.models.checks import check_architecture, check_tokenizer_files
-from tuneloop.models.config import ModelConfig
-from tuneloop.models.find import Base, read_template
+from tuneloop.models.checks import check_architecture
+from tuneloop.models.find import Base
 from tuneloop.models.quantize import Quantization, config_for, settle
 from tuneloop.models.quiet import quiet
+from tuneloop.models.tokenizer import load_tokenizer
 
 CANNOT_BUILD = (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError)
-
-
-def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
-    """The base's fast tokenizer, with the chat template that the recipe (or the adapter's run) puts in its place."""
-    tokenizer = tokenizer_from(base.path)
-    if base.chat_template is not None:
-        tokenizer.chat_template = base.chat_template
-    config = safety.read_config(base.path / "config.json")
-    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    if not base.is_new and rows is not None and len(tokenizer) > rows:
-        raise ModelError(
-            f"{base.path}: the tokenizer has {len(tokenizer)} tokens, the model only {rows}; one is not its own"
-        )
-    return tokenizer
-
-
-def is_tokenizer_alone(config: ModelConfig) -> bool:
-    """Whether `base` is a folder with a tokenizer and no model: enough to preview and check rows, not to tune."""
-    folder = Path(config.base) if config.base is not None else None
-    return folder is not None and (folder / "tokenizer.json").is_file() and not (folder / "config.json").is_file()
-
-
-def load_tokenizer_alone(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder that holds nothing else."""
-    assert config.base is not None
-    tokenizer = tokenizer_from(Path(config.base))
-    template = read_template(config)
-    if template is not None:
-        tokenizer.chat_template = template
-    return tokenizer
-
-
-def tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder. Raises ModelError when there is none or when it is unreadable."""
-    check_tokenizer_files(folder)
-    safety.refuse_code(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
-    if not tokenizer.is_fast:
-        raise ModelError(f"{folder}: this tokenizer has no fast version, so exact loss masks cannot be computed")
-    return tokenizer
 
 
 def load_model(

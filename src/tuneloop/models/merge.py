@@ -19,9 +19,10 @@ from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.models import adapters, cache, safety
 from tuneloop.models.find import Base
-from tuneloop.models.load import load_model, load_tokenizer, model_from
+from tuneloop.models.load import load_model, model_from
 from tuneloop.models.quantize import Quantization, available
 from tuneloop.models.save import round_parameters, unwritable, write_model
+from tuneloop.models.tokenizer import load_tokenizer
 
 PROMPTS = (
     "What is the capital of France?",

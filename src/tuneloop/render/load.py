@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuneloop.models import safety
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
-from tuneloop.models.load import is_tokenizer_alone, load_tokenizer, load_tokenizer_alone
+from tuneloop.models.tokenizer import is_tokenizer_alone, load_tokenizer, load_tokenizer_alone
 from tuneloop.render.template import Renderer
 
 

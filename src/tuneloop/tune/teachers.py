@@ -23,7 +23,8 @@ from tuneloop.models import fit
 from tuneloop.models.adapters import load_with_adapter
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
-from tuneloop.models.load import config_of, load_model, load_tokenizer
+from tuneloop.models.load import config_of, load_model
+from tuneloop.models.tokenizer import load_tokenizer
 from tuneloop.render.rendered import Rendered, Unrenderable
 from tuneloop.render.template import Renderer
 from tuneloop.tune.config import TuneConfig

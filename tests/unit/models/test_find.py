@@ -16,7 +16,8 @@ from tuneloop.core.errors import MissingExtra, ModelError, RecipeError
 from tuneloop.models import bases, cache
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
-from tuneloop.models.load import load_model, load_tokenizer, model_from
+from tuneloop.models.load import load_model, model_from
+from tuneloop.models.tokenizer import load_tokenizer
 
 Make = Callable[..., Any]
 

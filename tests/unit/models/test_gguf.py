@@ -14,8 +14,9 @@ from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
-from tuneloop.models.load import load_model, load_tokenizer
+from tuneloop.models.load import load_model
 from tuneloop.models.merge import logits, prompt_ids
+from tuneloop.models.tokenizer import load_tokenizer
 
 Make = Callable[..., Any]
 NAMES = {

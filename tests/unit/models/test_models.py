@@ -17,9 +17,10 @@ from tuneloop.core.errors import ModelError
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
-from tuneloop.models.load import load_model, load_tokenizer, model_from, tokenizer_from
+from tuneloop.models.load import load_model, model_from
 from tuneloop.models.merge import MergeCheck, logits, merge, prompt_ids
 from tuneloop.models.save import save_model
+from tuneloop.models.tokenizer import load_tokenizer, tokenizer_from
 
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "deepseek_v3", "mistral", "gemma3_text")
 Make = Callable[..., Any]

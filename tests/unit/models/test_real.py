@@ -13,8 +13,9 @@ from tuneloop.core.errors import ModelError
 from tuneloop.models import adapters, bases, gate
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
-from tuneloop.models.load import load_model, load_tokenizer
+from tuneloop.models.load import load_model
 from tuneloop.models.merge import merge
+from tuneloop.models.tokenizer import load_tokenizer
 
 NAME = "smollm2-135m-instruct"
 
