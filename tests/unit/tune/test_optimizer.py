@@ -105,7 +105,8 @@ def test_chosen_entries_are_weights_of_their_matrix(name: str, tmp_path: Path) -
         one(first, seed)
     save_file({key: value.contiguous() for key, value in first.state().items()}, tmp_path / "state")
     second.load_state(load_file(tmp_path / "state"))
-    one(first, 2), one(second, 2)
+    one(first, 2)
+    one(second, 2)
     assert all(torch.equal(first.masters[key], second.masters[key]) for key in first.masters)
     assert first.masters["layers.0.b"].numel() == 0 and torch.isfinite(first.model_weights["layers.0.b"]).all()
 
