@@ -63,11 +63,15 @@ class Pii(RowStep):
         members = _characters(self.strength)
         if members is None:
             return super().look_all(examples)
-        doubtful = holding([_all_texts(example) for example in examples], members).tolist()
-        return [self.look(one) if doubt else one for one, doubt in zip(examples, doubtful, strict=True)]
+        texts = [_all_texts(example) for example in examples]
+        doubtful = zip(examples, texts, holding(texts, members).tolist(), strict=True)
+        return [self._look(one, text) if doubt else one for one, text, doubt in doubtful]
 
     def look(self, example: Example) -> Example | Rejection:
-        if not pii.may_hold(_all_texts(example), self.strength):
+        return self._look(example, _all_texts(example))
+
+    def _look(self, example: Example, text: str) -> Example | Rejection:
+        if not pii.may_hold(text, self.strength):
             return example
         first = _Pass(self, pii.mask)
         first.over(example)
