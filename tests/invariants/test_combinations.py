@@ -1,4 +1,4 @@
-"""Methods beside parts of an objective that need pairs, a teacher or the base: however a step is cut, it is the step."""
+"""Methods, objectives and ways to hold a model together, where one part could forget the other."""
 
 from __future__ import annotations
 
