@@ -32,13 +32,13 @@ PACKED: dict[str, dict[str, Any]] = {
     "deepseek_v3": DEEPSEEK,
     "glm4_moe": {**GROUPED, **ROUTED, "n_routed_experts": 4, "first_k_dense_replace": 1},
     "gpt_oss": {**GROUPED, **WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+}  # fmt: skip
+"""Rows run without padding."""
+PADDED: dict[str, dict[str, Any]] = {
     "llama4_text": {
         **GROUPED, "num_local_experts": 4, "intermediate_size_mlp": 48, "interleave_moe_layer_step": 1,
         "attention_chunk_size": 64,
     },
-}  # fmt: skip
-"""Rows run without padding."""
-PADDED: dict[str, dict[str, Any]] = {
     "falcon": {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 48},
     "falcon_alibi": {"model_type": "falcon", "alibi": True, "multi_query": False, "bias": True, "ffn_hidden_size": 48},
     "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8},

@@ -110,6 +110,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     tolerance = TOLERANCE[core.dtype]
     packed = Objective(model, packed=True)
     try:
+        _refuse_long(core, virtual.count(model) + max(len(row.ids) for row in sample))
         use_packed(core)
         gap = max(_gap(packed, rows, pad_id, reference_N), tolerance * _leak(packed, rows) / LEAK[core.dtype])
     except (Unsupported, TypeError, ValueError) as error:
@@ -127,6 +128,16 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
             f"{gap:.2g} nats from the one computed here. Take another base, or report this architecture."
         )
     return padded, f"rows are padded, grouped by length ({reason})"
+
+
+def _refuse_long(core: PreTrainedModel, longest: int) -> None:
+    """Raises Unsupported for what shows only in longer rows and batches than those compared."""
+    text = core.config.get_text_config()
+    if getattr(text, "attn_temperature_tuning", False):  # Llama 4 counts without looking at position_ids
+        raise Unsupported("its attention scales queries by their place in the whole batch")
+    chunk = getattr(text, "attention_chunk_size", None)
+    if chunk and longest > chunk:
+        raise Unsupported(f"its attention works in chunks of {chunk} tokens, and rows are longer")
 
 
 def _why_rows_mix(core: PreTrainedModel) -> str:

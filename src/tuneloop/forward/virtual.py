@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from tuneloop.core.errors import DataError, ModelError
 from tuneloop.forward import attention
@@ -21,6 +22,8 @@ from tuneloop.forward.batch import Batch, Row
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values [1, heads, V, head size] of each layer."""
+
+ATTENTION_ONLY = "a prefix needs layers of attention alone; this model has others: use method prompt"
 
 
 def count(model: Any) -> int:
@@ -128,8 +131,11 @@ def _widened(batch: Batch, virtual: int) -> Tensor:
     return torch.cat([batch.mask.new_ones(len(batch.mask), virtual), batch.mask], dim=1)
 
 
-def beginning(model: Any, core: PreTrainedModel) -> DynamicCache | None:
-    """The cache of one row after its virtual tokens, for generation; None where there are none."""
+def beginning(model: Any, core: PreTrainedModel, cache_name: str) -> DynamicCache | None:
+    """The cache of one row after its virtual tokens, for generation; None where there are none.
+
+    `cache_name` is the argument that the model takes its cache as.
+    """
     if not count(model):
         return None
     prompt = model.get_prompt(batch_size=1)
@@ -137,7 +143,7 @@ def beginning(model: Any, core: PreTrainedModel) -> DynamicCache | None:
         return prompt
     cache = DynamicCache(config=core.config)
     embeds = prompt.to(core.dtype)
-    getattr(core, core.base_model_prefix)(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+    core(inputs_embeds=embeds, **{cache_name: cache}, use_cache=True)
     return cache
 
 
@@ -147,17 +153,18 @@ def layers_of(cache: DynamicCache) -> KeysValues:
     for layer in cache.layers:
         keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
         if keys is None or values is None:
-            raise ModelError(
-                "a prefix needs attention in every layer; this model has layers without: use method prompt"
-            )
+            raise ModelError(ATTENTION_ONLY)
         out.append((keys, values))
     return out
 
 
 @torch.no_grad()
 def keys_and_values(core: PreTrainedModel, ids: Sequence[int]) -> KeysValues:
-    """What the model's layers compute of a text that stands alone at its beginning."""
-    cache = DynamicCache(config=core.config)
+    """What the model's layers compute of a text that stands alone at its beginning. Raises ModelError as layers_of."""
+    own = DynamicCache(config=core.config).layers
+    if core._is_stateful or not all(isinstance(layer, DynamicLayer) for layer in own):  # some hold both in one layer
+        raise ModelError(ATTENTION_ONLY)
+    cache = DynamicCache()  # not `own`: sliding windows would cut a text that is longer than they are
     with attention.standard(core):
         core(torch.tensor([list(ids)], device=core.device), past_key_values=cache, use_cache=True)
     return layers_of(cache)

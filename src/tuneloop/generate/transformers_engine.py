@@ -106,11 +106,11 @@ class _Decoder:
     ) -> None:
         # `core` carries adapters inside its layers; virtual tokens are in the cache that every prompt begins with
         self.core, self.context, self.limit, self.stop_ids = core, context, limit, stop_ids
-        self.virtual, self.beginning = virtual.count(model), virtual.beginning(model, core)
         takes = inspect.signature(core.forward).parameters
         self.last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         # Mamba swallows past_key_values in silence and then answers each token as if it were the first
         self.cache_name = "cache_params" if "cache_params" in takes else "past_key_values"
+        self.virtual, self.beginning = virtual.count(model), virtual.beginning(model, core, self.cache_name)
         self.stop = torch.tensor(sorted(stop_ids), device=core.device)
 
     def plain(self, longest: int) -> bool:
@@ -122,7 +122,9 @@ class _Decoder:
 
     def read(self, cache: DynamicCache | None) -> int:
         """How many tokens of the prompts a cache holds, beside the virtual ones."""
-        return cache.get_seq_length() - self.virtual if cache is not None else 0
+        if cache is None or cache is self.beginning:  # recurrent layers could not tell
+            return 0
+        return cache.get_seq_length() - self.virtual
 
     def read_shared(self, prompts: Sequence[Sequence[int]]) -> DynamicCache | None:
         """The keys and values of the beginning that all prompts share, computed once; at least one token stays out."""

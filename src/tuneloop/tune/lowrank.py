@@ -66,7 +66,7 @@ class LowRank(Method):
         targets = [name for name in resolve(model, self.targets, self.layers) if name not in saved]
         chosen: dict[str, Any] = for_peft(model, targets, experts=self.experts)
         if chosen["target_parameters"]:
-            self._check_plain(model)
+            self._check_plain(model, chosen["target_modules"])
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=self.rank,
@@ -86,13 +86,13 @@ class LowRank(Method):
             principal.start(adapted, self.init)
         return adapted
 
-    def _check_plain(self, model: PreTrainedModel) -> None:
+    def _check_plain(self, model: PreTrainedModel, plain: list[str]) -> None:
         """peft adapts whole parameters (stacked experts, feed-forwards beside them) in the plainest form only."""
         for option, used in (("dropout", self.dropout), ("init", self._starts_from_base), ("DoRA", self.use_dora)):
             if used:
                 raise ModelError(
                     f"tune.method: {option} cannot be had for the feed-forwards of {type(model).__name__}; use plain "
-                    "lora without it, or adapt attention only with targets"
+                    f"lora without it, or adapt the other layers only: targets: [{', '.join(plain)}]"
                 )
 
     def finish(self, model: Any) -> None:

@@ -77,6 +77,17 @@ def test_state_space_layers_run_padded(tiny_tokenizer: Any) -> None:
     assert [total for total, _ in scores] == pytest.approx(own_sums(model, rows), rel=1e-4)
 
 
+def test_what_only_long_rows_and_batches_would_show(tiny_model: Make) -> None:
+    """Llama 4 scales its queries from the 8192th token of the batch on, and attends in chunks."""
+    _, why = prepare(tiny_model("llama4_text"), random_rows(4), 0)
+    assert "scales queries by their place in the whole batch" in why
+    plain = tiny_model("llama4_text", attn_temperature_tuning=False)
+    assert prepare(plain, random_rows(5, shortest=60, longest=64), 0)[0].packed
+    rows = [*random_rows(5), *random_rows(1, shortest=65, longest=65)]
+    objective, why = prepare(plain, rows, 0)
+    assert not objective.packed and "chunks of 64 tokens" in why
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -149,3 +149,10 @@ def test_a_disabled_adapter_is_the_base(tiny_model: Make) -> None:
 def test_prefix_refuses_what_peft_cannot_hold(tiny_model: Make) -> None:
     with pytest.raises(ModelError, match=r"DeepseekV3ForCausalLM has 1 heads of size 16 .* use method prompt"):
         METHODS.make("prefix").apply(tiny_model("deepseek_v3"))
+    with pytest.raises(ModelError, match=r"needs layers of attention alone.* use method prompt"):
+        METHODS.make("prefix").apply(tiny_model("falcon_h1"))
+
+
+def test_a_prefix_longer_than_the_window_starts_as_its_text(tiny_model: Make) -> None:
+    keys, values = virtual.keys_and_values(tiny_model("gemma2"), list(range(3, 23)))[0]
+    assert keys.shape == values.shape == (1, 2, 20, 8)

@@ -112,6 +112,7 @@ def test_bitfit_trains_biases_or_norms(tiny_model: Make) -> None:
     assert {n for n, _ in gpt2.named_parameters() if ".ln_" in n or n.endswith("bias")} == both
     qwen2 = tiny_model("qwen2")
     assert {n.split(".")[-2] for n in trained(qwen2, "bitfit")} == {"q_proj", "k_proj", "v_proj"}
+    assert {n.rsplit(".", 1)[-1] for n in trained(tiny_model("qwen3_next"), "bitfit")} == {"weight"}, "dt_bias is none"
     with pytest.raises(ModelError, match="no biases; set norms: true"):
         METHODS.make({"bitfit": {"norms": False}}).apply(tiny_model())
 

@@ -25,7 +25,7 @@ class Bitfit(Method):
         from tuneloop.core.errors import ModelError
 
         model.requires_grad_(False)
-        biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+        biases = [p for name, p in model.named_parameters() if _is_bias(name)]
         norms = list(_norms(model)) if self.norms is True or (self.norms == "auto" and not biases) else []
         if not biases and not norms:
             raise ModelError("tune.method.bitfit: this model has no biases; set norms: true to train its norms' scales")
@@ -35,9 +35,14 @@ class Bitfit(Method):
 
     def words(self, model: PreTrainedModel) -> str:
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        biases = sum(name.endswith("bias") for name in trained)
+        biases = sum(map(_is_bias, trained))
         why = "" if biases or self.norms is True else " (this architecture has no biases)"
         return f"trained: {biases} biases, {len(trained) - biases} scales of normalisations{why}"
+
+
+def _is_bias(name: str) -> bool:
+    """dt_bias, the time constants of state-space and linear-attention layers, is a bias by name only."""
+    return name.endswith("bias") and not name.endswith("dt_bias")
 
 
 def _norms(model: PreTrainedModel) -> Iterator[nn.Parameter]:
