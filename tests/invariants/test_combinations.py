@@ -1,4 +1,4 @@
-"""Methods beside parts of an objective that need pairs, a teacher or the base: however a step is cut, it is the step."""
+"""Methods beside parts of an objective that need pairs, a teacher or the base: a step in pieces is the whole step."""
 
 from __future__ import annotations
 
