@@ -1,4 +1,4 @@
-"""Methods, objectives and ways to hold a model together, where one part could forget the other."""
+"""Methods beside parts of an objective that need pairs, a teacher or the base: a step in pieces is the whole step."""
 
 from __future__ import annotations
 

@@ -19,11 +19,14 @@ def families() -> dict[str, Family[Any]]:
     from tuneloop.data.steps import STEPS
     from tuneloop.evaluate.metrics import METRICS
     from tuneloop.guard.rules import RULES
+    from tuneloop.track.trackers import TRACKERS
     from tuneloop.tune.methods import FAMILY as METHODS
     from tuneloop.tune.optimizers import FAMILY as OPTIMIZERS
     from tuneloop.tune.schedules import FAMILY as SCHEDULES
 
-    return {family.name: family for family in (FORMATS, STEPS, RULES, METHODS, OPTIMIZERS, SCHEDULES, METRICS)}
+    return {
+        family.name: family for family in (FORMATS, STEPS, RULES, METHODS, OPTIMIZERS, SCHEDULES, METRICS, TRACKERS)
+    }
 
 
 def list_family(name: str) -> dict[str, Any]:

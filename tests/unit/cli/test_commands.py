@@ -215,3 +215,21 @@ def test_pretraining_takes_documents_and_trains_all_weights(
     assert (Path(found["model"]) / "model.safetensors").is_file()
     stored = load_recipe(Path(found["run"]) / "recipe.yaml")
     assert recipe.dump(stored.tune).startswith("method:\n  full:") and isinstance(stored, Recipe)
+
+
+def test_preview_and_check_show_both_answers_of_a_pair(desk: tuple[Path, Answer], tmp_path: Path) -> None:
+    """As they are trained on: only the last answer is, of each side."""
+    (tmp_path / "pairs.jsonl").write_text("".join(
+        json.dumps({"prompt": [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": "Hello"},
+                               {"role": "user", "content": f"{n} and 1?"}],
+                    "chosen": [{"role": "assistant", "content": f"is {n + 1}"}],
+                    "rejected": [{"role": "assistant", "content": f"is {n}"}]}) + "\n" for n in range(20)
+    ))  # fmt: skip
+    values = recipe.read_yaml(desk[0] / "recipe.yaml").value
+    values["data"] = {"sources": [{"path": str(tmp_path / "pairs.jsonl")}]}
+    values["tune"] = {**values.get("tune", {}), "objective": {"orpo": 0.1}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(values))
+    rows = ok("preview", tmp_path / "recipe.yaml", "-n", 1, "--json").json["rows"]
+    learnt = ["".join(t for t, w in zip(r["tokens"], r["weights"], strict=True) if w) for r in rows]
+    assert len(rows) == 2 and learnt[0].startswith("is ") and learnt[1].startswith("is ") and learnt[0] != learnt[1]
+    assert ok("check", tmp_path / "recipe.yaml", "--json").json["unrenderable"] == 0
