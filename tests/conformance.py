@@ -54,7 +54,10 @@ HYBRID = ("mamba2", "falcon_h1", "jamba", "qwen3_next")
 REFUSED: dict[tuple[str, str], str] = {
     # a shared prefix of keys and values has no place in a recurrent state, nor one size in DeepSeek's latent cache
     **{("prefix", name): "needs layers of attention alone.*use method prompt" for name in HYBRID},
-    **{("prefix", name): "has 1 heads of size 16 in its cache.*use method prompt" for name in ("deepseek_v2", "deepseek_v3")},
+    **{
+        ("prefix", name): "has 1 heads of size 16 in its cache.*use method prompt"
+        for name in ("deepseek_v2", "deepseek_v3")
+    },
     # peft renames these layers to those of stacked experts, and adapts parameters without DoRA
     **{
         ("dora", name): r"feed-forwards of .*use plain lora without it, or .*targets: \["
