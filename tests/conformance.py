@@ -199,7 +199,7 @@ def table(folder_of: Callable[[str], Path], steps: int) -> list[str]:
 
 def main(page: Path) -> None:
     """Puts the table between the page's two marks."""
-    from conftest import train_tokenizer
+    from tiny_tokenizer import train_tokenizer
 
     torch.set_num_threads(1)
     tokenizer = train_tokenizer()

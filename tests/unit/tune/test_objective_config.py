@@ -188,7 +188,7 @@ def test_a_teacher_with_an_adapter(model_folder: Folder, tmp_path: Path) -> None
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(model_folder: Folder, tiny_model: Any, tmp_path: Path) -> None:
-    from conftest import train_tokenizer
+    from tiny_tokenizer import train_tokenizer
 
     from tuneloop.models.save import save_model
 
