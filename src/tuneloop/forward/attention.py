@@ -1,8 +1,9 @@
-"""Causal attention within each of several concatenated rows, for transformers models that take an attention backend.
+"""Causal attention within each of several rows of one sequence, for transformers models that take a backend.
 
-Everything else in the model runs on the T concatenated tokens without padding; only here are rows laid out as a padded
-block [R, L]. Padding stands on the right, so the causal mask alone keeps real tokens from seeing it.
-Shapes: H query heads, K key/value heads, D head size, T tokens, R rows, L longest row of a block.
+Everything else in the model runs on the T tokens without padding; only here are rows laid out as a padded block:
+queries [R, Q], keys and values [R, L]. A row whose first tokens another row has brought (tree.py) has fewer queries
+than keys. Padding stands on the right, so the causal mask alone keeps real tokens from seeing it.
+Shapes: H query heads, K key/value heads, D head size, T tokens, R rows, Q and L longest row of a block.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+from tuneloop.forward.tree import Tree
+
 NAME = "tuneloop_packed"
-WASTE = 1.25  # padded ÷ real tokens that a block may have before its rows are split into further blocks
+WASTE = 1.5
+"""Scores computed ÷ scores needed that a block may have before its rows are split into further blocks."""
+SPARE = 8192
+"""Scores that may be computed in vain in any case: a further block costs more."""
 SHORT = 512  # up to this length CPU attention runs in float32: the bf16 flash kernel is the slower one there
 
 
@@ -28,101 +34,160 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True)
+class Places:
+    """Which of the T tokens stand where in a padded block [R, Q] or [R, L], flat."""
+
+    gather: Tensor
+    """The token at each of the block's places; at padding, any."""
+    tokens: Tensor
+    """The tokens that count in this block, and where each stands in it."""
+    places: Tensor
+    once: bool
+    """No token counts twice."""
+
+    def to(self, device: torch.device) -> Places:
+        """The same on a device."""
+        return Places(self.gather.to(device), self.tokens.to(device), self.places.to(device), self.once)
+
+
+@dataclass(frozen=True)
 class Block:
-    """Rows of similar length: `gather_RL` picks tokens into the padded block, `scatter_T` finds them there again."""
+    """Rows of similar shape. The last query and the last key of a row are the same token."""
 
     rows: int
     width: int
-    gather_RL: Tensor
-    tokens_T: Tensor
-    scatter_T: Tensor
+    """Q."""
+    queries: Places
+    keys: Places
+
+    def to(self, device: torch.device) -> Block:
+        """The same on a device."""
+        return Block(self.rows, self.width, self.queries.to(device), self.keys.to(device))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the rows of a packed batch lie. Blocks cover all tokens exactly once."""
+    """Where the rows of a packed batch lie. Blocks cover the queries of all tokens exactly once."""
 
     blocks: tuple[Block, ...]
     order_T: Tensor
     """Position of each token in the blocks' outputs laid end to end."""
     lengths: tuple[int, ...]
     """Tokens of each row."""
+    paths_N: Tensor
+    """The tokens of all rows, row by row; those that rows share occur several times."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> Layout:
-        """Blocks of similar length; one block where the padding is small anyway."""
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        blocks, order, done = [], np.empty(int(sum(lengths)), dtype=np.int64), 0
-        for group in _groups(lengths):
-            width = max(lengths[row] for row in group)
-            inside = np.arange(width)
-            sizes = np.array([lengths[row] for row in group])
-            real_RL = inside < sizes[:, None]
-            gather_RL = np.where(real_RL, starts[group][:, None] + inside, starts[group][:, None])
-            tokens_T = gather_RL[real_RL]
-            order[tokens_T] = np.arange(done, done + len(tokens_T))
-            done += len(tokens_T)
-            blocks.append(
-                Block(
-                    rows=len(group),
-                    width=width,
-                    gather_RL=torch.from_numpy(gather_RL.reshape(-1)),
-                    tokens_T=torch.from_numpy(tokens_T),
-                    scatter_T=torch.from_numpy(np.flatnonzero(real_RL.reshape(-1))),
-                )
-            )
-        return cls(tuple(blocks), torch.from_numpy(order), tuple(lengths))
+    def of(cls, tree: Tree) -> Layout:
+        """Blocks of similar shape; one block where the padding is small anyway."""
+        lengths = tuple(map(len, tree.paths))
+        blocks = tuple(_block(tree, group) for group in _groups(tree))
+        order_T = torch.cat([block.queries.tokens for block in blocks]).argsort()
+        return cls(blocks, order_T, lengths, torch.from_numpy(np.concatenate(tree.paths)))
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on a device."""
-        moved = tuple(
-            Block(b.rows, b.width, b.gather_RL.to(device), b.tokens_T.to(device), b.scatter_T.to(device))
-            for b in self.blocks
-        )
-        return Layout(moved, self.order_T.to(device), self.lengths)
+        moved = tuple(block.to(device) for block in self.blocks)
+        return Layout(moved, self.order_T.to(device), self.lengths, self.paths_N.to(device))
+
+    @property
+    def shared(self) -> bool:
+        """Whether some token belongs to several rows."""
+        return len(self.paths_N) > len(self.order_T)
+
+    def rows_N(self) -> Tensor:
+        """The row of each entry of `paths_N`."""
+        device = self.paths_N.device
+        return torch.arange(len(self.lengths), device=device).repeat_interleave(torch.tensor(self.lengths).to(device))
+
+    def rows_T(self) -> Tensor:
+        """The row of each token; of those that several rows share, the first of these."""
+        found = self.order_T.new_full(self.order_T.shape, len(self.lengths))
+        return found.scatter_reduce_(0, self.paths_N, self.rows_N(), "amin")
+
+    def copies_T(self) -> Tensor:
+        """How many rows each token belongs to."""
+        return self.paths_N.bincount(minlength=len(self.order_T))
 
 
-def _groups(lengths: Sequence[int]) -> list[list[int]]:
-    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+def _groups(tree: Tree) -> list[list[int]]:
+    """Rows that make a block each: those that know about as much of their beginning and are about as long."""
+    rows = [row for row, path in enumerate(tree.paths) if len(path) > tree.known[row]]
     groups: list[list[int]] = [[]]
-    real = 0
-    for row in rows:
-        group = groups[-1]
-        if group and (len(group) + 1) * lengths[group[0]] > WASTE * (real + lengths[row]):
-            groups.append(group := [])
-            real = 0
-        group.append(row)
-        real += lengths[row]
+    needed = 0
+    longest = 0
+    for row in sorted(rows, key=lambda row: (-tree.known[row], -len(tree.paths[row]))):
+        length, known = len(tree.paths[row]), tree.known[row]
+        scores, longest = (length - known) * length, max(longest, length)
+        computed = (len(groups[-1]) + 1) * (longest - known) * longest
+        if groups[-1] and computed > WASTE * (needed + scores) + SPARE:
+            groups.append([])
+            needed, longest = 0, length
+        groups[-1].append(row)
+        needed += scores
     return groups
 
 
+def _block(tree: Tree, group: list[int]) -> Block:
+    """Queries begin at the first place that any row of the group brings; what a row brings not is masked out of it."""
+    first = min(tree.known[row] for row in group)
+    width = max(len(tree.paths[row]) for row in group)
+    gather_RL = np.empty((len(group), width), np.int64)
+    for place, row in enumerate(group):
+        path = tree.paths[row]
+        gather_RL[place, : len(path)] = path
+        gather_RL[place, len(path) :] = path[0]
+    at_L, lengths = np.arange(width), np.array([len(tree.paths[row]) for row in group])[:, None]
+    real_RL = at_L < lengths
+    own_RL = real_RL & (at_L >= np.array([tree.known[row] for row in group])[:, None])
+    return Block(
+        rows=len(group),
+        width=width - first,
+        queries=_places(gather_RL[:, first:], own_RL[:, first:], once=True),
+        keys=_places(gather_RL, real_RL, once=bool(first == 0 and (real_RL == own_RL).all())),
+    )
+
+
+def _places(gather_RL: np.ndarray, counts_RL: np.ndarray, *, once: bool) -> Places:
+    return Places(
+        torch.from_numpy(gather_RL.reshape(-1)),
+        torch.from_numpy(gather_RL[counts_RL]),
+        torch.from_numpy(np.flatnonzero(counts_RL)),
+        once,
+    )
+
+
 class _ToBlock(torch.autograd.Function):
-    """Tokens [T, H, D] → padded block [R*L, H, D]. The backward is a plain selection too, as each token occurs once."""
+    """Tokens [T, H, D] → padded block [X, H, D]. Where tokens occur once, the backward is a plain selection too."""
 
     @staticmethod
-    def forward(ctx: Any, tokens_THD: Tensor, block: Block) -> Tensor:
-        ctx.block, ctx.shape = block, tokens_THD.shape
-        return tokens_THD.index_select(0, block.gather_RL)
+    def forward(ctx: Any, tokens_THD: Tensor, places: Places) -> Tensor:
+        ctx.places, ctx.shape = places, tokens_THD.shape
+        return tokens_THD.index_select(0, places.gather)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        out = grads[0].new_zeros(ctx.shape)
-        out[ctx.block.tokens_T] = grads[0].index_select(0, ctx.block.scatter_T)
-        return out, None
+        grad, places = grads[0].index_select(0, ctx.places.places), ctx.places
+        if places.once:
+            out = grad.new_zeros(ctx.shape)
+            out[places.tokens] = grad
+            return out, None
+        wide = torch.promote_types(grad.dtype, torch.float32)  # a shared token may have a gradient from every row
+        return grad.new_zeros(ctx.shape, dtype=wide).index_add_(0, places.tokens, grad.to(wide)).to(grad.dtype), None
 
 
 class _FromBlock(torch.autograd.Function):
-    """Padded block [R*L, H, D] → its real tokens [T, H, D]."""
+    """Padded block [X, H, D] → the tokens that count in it."""
 
     @staticmethod
-    def forward(ctx: Any, block_XHD: Tensor, block: Block) -> Tensor:
-        ctx.block, ctx.shape = block, block_XHD.shape
-        return block_XHD.index_select(0, block.scatter_T)
+    def forward(ctx: Any, block_XHD: Tensor, places: Places) -> Tensor:
+        ctx.places, ctx.shape = places, block_XHD.shape
+        return block_XHD.index_select(0, places.places)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         out = grads[0].new_zeros(ctx.shape)
-        out[ctx.block.scatter_T] = grads[0]
+        out[ctx.places.places] = grads[0]
         return out, None
 
 
@@ -154,22 +219,22 @@ def packed_attention(
         raise Unsupported("attention with position_bias")
     parts = []
     for block in layout.blocks:
-        q, k, v = (_block_of(x, block) for x in (query, key, value))
+        q = _block_of(query, block.rows, block.queries)
+        k, v = (_block_of(x, block.rows, block.keys) for x in (key, value))
         if prefix is not None:
             before_k, before_v = (x.expand(block.rows, -1, -1, -1) for x in prefix[module.layer_idx])  # type: ignore[index]
             k, v = torch.cat([before_k, k], 2), torch.cat([before_v, v], 2)
         out = _causal(q, k, v, scaling, dropout, sliding_window, softcap, s_aux)
         out_XHD = out.transpose(1, 2).reshape(block.rows * block.width, out.shape[1], out.shape[3])
-        parts.append(_FromBlock.apply(out_XHD, block))
+        parts.append(_FromBlock.apply(out_XHD, block.queries))
     joined_THD = parts[0] if len(parts) == 1 else torch.cat(parts)
     return joined_THD.index_select(0, layout.order_T)[None], None
 
 
-def _block_of(x: Tensor, block: Block) -> Tensor:
-    """[1, H, T, D] → [R, H, L, D]."""
-    tokens_THD = x[0].transpose(0, 1)
-    padded: Tensor = _ToBlock.apply(tokens_THD, block)  # type: ignore[assignment]
-    return padded.view(block.rows, block.width, *padded.shape[1:]).transpose(1, 2)
+def _block_of(x: Tensor, rows: int, places: Places) -> Tensor:
+    """[1, H, T, D] → [R, H, Q or L, D]."""
+    padded: Tensor = _ToBlock.apply(x[0].transpose(0, 1), places)  # type: ignore[assignment]
+    return padded.view(rows, -1, *padded.shape[1:]).transpose(1, 2)
 
 
 def _causal(

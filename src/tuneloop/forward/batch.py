@@ -1,6 +1,7 @@
 """Rendered examples → one Batch of tensors: concatenated rows (packed) or padded rows, and which positions are scored.
 
-Shapes: T tokens of all rows together, R rows, L longest row, N scored positions.
+Shapes: T tokens computed, R rows, L longest row, N scored positions. Packed rows that share their first tokens have
+these once among the T.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tuneloop.forward.attention import Layout
+from tuneloop.forward.tree import Tree
 
 
 class Row(Protocol):
@@ -29,10 +31,10 @@ class Row(Protocol):
 class Batch:
     """Inputs of a model and the positions whose next token is scored.
 
-    Packed: `ids` and `positions` are [1, T], positions restart in each row, `layout` tells the rows apart.
+    Packed: `ids` and `positions` are [1, T], positions are those within the row, `layout` tells the rows apart.
     Padded: they are [R, L] with `mask` [R, L]; `layout` is None.
-    `keep_N` indexes the flattened positions; `targets_N` are the tokens that follow them, `weights_N` their loss
-    weights, `rows_N` the row that each belongs to.
+    `keep_N` indexes the flattened positions, row by row, a shared one once for each row that scores it; `targets_N` are
+    the tokens that follow them, `weights_N` their loss weights, `rows_N` the row that each belongs to.
     """
 
     ids: Tensor
@@ -55,30 +57,34 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(rows: Sequence[Row], *, packed: bool, pad_id: int = 0) -> Batch:
-    """One Batch from rendered rows. The token at t scores position t-1, so the first token of a row is never scored."""
-    lengths = [len(row.ids) for row in rows]
+def collate(rows: Sequence[Row], *, packed: bool, pad_id: int = 0, share: bool = False) -> Batch:
+    """One Batch from rendered rows. The token at t scores position t-1, so the first token of a row is never scored.
+
+    `share`: packed rows that begin with the same tokens have them once, where that saves enough (tree.py).
+    """
+    ids = [row.ids for row in rows]
+    lengths = [len(row) for row in ids]
     width = max(lengths)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if packed else np.arange(len(rows)) * width
+    tree = Tree.of(ids) if share and packed else Tree.flat(lengths)
     keep, targets, weights, owner = [], [], [], []
-    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
+    for index, row in enumerate(rows):
         scored = np.flatnonzero(row.weights[1:])
-        keep.append(scored + start)
+        keep.append(tree.paths[index][scored] if packed else scored + index * width)
         targets.append(row.ids[scored + 1])
         weights.append(row.weights[scored + 1])
         owner.append(np.full(len(scored), index))
     if packed:
-        ids = np.concatenate([row.ids for row in rows])[None]
-        positions = np.concatenate([np.arange(length) for length in lengths])[None]
-        mask, layout = None, Layout.of(lengths)
+        placed = tree.laid_out(ids)[None]
+        positions = tree.laid_out([np.arange(length) for length in lengths])[None]
+        mask, layout = None, Layout.of(tree)
     else:
-        ids = np.full((len(rows), width), pad_id)
-        for index, row in enumerate(rows):
-            ids[index, : lengths[index]] = row.ids
-        positions = np.broadcast_to(np.arange(width), ids.shape).copy()
+        placed = np.full((len(rows), width), pad_id)
+        for index, row in enumerate(ids):
+            placed[index, : lengths[index]] = row
+        positions = np.broadcast_to(np.arange(width), placed.shape).copy()
         mask, layout = torch.from_numpy((np.arange(width) < np.array(lengths)[:, None]).astype(np.int64)), None
     return Batch(
-        ids=_long(ids),
+        ids=_long(placed),
         positions=_long(positions),
         mask=mask,
         layout=layout,
@@ -91,17 +97,21 @@ def collate(rows: Sequence[Row], *, packed: bool, pad_id: int = 0) -> Batch:
 
 
 def real_positions(batch: Batch) -> tuple[Tensor, Tensor]:
-    """(flat positions of the real tokens [T], the row of each [T]), in the order of the rows."""
-    if batch.mask is not None:
+    """(flat positions of the real tokens [T], the row of each [T]); of shared tokens, the first row that has them."""
+    if batch.layout is None:
+        assert batch.mask is not None
         rows, _ = batch.mask.nonzero(as_tuple=True)
         return batch.mask.flatten().nonzero()[:, 0], rows
-    starts_T = batch.positions[0] == 0
-    return torch.arange(len(starts_T), device=starts_T.device), starts_T.cumsum(0) - 1
+    rows_T = batch.layout.rows_T()
+    return torch.arange(len(rows_T), device=rows_T.device), rows_T
 
 
 def everywhere(batch: Batch) -> Batch:
     """The same rows with every real position kept, the last of each row too, with weight 1 and no meaningful target."""
-    keep_N, rows_N = real_positions(batch)
+    if batch.layout is None:
+        keep_N, rows_N = real_positions(batch)
+    else:
+        keep_N, rows_N = batch.layout.paths_N, batch.layout.rows_N()
     ones_N = torch.ones(len(keep_N), device=keep_N.device)
     return replace(batch, keep_N=keep_N, rows_N=rows_N, targets_N=torch.zeros_like(keep_N), weights_N=ones_N)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -21,6 +22,7 @@ from tuneloop.forward.divergence import Side
 from tuneloop.forward.loss import chunked_nll
 from tuneloop.forward.noise import noisy_embeddings
 from tuneloop.forward.plan import micro_batches
+from tuneloop.forward.tree import FLOOR
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
 """Mean difference in nats that rounding alone may cause between two correct ways to compute the same loss."""
@@ -66,11 +68,21 @@ def logit_finish(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
 
 
 class Objective(nn.Module):
-    """Forward pass of a causal language model to its supervised loss. `packed` is decided by `prepare`."""
+    """Forward pass of a causal language model to its supervised loss. `prepare` decides on `packed` and `share`."""
 
-    def __init__(self, model: nn.Module, *, packed: bool) -> None:
+    def __init__(self, model: nn.Module, *, packed: bool, share: bool = False) -> None:
         super().__init__()
-        self.model, self.packed = model, packed
+        self.model, self.packed, self.share = model, packed, share
+
+    def batch(self, rows: Sequence[Row], pad_id: int) -> Batch:
+        """The rows in the form that this model takes, on its device."""
+        device = next(self.parameters()).device
+        return collate(rows, packed=self.packed, pad_id=pad_id, share=self.share).to(device)
+
+    def micro_batches(self, rows: Sequence[Row], picked: Sequence[int], budget: int) -> list[list[int]]:
+        """`picked` of the rows, divided into batches of at most `budget` tokens."""
+        ids = [row.ids for row in rows] if self.share else None
+        return micro_batches(self.costs(rows), picked, budget, packed=self.packed, ids=ids)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum over scored positions of weight · nll, nll_N)."""
@@ -118,7 +130,10 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     else:
         reason = f"{_why_rows_mix(core)}: packed rows differ from the model's own forward pass by {gap:.2g} nats"
     if gap <= tolerance:
-        return packed, f"rows are packed without padding (checked against the model's own forward: Δ {gap:.1e} nats)"
+        refused = _why_not_shared(packed, sample)
+        packed.share = not refused
+        words = f"rows are packed without padding (checked against the model's own forward: Δ {gap:.1e} nats)"
+        return packed, f"{words}; {refused or 'first tokens that rows have in common are computed once'}"
     use_standard(core)
     padded = Objective(model, packed=False)
     gap = _gap(padded, rows, pad_id, reference_N)
@@ -128,6 +143,31 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
             f"{gap:.2g} nats from the one computed here. Take another base, or report this architecture."
         )
     return padded, f"rows are padded, grouped by length ({reason})"
+
+
+def _why_not_shared(objective: Objective, sample: Sequence[Row]) -> str:
+    """Why common first tokens must be computed in every row; empty where they need not be."""
+    if virtual.count(objective.model):
+        return "virtual tokens stand before each row, so common first tokens are computed in each"
+    ids = np.resize(sample[0].ids, 3 * FLOOR)
+    rows = [_Scored(row) for row in (ids, np.concatenate([ids[: 2 * FLOOR], ids[:FLOOR][::-1]]), ids[: 2 * FLOOR])]
+    own_N, shared_N = (
+        _scores(Objective(objective.model, packed=True, share=share), rows, 0) for share in (False, True)
+    )
+    gap = float((own_N - shared_N).abs().mean())
+    if not gap <= TOLERANCE[core_of(objective.model).dtype]:
+        return f"common first tokens are computed in each row (shared, they differ by {gap:.2g} nats)"
+    return "" if _is_repeatable(objective, rows) else "with dropout, common first tokens are computed in each row"
+
+
+def _is_repeatable(objective: Objective, rows: Sequence[Row]) -> bool:
+    """Whether nothing is drawn at random in a forward pass in training."""
+    device = next(objective.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        batch = objective.train().batch(rows, 0)
+        one_N, other_N = (objective(batch)[1] for _ in range(2))
+    objective.eval()
+    return bool(torch.equal(one_N, other_N))
 
 
 def _refuse_long(core: PreTrainedModel, longest: int) -> None:
@@ -160,15 +200,14 @@ def nll(
 ) -> list[tuple[float, float]]:
     """(sum of weight · nll, sum of weights) of each row, in nats, in the rows' order. Batches hold `budget` tokens."""
     out: list[tuple[float, float]] = [(0.0, 0.0)] * len(rows)
-    device = next(objective.parameters()).device
     was_training = objective.training
     objective.eval()
     with torch.inference_mode():
-        for picked in micro_batches(objective.costs(rows), range(len(rows)), budget, packed=objective.packed):
-            batch = collate([rows[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device)
+        for picked in objective.micro_batches(rows, range(len(rows)), budget):
+            batch = objective.batch([rows[i] for i in picked], pad_id)
             _, nll_N = objective(batch)
             weights_N = batch.weights_N.double()
-            sums = torch.zeros(2, len(picked), dtype=torch.float64, device=device)
+            sums = torch.zeros(2, len(picked), dtype=torch.float64, device=nll_N.device)
             sums[0].index_add_(0, batch.rows_N, nll_N.double() * weights_N)
             sums[1].index_add_(0, batch.rows_N, weights_N)
             for i, total, weight in zip(picked, *sums.tolist(), strict=True):
@@ -221,8 +260,7 @@ def _gap(objective: Objective, rows: Sequence[Row], pad_id: int, reference_N: Te
 
 
 def _scores(objective: Objective, rows: Sequence[Row], pad_id: int) -> Tensor:
-    device = next(objective.parameters()).device
     objective.eval()
     with torch.inference_mode():
-        _, nll_N = objective(collate(rows, packed=objective.packed, pad_id=pad_id).to(device))
+        _, nll_N = objective(objective.batch(rows, pad_id))
     return nll_N.double()

@@ -42,6 +42,7 @@ class Routing:
         """Their softmax probabilities, added up."""
         self.ahead_LE: Tensor | None = None
         self._seen: list[list[tuple[Tensor, Tensor]]] = []
+        self._copies_T: Tensor | None = None  # how many rows share each token; None: no token is shared
 
     def begin(self) -> None:
         """Forgets what was watched."""
@@ -73,13 +74,14 @@ class Routing:
                 handle.remove()
         # picked out only now: a checkpointed layer that is computed again would miss operations of the hook
         real_T = virtual.own_tokens(self.model, batch)
+        self._copies_T = batch.layout.copies_T() if batch.layout is not None and batch.layout.shared else None
         self._seen = [
             [each if real_T is None else (each[0][real_T], each[1][real_T]) for each in said] for said in kept
         ]
         for place, seen in enumerate(self._seen):
             for logits_TE, chosen_TK in seen:
-                self.choices_LE[place] += torch.bincount(chosen_TK.reshape(-1), minlength=logits_TE.shape[-1])
-                self.chances_LE[place] += logits_TE.detach().double().softmax(-1).sum(0)
+                self.choices_LE[place] += self._chosen(chosen_TK, logits_TE.shape[-1])
+                self.chances_LE[place] += self._summed(logits_TE.detach().double().softmax(-1))
 
     @torch.no_grad()
     def look_ahead(self, run: Callable[[Batch], object], batches: Sequence[Batch]) -> Tensor:
@@ -93,6 +95,13 @@ class Routing:
         self.ahead_LE = ahead_LE
         return ahead_LE
 
+    def _chosen(self, chosen_TK: Tensor, experts: int) -> Tensor:
+        weights = None if self._copies_T is None else self._copies_T.repeat_interleave(chosen_TK.shape[1]).double()
+        return torch.bincount(chosen_TK.reshape(-1), weights, minlength=experts)
+
+    def _summed(self, chances_TE: Tensor) -> Tensor:
+        return chances_TE.sum(0) if self._copies_T is None else self._copies_T.to(chances_TE.dtype) @ chances_TE
+
     def loss(self, tokens: int) -> Tensor:
         """What the batch just watched adds to the loss of a step of so many real tokens; a scalar with gradient.
 
@@ -102,7 +111,9 @@ class Routing:
         parts = []
         for seen, choices_E in zip(self._seen, choices_LE, strict=True):
             share_E = (choices_E / tokens).float()
-            chance_E = torch.stack([logits_TE.float().softmax(-1).sum(0) for logits_TE, _ in seen]).sum(0) / tokens
+            chance_E = (
+                torch.stack([self._summed(logits_TE.float().softmax(-1)) for logits_TE, _ in seen]).sum(0) / tokens
+            )
             parts.append(len(share_E) * (share_E * chance_E).sum())
         return torch.stack(parts).mean()
 

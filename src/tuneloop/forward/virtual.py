@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from tuneloop.core.errors import DataError, ModelError
 from tuneloop.forward import attention
 from tuneloop.forward.batch import Batch, Row
+from tuneloop.forward.tree import Tree
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values [1, heads, V, head size] of each layer."""
@@ -94,7 +95,7 @@ def _packed_prompt(prompt_VD: Tensor, own: Tensor, batch: Batch) -> dict[str, An
     return {
         "inputs_embeds": both.index_select(0, torch.from_numpy(np.concatenate(gather)).to(device))[None],
         "position_ids": torch.from_numpy(positions)[None].to(device),
-        "layout": attention.Layout.of([virtual + length for length in lengths.tolist()]).to(device),
+        "layout": attention.Layout.of(Tree.flat([virtual + length for length in lengths.tolist()])).to(device),
     }
 
 

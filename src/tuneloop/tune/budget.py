@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from tuneloop.core.errors import TrainingError
-from tuneloop.forward.plan import micro_batches
 from tuneloop.tune.terms import Terms
 
 SMALLEST = 256
@@ -52,7 +51,7 @@ def find_budget(terms: Terms, batch_size: int, may_hold: int | None = None) -> t
     budget = max(SMALLEST, 1 << (costs[longest[0]] - 1).bit_length())
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         while not trials or (trials[-1].seconds and trials[-1].tokens < whole and budget <= (may_hold or budget)):
-            picked = micro_batches(costs, longest, budget, packed=objective.packed)[0]
+            picked = replace(terms, token_budget=budget).micro_batches(longest)[0]
             trials.append(_tried(replace(terms, token_budget=budget), picked, sum(costs[row] for row in picked)))
             budget *= 2
     objective.zero_grad(set_to_none=True)

@@ -12,9 +12,7 @@ from torch import Tensor
 from tuneloop.core import jsonl
 from tuneloop.core.runs import Run
 from tuneloop.forward import routing
-from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import Objective
-from tuneloop.forward.plan import micro_batches
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.loop import Job
 
@@ -41,12 +39,9 @@ def measure(objective: Objective, rows: Sequence[Rendered], pad_id: int, budget:
     """Names of the routers and how often each expert is chosen [L, E] by the tokens of a fixed sample of rows."""
     step = max(1, len(rows) // ROWS)
     sample = rows[::step][:ROWS]
-    device = next(objective.parameters()).device
     watched = routing.Routing(objective.model)
-    picks = micro_batches(objective.costs(sample), range(len(sample)), budget, packed=objective.packed)
-    batches = [
-        collate([sample[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device) for picked in picks
-    ]
+    picks = objective.micro_batches(sample, range(len(sample)), budget)
+    batches = [objective.batch([sample[i] for i in picked], pad_id) for picked in picks]
     was_training = objective.training
     choices_LE = watched.look_ahead(objective.eval(), batches)
     objective.train(was_training)

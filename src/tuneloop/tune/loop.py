@@ -113,7 +113,7 @@ def train(job: Job) -> Progress:
                 plan, planned = job.plan(epoch), epoch
             row = _step(job, plan[index], lengths, progress.step)
             progress = replace(progress, step=progress.step + 1)
-            row |= job.speedometer.read(row["seconds"], row["tokens"], row["supervised_tokens"])
+            row |= job.speedometer.read(row["seconds"], row["tokens"], row["supervised_tokens"], row["computed_tokens"])
             row["epoch"] = round(progress.step / job.steps_per_epoch, 4)
             if job.validate and (progress.step % job.validate_every == 0 or progress.step == job.total_steps):
                 progress = _validated(job, progress, row)
@@ -144,7 +144,7 @@ def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[st
         for name, value in columns.items():
             sums[name] = sums[name] + value.double()
     sums = _over_ranks(job, sums)
-    minimised = sums.pop("objective")
+    minimised, computed = sums.pop("objective"), int(sums.pop("computed_tokens"))
     norm = job.optimizer.gradient_norm()
     factor = job.config.schedule.factor(step, job.total_steps)
     if math.isfinite(minimised) and math.isfinite(float(norm)):
@@ -161,6 +161,7 @@ def _step(job: Job, picked: list[int], lengths: list[int], step: int) -> dict[st
         "gradient_norm": float(norm),
         "tokens": sum(lengths[i] for i in picked),
         "supervised_tokens": sum(job.rows[i].supervised for i in picked),
+        "computed_tokens": computed,
         **(terms.extras.balance.logged(ranks.num_processes) if terms.extras.balance else {}),
     }
 

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import objective as forward
-from tuneloop.forward.batch import collate
 from tuneloop.forward.dropout import Dropouts
 from tuneloop.forward.objective import Objective, core_of
 from tuneloop.models import adapters
@@ -87,12 +86,16 @@ def subject(
     trained = continued(config, model, base) if base.adapter else applied(config, model)
     if config.memory.gradient_checkpointing:
         forward.checkpoint_activations(trained)
-    objective, form = forward.prepare(trained, rows.rendered, renderer.pad_id)
+    dropout = partial(dropouts.set_to, config.objective.dropout or 0.0) if dropouts else nullcontext
+    with dropout():
+        objective, form = forward.prepare(trained, rows.rendered, renderer.pad_id)
+    if config.objective.neftune and objective.share:
+        objective.share = False
+        form += ", but not with noise on the embeddings"
     setting = Setting(renderer.tokenizer, seed, partial(gradients, objective, rows.rendered, renderer.pad_id))
     if not base.adapter:
         config.method.initialise(trained, setting)
     extras = _extras(config, objective, renderer, rows, base, kept, seed)
-    dropout = partial(dropouts.set_to, config.objective.dropout or 0.0) if dropouts else nullcontext
     return Subject(objective, form, setting, extras, dropout)
 
 
@@ -159,10 +162,9 @@ def _extras(
 
 def gradients(objective: Objective, rows: Sequence[Rendered], pad_id: int, count: int) -> Iterator[dict[str, Tensor]]:
     """The gradient of the loss of each of `count` rows, spread evenly over all."""
-    device = next(objective.parameters()).device
     for place in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int).tolist():
         objective.zero_grad(set_to_none=True)
-        loss, _ = objective(collate([rows[place]], packed=objective.packed, pad_id=pad_id).to(device))
+        loss, _ = objective(objective.batch([rows[place]], pad_id))
         loss.backward()
         yield {name: p.grad for name, p in objective.model.named_parameters() if p.grad is not None}
     objective.zero_grad(set_to_none=True)

@@ -19,8 +19,8 @@ class Speedometer:
     machine_rate: float = 0.0
     device: str = "cpu"
 
-    def read(self, seconds: float, tokens: int, supervised: int) -> dict[str, float]:
-        """The columns of metrics.jsonl that differ from run to run.
+    def read(self, seconds: float, tokens: int, supervised: int, computed: int) -> dict[str, float]:
+        """The columns of metrics.jsonl that differ from run to run; `computed` tokens went through the layers.
 
         MFU (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is the work that the model needs, without attention's
         quadratic part and without what is recomputed, over what this machine's matrix products reach; a GPU's data
@@ -33,7 +33,7 @@ class Speedometer:
             "memory_gib": round(self._memory() / GIB, 3),
         }
         if self.machine_rate:
-            found["mfu"] = round(tokens * self.flops_per_token / seconds / self.machine_rate, 4)
+            found["mfu"] = round(computed * self.flops_per_token / seconds / self.machine_rate, 4)
         return found
 
     def _memory(self) -> int:

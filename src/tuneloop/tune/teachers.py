@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError, ModelError
 from tuneloop.forward import objective as forward
-from tuneloop.forward.batch import collate, everywhere
+from tuneloop.forward.batch import everywhere
 from tuneloop.forward.divergence import Side
 from tuneloop.forward.objective import Objective
 from tuneloop.models import fit
@@ -43,8 +43,7 @@ class Teacher:
     @torch.no_grad()
     def side(self, rows: Sequence[forward.Row], *, all_positions: bool = False) -> Side:
         """What it says at the scored positions of the rows, or at all of them, in the order of any batch of these."""
-        device = next(self.objective.parameters()).device
-        batch = collate(rows, packed=self.objective.packed, pad_id=self.pad_id).to(device)
+        batch = self.objective.batch(rows, self.pad_id)
         batch = everywhere(batch) if all_positions else batch
         if not self.adapter_off:
             return self.objective.eval().side(batch)

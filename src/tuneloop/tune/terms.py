@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from tuneloop.forward.batch import Batch, collate, everywhere
+from tuneloop.forward.batch import Batch, everywhere
 from tuneloop.forward.divergence import chunked_divergence
 from tuneloop.forward.loss import Shaping, chunked_nll, token_nll
 from tuneloop.forward.mixing import draw
@@ -85,6 +86,7 @@ class Terms:
             *(("distill_kl",) if config.distill else ()),
             *config.measured,
             *(("keep_kl",) if config.keep else ()),
+            "computed_tokens",
         )
 
     def parts(self, picked: Sequence[int], step: int, rank: int, world: int, scale: float) -> Iterator[Part]:
@@ -92,8 +94,7 @@ class Terms:
         balance = self.extras.balance
         divisor = float(sum(self.rows[i].weights[1:].sum(dtype=np.float64) for i in picked))
         pairs = sum(weight_of(self.rows[i]) for i in picked) if self.config.orpo else 1.0
-        mine = share_of_rank(self.costs, picked, rank, world)
-        micros = micro_batches(self.costs, mine, self.token_budget, packed=self.objective.packed)
+        micros = self.micro_batches(picked, rank, world)
         batches = [self._batch(self._of(micro)) for micro in micros]
         if balance:
             balance.begin(self.objective, batches, sum(self.tokens[i] for i in picked), world)
@@ -103,9 +104,20 @@ class Terms:
                     loss, columns = self._pairs(micro, batch, divisor, pairs, scale)
                 else:
                     loss, columns = self._answers(micro, batch, divisor, scale)
+            columns["computed_tokens"] = torch.tensor(batch.ids.numel())
             yield (loss + scale * balance.loss() if balance else loss), columns
         if self.config.keep:
             yield from self._kept(step, rank, world, scale)
+
+    def micro_batches(self, picked: Sequence[int], rank: int = 0, world: int = 1) -> list[list[int]]:
+        """How this rank's part of the step over the rows `picked` is divided."""
+        mine = share_of_rank(self.costs, picked, rank, world, self._ids)
+        return micro_batches(self.costs, mine, self.token_budget, packed=self.objective.packed, ids=self._ids)
+
+    @cached_property
+    def _ids(self) -> list[np.ndarray] | None:
+        """What the rows begin with, where that is shared."""
+        return [row.ids for row in self.rows] if self.objective.share else None
 
     def _of(self, picked: Sequence[int]) -> list[Rendered]:
         """Rows, and after them their rejected answers."""
@@ -113,8 +125,7 @@ class Terms:
         return [*(self.rows[i] for i in picked), *rejected]
 
     def _batch(self, rows: Sequence[Rendered]) -> Batch:
-        device = next(self.objective.parameters()).device
-        return collate(rows, packed=self.objective.packed, pad_id=self.pad_id).to(device)
+        return self.objective.batch(rows, self.pad_id)
 
     def _answers(self, micro: Sequence[int], batch: Batch, divisor: float, scale: float) -> Part:
         config = self.config
