@@ -43,6 +43,18 @@ def random_rows(count: int, seed: int = 0, vocab: int = 300, shortest: int = 3, 
     return rows
 
 
+def branching_rows(count: int, seed: int = 0) -> list[Rendered]:
+    """Random rows of which each but the first begins as an earlier one does, for 16 to 30 tokens; a third is scored."""
+    draw = np.random.default_rng(seed)
+    rows = random_rows(count, seed, shortest=34, longest=60)
+    for index in range(1, count):
+        kept = int(draw.integers(16, 31))
+        rows[index].ids[:kept] = rows[draw.integers(index)].ids[:kept]
+    for row in rows:
+        row.weights[1:] = draw.choice([0, 0, 0, 0.5, 1, 2], len(row) - 1)
+    return rows
+
+
 def counting_rows(count: int, seed: int = 0, length: int = 10) -> list[Rendered]:
     """Rows that a model learns in a few steps: each token is the one before plus one; all but the first are scored."""
     draw = np.random.default_rng(seed)
@@ -58,6 +70,7 @@ def job_of(
     folder: Path,
     *,
     packed: bool = True,
+    share: bool = False,
     token_budget: int = 4096,
     validate: Validate | None = None,
     accelerator: Accelerator | None = None,
@@ -71,7 +84,7 @@ def job_of(
     trained = branch.method.apply(model)
     if packed:
         use_packed(core_of(trained))
-    objective = Objective(trained, packed=packed)
+    objective = Objective(trained, packed=packed, share=share)
     named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
     entries = branch.method.entries(trained, Setting(None, 7, partial(gradients, objective, rows, 0)))  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from architectures import PACKED, PADDED
 from torch import Tensor
-from toy import NO_DROPOUT, job_of, lines_of, random_rows, weights_of
+from toy import NO_DROPOUT, branching_rows, job_of, lines_of, random_rows, weights_of
 
 from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import mean_nll, nll, prepare
@@ -23,12 +23,10 @@ TOLERANCE = 1e-6
 norms of queries and keys amplify rounding. That it is rounding alone shows in float64, where 1e-12 is kept."""
 
 
-def loss_and_gradient(
-    model: Any, folder: Path, *, packed: bool, token_budget: int, method: Any
-) -> tuple[float, Tensor]:
+def loss_and_gradient(model: Any, folder: Path, rows: Any = None, **options: Any) -> tuple[float, Tensor]:
     """Of one whole optimizer step over 10 rows, as the loop computes them."""
     torch.manual_seed(3)
-    job = job_of(model, random_rows(10), folder, packed=packed, token_budget=token_budget, method=method, batch_size=10)
+    job = job_of(model, rows or random_rows(10), folder, batch_size=10, **options)
     for name, weight in job.optimizer.model_weights.items():
         if "lora_B" in name:  # zero at first, so that A would have no gradient
             torch.nn.init.normal_(weight, std=0.1)
@@ -70,6 +68,22 @@ def test_packed_is_padded_is_accumulated(name: str, method: Any, tiny_model: Mak
     assert_equal(whole, computed(False, 30))
 
 
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("method", ["full", {"lora": {"rank": 4}}], ids=["full", "lora"])
+def test_shared_is_computed_in_every_row(name: str, method: Any, tiny_model: Make, tmp_path: Path) -> None:
+    """Also where common tokens are scored, in sliding windows, and in the router losses of mixtures of experts."""
+    rows = branching_rows(10)
+    context = {"sliding_window": 24} if "sliding_window" in tiny_model(name).config.to_dict() else {}
+
+    def computed(share: bool, budget: int) -> tuple[float, Tensor]:
+        model = tiny_model(name, **NO_DROPOUT.get(name, {}), **context, initializer_range=0.1)
+        return loss_and_gradient(model, tmp_path, rows, share=share, token_budget=budget, method=method)
+
+    plain = computed(False, 10_000)
+    assert_equal(plain, computed(True, 10_000), 1e-5)
+    assert_equal(plain, computed(True, 120), 1e-5)
+
+
 @pytest.mark.parametrize("name", PADDED)
 def test_padded_is_accumulated(name: str, tiny_model: Make, tmp_path: Path) -> None:
     whole, *others = [
@@ -98,6 +112,13 @@ def test_it_is_exact_in_float64(method: Any, tiny_model: Make, tmp_path: Path) -
     ]
     for other in others:
         assert_equal(whole, other, 1e-12)
+    one, shared = [
+        loss_and_gradient(
+            tiny_model("gpt2", **NO_DROPOUT["gpt2"]).double(), tmp_path, branching_rows(10), share=share, method=method
+        )
+        for share in (False, True)
+    ]
+    assert_equal(one, shared, 1e-12)
 
 
 def test_the_mean_is_over_tokens_and_not_over_batches(tiny_model: Make) -> None:

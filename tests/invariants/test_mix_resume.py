@@ -78,16 +78,16 @@ def test_interrupted_in_the_second_epoch(at: int, tiny_model: Make, tmp_path: Pa
 
 def test_what_the_epochs_see(tiny_model: Make, tmp_path: Path) -> None:
     made = job(tiny_model(), tmp_path)
-    epochs = [[row for step in made.plan(epoch) for row in step] for epoch in range(7)]
+    epochs = [[row for step in made.order.epoch(epoch) for row in step] for epoch in range(7)]
     assert all(sorted(row for row in epoch if row < 8) == list(range(8)) for epoch in epochs)
     general = Counter(row for epoch in epochs for row in epoch if row >= 8)
     assert general.total() == 14 and len(general) == 13, "two an epoch, all thirteen before one comes again"
     assert len({tuple(epoch) for epoch in epochs}) == 7
     train(made)
     tokens = [row["tokens"] for row in lines_of(tmp_path)]
-    planned = [sum(len(made.rows[row]) for row in step) for epoch in range(3) for step in made.plan(epoch)]
+    planned = [sum(len(made.rows[row]) for row in step) for epoch in range(3) for step in made.order.epoch(epoch)]
     assert tokens == planned
-    in_order = job(tiny_model(), tmp_path / "curriculum", shuffle=False).plan(1)
+    in_order = job(tiny_model(), tmp_path / "curriculum", shuffle=False).order.epoch(1)
     rows = [row for step in in_order for row in step]
     assert rows == sorted(rows) and Counter(rows) == Counter(epochs[1])
 

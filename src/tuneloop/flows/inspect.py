@@ -68,6 +68,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_rich
     from tuneloop.tune.pairs import conversations
+    from tuneloop.tune.plan import Cost, Order
     from tuneloop.tune.rows import losses_in_words, render_rows, sources_of
 
     with _prepared(recipe) as prepared:
@@ -80,11 +81,13 @@ def check(recipe: Recipe) -> dict[str, Any]:
     for decision in renderer.decisions:
         console.decided("decided", decision)
     console.decided("rows", losses_in_words(rows, len(train)))
-    epoch = rows.rendered
-    if mix:
-        mixture = mixing.Mixture.of(mix, sources_of(rows, train), recipe.seed)
+    mixture = mixing.Mixture.of(mix, sources_of(rows, train), recipe.seed) if mix else None
+    if mixture:
         console.decided("epoch", mixture.in_words([row.supervised for row in rows.rendered]))
-        epoch = [rows.rendered[index] for index in mixture.plan_epoch(0)]
+    steps = Order(recipe.tune, rows.rendered, recipe.seed, mixture).epoch(0)
+    epoch = [rows.rendered[index] for step in steps for index in step]
+    cost = Cost.of(rows.rendered, steps)
+    console.decided("compute", f"{cost.in_words(packed=True, share=True)} (where the architecture allows it)")
     shown = conversations(recipe.tune.objective, train[:1])
     console.say(to_rich(preview_rows(renderer, shown, 2, max_length=recipe.tune.max_length)))
     found = {
@@ -94,6 +97,8 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "unrenderable": len(rows.drops),
         "tokens": rows.tokens,
         "supervised_tokens": rows.supervised,
+        "padded_tokens": cost.padded,
+        "computed_tokens": cost.shared,
     }
     if is_tokenizer_alone(recipe.model):
         console.say(f"{recipe.model.base} holds a tokenizer alone: memory and time need a model")

@@ -61,8 +61,9 @@ class TuneConfig(Branch):
     """Peak learning rate."""
     batch_size: int = Field(default=32, ge=1)
     """Examples per optimizer step, over all devices and accumulation steps."""
-    shuffle: bool = True
-    """Another order in each epoch, drawn from the seed; false keeps the rows' order (a curriculum)."""
+    shuffle: bool | Literal["families"] = True
+    """Another order in each epoch, drawn from the seed; families: rows that begin alike (answers to one prompt, turns
+    of one dialogue) stay together, their beginning is computed once; false keeps the rows' order (a curriculum)."""
     max_length: int = Field(default=2048, ge=8)
     """Tokens of the longest example; `overlong` says what happens to longer ones."""
     overlong: Literal["reject", "drop_turns", "truncate"] = "reject"

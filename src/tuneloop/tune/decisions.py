@@ -13,6 +13,7 @@ from tuneloop.track import console
 from tuneloop.tune import moe
 from tuneloop.tune.loop import Job
 from tuneloop.tune.pairs import conversations
+from tuneloop.tune.plan import Cost
 from tuneloop.tune.rows import Rows, losses_in_words
 
 
@@ -34,11 +35,13 @@ def say(
         decided("decided", f"{paired} rows have a rejected answer, which only tune.objective.orpo learns from")
     if job.mixture:
         decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))
-    first = [job.rows[i] for step in job.plan(0) for i in step]
+    steps = job.order.epoch(0)
+    first = [job.rows[i] for step in steps for i in step]
     tokens, supervised = sum(map(len, first)), sum(row.supervised for row in first)
     about = "about " if job.mixture else ""
     decided("tokens", f"{about}{tokens:,} an epoch, {supervised:,} supervised ({supervised / tokens:.0%})")
     decided("compute", form)
+    decided("compute", Cost.of(job.rows, steps).in_words(packed=job.objective.packed, share=job.objective.share))
     if job.extras.balance:
         decided("experts", moe.in_words(config.moe, job.extras.balance))
     ranks = f", on {job.accelerator.num_processes} processes" if job.accelerator.num_processes > 1 else ""

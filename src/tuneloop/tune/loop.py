@@ -22,7 +22,6 @@ from accelerate import Accelerator
 from tuneloop.core.errors import TrainingError
 from tuneloop.forward.mixing import Mixture
 from tuneloop.forward.objective import Objective
-from tuneloop.forward.plan import epoch_steps
 from tuneloop.render.rendered import Rendered
 from tuneloop.track import console
 from tuneloop.track.metrics import Metrics, Tracking
@@ -30,6 +29,7 @@ from tuneloop.tune import checkpoint
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.plan import Order
 from tuneloop.tune.speed import Speedometer
 from tuneloop.tune.terms import Extras, Terms
 
@@ -86,11 +86,10 @@ class Job:
     def checkpoints(self) -> Path:
         return self.folder / "out" / "checkpoints"
 
-    def plan(self, epoch: int) -> list[list[int]]:
-        """Row numbers of each step of an epoch."""
-        drawn = self.mixture.plan_epoch(epoch) if self.mixture else range(len(self.rows))
-        steps = epoch_steps(len(drawn), self.config.batch_size, self.seed, epoch, self.config.shuffle)
-        return [[drawn[i] for i in step] for step in steps]
+    @cached_property
+    def order(self) -> Order:
+        """Which rows each step takes."""
+        return Order(self.config, self.rows, self.seed, self.mixture)
 
 
 def train(job: Job) -> Progress:
@@ -110,7 +109,7 @@ def train(job: Job) -> Progress:
         while progress.step < job.total_steps and not progress.stopped:
             epoch, index = divmod(progress.step, job.steps_per_epoch)
             if epoch != planned:
-                plan, planned = job.plan(epoch), epoch
+                plan, planned = job.order.epoch(epoch), epoch
             row = _step(job, plan[index], lengths, progress.step)
             progress = replace(progress, step=progress.step + 1)
             row |= job.speedometer.read(row["seconds"], row["tokens"], row["supervised_tokens"], row["computed_tokens"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.forward.plan import epoch_steps, micro_batches, share_of_rank, token_budget
+from tuneloop.forward.tree import in_order
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
@@ -41,6 +43,37 @@ def test_micro_batches_hold_all_rows_within_the_budget(lengths: list[int], budge
         assert cost <= budget or len(batch) == 1
     firsts = [lengths[batch[0]] for batch in batches]
     assert firsts == sorted(firsts, reverse=True), "longest first, so that too little memory shows at once"
+
+
+heads = st.lists(st.tuples(st.integers(0, 3), st.integers(16, 40), st.integers(1, 90)), min_size=1, max_size=40)
+
+
+@given(rows=heads, budget=st.integers(20, 600), world=st.integers(1, 4))
+def test_rows_that_begin_alike_go_together(rows: list[tuple[int, int, int]], budget: int, world: int) -> None:
+    ids = [
+        np.concatenate([np.full(head, kind), 10 + np.full(tail, number)])
+        for number, (kind, head, tail) in enumerate(rows)
+    ]
+    lengths = [len(row) for row in ids]
+    batches = micro_batches(lengths, range(len(ids)), budget, packed=True, ids=ids)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(ids)))
+    for batch in batches:
+        shared = sum(in_order(ids, batch)[1])
+        assert sum(lengths[row] for row in batch) - shared <= budget or len(batch) == 1
+    shares = [share_of_rank(lengths, range(len(ids)), rank, world, ids) for rank in range(world)]
+    assert sorted(row for share in shares for row in share) == list(range(len(ids)))
+    loads = [sum(lengths[row] for row in share) - sum(in_order(ids, share)[1]) for share in shares]
+    assert max(loads) - min(loads) <= -(-sum(loads) // world) + max(lengths)
+
+
+def test_families_stay_together_and_are_shuffled() -> None:
+    numbers = np.arange(40) % 10
+    one, other = (epoch_steps(40, 8, 1, epoch, families=numbers) for epoch in range(2))
+    assert one != other
+    for steps in (one, other):
+        rows = [row for step in steps for row in step]
+        assert sorted(rows) == list(range(40))
+        assert [len(set(numbers[rows[start : start + 4]])) for start in range(0, 40, 4)] == [1] * 10
 
 
 @given(lengths=lengths, world=st.integers(1, 5))
