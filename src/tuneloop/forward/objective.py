@@ -150,6 +150,8 @@ def _why_not_shared(objective: Objective, sample: Sequence[Row]) -> str:
     if virtual.count(objective.model):
         return "virtual tokens stand before each row, so common first tokens are computed in each"
     ids = np.resize(sample[0].ids, 3 * FLOOR)
+    if getattr(core_of(objective.model).config.get_text_config(), "max_position_embeddings", len(ids)) < len(ids):
+        return "rows are too short to share their first tokens"
     rows = [_Scored(row) for row in (ids, np.concatenate([ids[: 2 * FLOOR], ids[:FLOOR][::-1]]), ids[: 2 * FLOOR])]
     own_N, shared_N = (
         _scores(Objective(objective.model, packed=True, share=share), rows, 0) for share in (False, True)
@@ -161,7 +163,10 @@ def _why_not_shared(objective: Objective, sample: Sequence[Row]) -> str:
 
 
 def _is_repeatable(objective: Objective, rows: Sequence[Row]) -> bool:
-    """Whether nothing is drawn at random in a forward pass in training."""
+    """Whether nothing is drawn at random in a forward pass in training, now and later on."""
+    # a fresh adapter gives nothing yet, dropped out or not
+    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in objective.modules()):
+        return False
     device = next(objective.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         batch = objective.train().batch(rows, 0)

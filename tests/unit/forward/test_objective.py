@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from architectures import PACKED
-from toy import NO_DROPOUT, random_rows
+from toy import NO_DROPOUT, branching_rows, job_of, random_rows
 
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import objective as forward
@@ -59,6 +60,32 @@ def test_packed_where_it_is_exact(name: str, tiny_model: Make) -> None:
     scores = forward.nll(objective, rows, pad_id=0, budget=50)
     assert [weight for _, weight in scores] == [float(row.weights[1:].sum()) for row in rows]
     assert [total for total, _ in scores] == pytest.approx(own_sums(model, rows), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_common_beginnings_are_computed_once(name: str, tiny_model: Make) -> None:
+    model, rows = tiny_model(name, **NO_DROPOUT.get(name, {})), branching_rows(9)
+    objective, why = prepare(model, rows, 0)
+    assert objective.share, why
+    assert objective.batch(rows, 0).ids.numel() < sum(map(len, rows))
+    scores = forward.nll(objective, rows, pad_id=0, budget=200)
+    assert [total for total, _ in scores] == pytest.approx(own_sums(model, rows), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "word"),
+    [({"lora": {"rank": 4, "dropout": 0.1}}, "dropout"), ({"prompt": {"tokens": 4}}, "virtual"), ("lora", "once")],
+)
+def test_what_differs_from_row_to_row_is_not_shared(method: Any, word: str, tiny_model: Make, tmp_path: Path) -> None:
+    job = job_of(tiny_model(), branching_rows(4), tmp_path, method=method)
+    state = torch.get_rng_state()
+    objective, why = prepare(job.objective.model, job.rows, 0)
+    assert objective.share == (word == "once") and word in why
+    assert torch.equal(state, torch.get_rng_state()), "a run draws the same numbers, checked or not"
+
+
+def test_gpt2_shares_without_its_dropout_alone(tiny_model: Make) -> None:
+    assert not prepare(tiny_model("gpt2"), branching_rows(4), 0)[0].share
 
 
 def test_state_space_layers_run_padded(tiny_tokenizer: Any) -> None:
