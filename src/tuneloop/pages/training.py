@@ -21,7 +21,9 @@ PLAIN = {
     "memory_gib": "Memory, GiB",
 }
 """Columns with a chart of their own; others that are not listed here, such as further loss terms, get one too."""
-COUNTED = {"step", "epoch", "seconds", "loss", "tokens", "supervised_tokens", "supervised_tokens_per_second"}
+COUNTED = {
+    "step", "epoch", "seconds", "loss", "tokens", "supervised_tokens", "supervised_tokens_per_second", "computed_tokens"
+}  # fmt: skip
 REFRESH = 5  # seconds
 
 

@@ -16,8 +16,8 @@ from tuneloop.pages import training
 from tuneloop.track.trackers import Story, Tracker
 
 NOT_PLOTTED = {"step", "epoch"}
-MEASURED = {"seconds", "tokens_per_second", "supervised_tokens_per_second", "mfu", "memory_gib"}
-"""Columns that say how fast it went: all others are the same whenever the same run is computed again."""
+MEASURED = {"seconds", "tokens_per_second", "supervised_tokens_per_second", "computed_tokens", "mfu", "memory_gib"}
+"""Columns that say how it was computed and how fast: all others are the same when the same run is computed again."""
 PAGE = "curves.html"
 PAGE_EVERY = 5.0  # seconds, or more where drawing takes long
 PAGE_SHARE = 0.02  # of the time at most goes into the page
