@@ -15,16 +15,16 @@ from torch.autograd.function import once_differentiable
 
 
 class _Adapted(torch.autograd.Function):
-    """x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with W and b frozen. Saved are x, which W's neighbours save too, and x·Aᵀ."""
+    """x·Wᵀ + b + (s·x·Aᵀ)·Bᵀ with W and b frozen. Saved are x, which W's neighbours save too, and s·x·Aᵀ."""
 
     @staticmethod
     def forward(
         ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_rI: Tensor, b_Or: Tensor, scale: float
     ) -> Tensor:
-        low_Tr = x_TI @ a_rI.t()
+        low_Tr = (x_TI @ a_rI.t()).mul_(scale)
         ctx.save_for_backward(x_TI, weight_OI, a_rI, b_Or, low_Tr)
         ctx.scale = scale
-        return F.linear(x_TI, weight_OI, bias_O).addmm_(low_Tr, b_Or.t(), alpha=scale)
+        return F.linear(x_TI, weight_OI, bias_O).addmm_(low_Tr, b_Or.t())
 
     @staticmethod
     @once_differentiable
@@ -36,7 +36,7 @@ class _Adapted(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = (slope_TO @ weight_OI).addmm_(slope_Tr, a_rI)
         grad_a = slope_Tr.t() @ x_TI
-        grad_b = (slope_TO.t() @ low_Tr).mul_(ctx.scale)
+        grad_b = slope_TO.t() @ low_Tr
         return grad_x, None, None, grad_a, grad_b, None
 
 
