@@ -1,4 +1,4 @@
-"""What is put right on a model once peft has put an adapter on it: the dtype of what is trained, LoRA's and DoRA's speed."""
+"""What is put right on a model once peft has put an adapter on it: the dtype of what is trained, and the speed."""
 
 from __future__ import annotations
 

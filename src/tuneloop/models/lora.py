@@ -41,7 +41,7 @@ class _Adapted(torch.autograd.Function):
 
 
 class PlainLora(Linear):
-    """peft's layer; where it is a plain one (one adapter, nothing merged, no dropout, a frozen linear base) in one node.
+    """peft's layer; where it is plain (one adapter, nothing merged, no dropout, a frozen linear base), one node.
 
     peft's own forward takes six operations, each with an output of the layer's size that the backward pass reads again.
     """
