@@ -58,7 +58,7 @@ def hasten_norms(model: nn.Module) -> int:
 
 
 def _is_llamas(kind: type[nn.Module]) -> bool:
-    """transformers copies Llama's norm into most architectures, under other names; Gemma's counts from 1 and is not it."""
+    """transformers copies Llama's norm into most architectures, under other names; Gemma's counts from 1 and is not."""
     ours, theirs = (getattr(one.forward, "__code__", None) for one in (LlamaRMSNorm, kind))
     if ours is None or theirs is None:
         return False
