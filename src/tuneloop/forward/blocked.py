@@ -22,7 +22,7 @@ QUERIES = 48
 @contextmanager
 def _exact_in_bf16(narrow: bool) -> Iterator[None]:
     """Float32 products by bfloat16 instructions, where operands come from bfloat16: exact, and summed in float32."""
-    setting = torch.backends.mkldnn.matmul
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # set by name at import
     before = setting.fp32_precision
     if narrow:
         setting.fp32_precision = "bf16"
@@ -90,7 +90,7 @@ class _Blocked(torch.autograd.Function):
             grad_v[:, first:last] += torch.bmm(share.transpose(1, 2), slope)
             with _exact_in_bf16(dtype is torch.bfloat16):
                 of_share = torch.bmm(slope.to(wide), v_wide[:, first:last].transpose(1, 2))
-            of_score = torch._softmax_backward_data(of_share, share.to(wide), -1, wide).to(dtype)
+            of_score = torch.ops.aten._softmax_backward_data(of_share, share.to(wide), -1, wide).to(dtype)
             part = torch.bmm(of_score, k[:, first:last]).mul_(ctx.scale)
             grad_q[:, start:end] = part.view(rows, kept, -1, end - start, k.shape[-1]).permute(0, 3, 1, 2, 4)
             grad_k[:, first:last] += torch.bmm(of_score.transpose(1, 2), q_part)
