@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+from tuneloop.forward.blocked import blocked_attention
 from tuneloop.forward.tree import Tree
 
 NAME = "tuneloop_packed"
@@ -26,7 +27,8 @@ WASTE = 1.5
 """Scores computed ÷ scores needed that a block may have before its rows are split into further blocks."""
 SPARE = 8192
 """Scores that may be computed in vain in any case: a further block costs more."""
-SHORT = 512  # up to this length CPU attention runs in float32: the bf16 flash kernel is the slower one there
+SHORT = 1024
+"""Up to this many keys CPU attention keeps its shares [R, H, Q, L] for the backward pass."""
 
 
 class Unsupported(Exception):
@@ -247,22 +249,23 @@ def _causal(
     softcap: float | None,
     sinks_H: Tensor | None,
 ) -> Tensor:
-    length, dtype = k.shape[2], q.dtype
+    length = k.shape[2]
+    plain = softcap is None and sinks_H is None
+    windowed = window is not None and window < length
+    in_blocks = plain and q.device.type == "cpu" and length <= SHORT and dropout == 0
     mask = None
-    if q.shape[2] < length or (window is not None and window < length):
+    if windowed or (q.shape[2] < length and not in_blocks):
         at = torch.arange(length, device=q.device)
         of = at[length - q.shape[2] :, None]
         mask = of >= at if window is None else (of >= at) & (of - at < window)
-    if softcap is not None or sinks_H is not None:
+    if in_blocks:
+        return blocked_attention(q, k, v, mask, scaling)
+    if not plain:
         return _written_out(q, k, v, scaling, dropout, mask, softcap, sinks_H)
-    upcast = q.device.type == "cpu" and dtype is not torch.float64 and length <= SHORT
-    if upcast:
-        q, k, v = q.float(), k.float(), v.float()
-    out = F.scaled_dot_product_attention(
+    return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
         enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
-    return out.to(dtype)
 
 
 def _written_out(

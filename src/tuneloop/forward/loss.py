@@ -20,6 +20,10 @@ CPU_ROWS = 128
 adds to its whole gradient), so fewer cost more: 16 instead of 128 twice the time; many more only cost memory."""
 CHUNK_ELEMENTS = 1 << 25
 """Logits of one chunk on other devices, but never fewer than 256 positions."""
+SLAB_ELEMENTS = 1 << 24
+"""Logits of one chunk on CPU where they are made only once and take no memory beside their own."""
+PIECE_ELEMENTS = 1 << 20
+"""Logits that are worked on at once in float32 on CPU: its caches hold them."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +68,32 @@ class _ChunkedNLL(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
-        for part in chunks(hidden_ND, weight_VD.shape[0], needs_weight):
-            h, target = hidden_ND[part], targets_N[part, None]
-            logits = F.linear(h, weight_VD, bias_V).to(wide)
-            norm = logits.logsumexp(-1, keepdim=True)
-            nll_N[part] = (norm - logits.gather(-1, target))[:, 0]
-            if shaping != PLAIN:
-                shaped_N[part] = _shaped(nll_N[part], shaping, (norm - logits.mean(-1, keepdim=True))[:, 0])
-            if grad_hidden is None and grad_weight is None and grad_bias is None:
-                continue
-            slope = logits.sub_(norm).exp_()  # softmax, in place
-            slope.scatter_add_(-1, target, slope.new_full(target.shape, shaping.smoothing - 1.0))
-            if uniform:
-                slope.sub_(uniform)
-            factor = weights_N[part] * nll_N[part].neg().exp() if shaping.dft else weights_N[part]
-            slope.mul_(factor[:, None])
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
-            slope = slope.to(h.dtype)
+        for chunk in slabs(hidden_ND, weight_VD.shape[0]):
+            h = hidden_ND[chunk]
+            logits = F.linear(h, weight_VD, bias_V)  # becomes their slope below, piece by piece
+            for piece in pieces(logits):
+                part = slice(chunk.start + piece.start, chunk.start + piece.stop)
+                target = targets_N[part, None]
+                log_p = logits[piece].to(wide)
+                torch.log_softmax(log_p, -1, out=log_p)
+                nll_N[part] = -log_p.gather(-1, target)[:, 0]
+                if shaping != PLAIN:
+                    shaped_N[part] = _shaped(nll_N[part], shaping, -log_p.mean(-1))
+                if not (needs_hidden or needs_weight or needs_bias):
+                    continue
+                slope = log_p.exp_()  # softmax, in place
+                slope.scatter_add_(-1, target, slope.new_full(target.shape, shaping.smoothing - 1.0))
+                if uniform:
+                    slope.sub_(uniform)
+                factor = weights_N[part] * nll_N[part].neg().exp() if shaping.dft else weights_N[part]
+                slope.mul_(factor[:, None])
+                if grad_bias is not None:
+                    grad_bias += slope.sum(0)
+                logits[piece] = slope
             if grad_hidden is not None:
-                torch.mm(slope, weight_VD, out=grad_hidden[part])
+                torch.mm(logits, weight_VD, out=grad_hidden[chunk])
             if grad_weight is not None:
-                grad_weight += slope.t() @ h
+                grad_weight += logits.t() @ h
         ctx.save_for_backward(
             grad_hidden,
             grad_weight.to(weight_VD.dtype) if grad_weight is not None else None,
@@ -174,4 +182,19 @@ def chunks(hidden_ND: Tensor, width: int, trained: bool) -> list[slice]:
     """Slices of the positions whose logits may exist together; `trained`: the head has gradients."""
     count = len(hidden_ND)
     size = CPU_ROWS * (1 + trained) if hidden_ND.device.type == "cpu" else max(256, CHUNK_ELEMENTS // width)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def slabs(hidden_ND: Tensor, width: int) -> list[slice]:
+    """Slices of the positions whose logits are made by one product, in the model's dtype."""
+    count = len(hidden_ND)
+    on_cpu = hidden_ND.device.type == "cpu"
+    size = max(CPU_ROWS, SLAB_ELEMENTS // width) if on_cpu else max(256, CHUNK_ELEMENTS // width)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def pieces(logits: Tensor) -> list[slice]:
+    """Slices of rows of logits to be worked on at once: on CPU few, elsewhere all."""
+    count = len(logits)
+    size = max(1, PIECE_ELEMENTS // logits.shape[1]) if logits.device.type == "cpu" else count
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

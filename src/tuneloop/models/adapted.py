@@ -1,4 +1,4 @@
-"""What is put right on a model once peft has put an adapter on it: the dtype of what is trained, and DoRA's speed."""
+"""What is put right on a model once peft has put an adapter on it: the dtype of what is trained, and the speed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import Linear
 from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
+
+from tuneloop.models.lora import PlainLora
 
 
 class Direction(DoraLinearLayer):
@@ -28,4 +31,6 @@ def put_right(adapted: Any, dtype: torch.dtype) -> PeftModel:
     for module in adapted.modules():
         if type(module) is DoraLinearLayer:
             module.__class__ = Direction
+        if type(module) is Linear:
+            module.__class__ = PlainLora
     return adapted

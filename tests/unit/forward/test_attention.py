@@ -127,16 +127,6 @@ def test_shared_is_per_row(tree: Tree, options: dict[str, Any]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_half_precision_is_computed_in_float32_where_rows_are_short() -> None:
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(1, 2, 19, 8, dtype=torch.bfloat16) for _ in range(3))
-    layout = Layout.of(Tree.flat([8, 11]))
-    found, _ = packed_attention(torch.nn.Module(), q, k, v, None, layout=layout)
-    exact, _ = packed_attention(torch.nn.Module(), q.double(), k.double(), v.double(), None, layout=layout)
-    assert found.dtype is torch.bfloat16
-    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-6)
-
-
 def test_own_autograd_functions_in_float64() -> None:
     layout = Layout.of(Tree.flat([3, 5, 1, 4]))
     tokens = torch.randn(13, 2, 3, dtype=wide, requires_grad=True)

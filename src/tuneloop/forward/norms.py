@@ -1,0 +1,65 @@
+"""RMSNorm on CPU as one node of the autograd graph, put on the modules of a model whose class computes just that.
+
+transformers writes it as eight operations with three float32 outputs that the backward pass reads again: 6 % of a step
+of LoRA on a model of 135 M parameters. Shapes: D hidden size.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+
+class _Normed(torch.autograd.Function):
+    """x / √(mean(x²) + ε) in float32, rounded to the dtype of x, times the weight; saved are x and a factor a token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        factor = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight_D, factor)
+        return (x.float() * factor).to(x.dtype) * weight_D
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight_D, factor = ctx.saved_tensors
+        normed = x.float() * factor
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grads[0] * normed.to(x.dtype)).reshape(-1, x.shape[-1]).sum(0)
+        slope = (grads[0] * weight_D).float()
+        along = torch.linalg.vecdot(slope, normed)[..., None].div_(-x.shape[-1])
+        return slope.addcmul(normed, along).mul_(factor).to(x.dtype), grad_weight, None
+
+
+def _forward(self: Any, hidden_states: Tensor) -> Tensor:
+    x, weight = hidden_states, self.weight
+    if x.device.type != "cpu" or x.dtype is torch.float64 or x.dtype is not weight.dtype:
+        return type(self).forward(self, x)
+    out: Tensor = _Normed.apply(x, weight, self.variance_epsilon)  # type: ignore[assignment]
+    return out
+
+
+def hasten_norms(model: nn.Module) -> int:
+    """Puts the faster form on each RMSNorm of the model that is written as Llama's is; their number.
+
+    `del module.forward` takes it off again; nothing that is stored of a module changes.
+    """
+    found = [module for module in model.modules() if _is_llamas(type(module))]
+    for module in found:
+        module.forward = MethodType(_forward, module)
+    return len(found)
+
+
+def _is_llamas(kind: type[nn.Module]) -> bool:
+    """transformers copies Llama's norm into most architectures, under other names; Gemma's counts from 1 and is not."""
+    ours, theirs = (getattr(one.forward, "__code__", None) for one in (LlamaRMSNorm, kind))
+    if ours is None or theirs is None:
+        return False
+    return all(getattr(ours, part) == getattr(theirs, part) for part in ("co_code", "co_names", "co_consts"))
