@@ -1,0 +1,208 @@
+"""The frozen lower layers of a model, computed once: what they give for each row lies in a file and is served from it.
+
+Knows nothing of training, of methods or of when it pays. No code of the model is changed: while a batch is served, other
+modules stand in the places of its lower layers. Shapes: T tokens of a batch, C tokens of all rows in the file, D hidden
+size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tuneloop.forward.batch import Batch, Row, collate, real_positions
+from tuneloop.forward.objective import Objective, core_of
+from tuneloop.forward.plan import micro_batches
+from tuneloop.models.blocks import blocks_of
+
+
+class _Standing(nn.Module):
+    """In the place of a layer: gives what is told, or hands on what it gets, in the form that the layer returns."""
+
+    def __init__(self, layer: nn.Module, values: int | None) -> None:
+        super().__init__()
+        self.layer, self.values, self.told = layer, values, None
+
+    def __getattr__(self, name: str) -> Any:
+        """Models ask their layers for facts, such as the kind of attention."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        hidden = self.told
+        if hidden is None:
+            hidden = inputs[0] if inputs else named["hidden_states"]
+        return hidden if self.values is None else (hidden, *[None] * (self.values - 1))
+
+
+class Trunk:
+    """The layers below `border` of an Objective's model, none of which changes or draws a random number."""
+
+    def __init__(self, objective: Objective, border: int, values: Sequence[int | None], hidden: Tensor) -> None:
+        """`values`: how many values each layer returns, None for a bare tensor; `hidden`: what the trunk gave once."""
+        self.border, self.width, self.dtype = border, hidden.shape[-1], hidden.dtype
+        self.fingerprint = hashlib.sha256(hidden.cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
+        """Of the hidden states of the rows that it was found by: other weights or kernels give another one."""
+        self.layers = blocks_of(core_of(objective.model))[1]
+        self._own: list[nn.Module] = list(self.layers)
+        self._standing = [_Standing(layer, count) for layer, count in zip(self._own, values, strict=True)]
+        self._hidden_CD: Tensor | None = None
+        self._starts: dict[bytes, int] = {}
+
+    @property
+    def bytes_a_token(self) -> int:
+        return self.width * self.dtype.itemsize
+
+    def below(self) -> set[int]:
+        """Ids of all modules below the border."""
+        return {id(module) for layer in self._own[: self.border] for module in layer.modules()}
+
+    def fill(
+        self, objective: Objective, rows: Sequence[Row], path: Path, *, pad_id: int, budget: int,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Writes what the trunk gives for the tokens of all rows, batch by batch as `arranged` has them.
+
+        Written and not mapped: a full disk is then an OSError instead of the end of the process.
+        """
+        device = next(objective.parameters()).device
+        was_training = objective.training
+        objective.eval()
+        with torch.inference_mode(), path.open("wb") as file:
+            for picked in arranged(objective, rows, budget):
+                batch = collate([rows[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device)
+                real_T, _ = real_positions(batch)
+                assert len(real_T) == sum(len(rows[i].ids) for i in picked), "each row has all its tokens here"
+                hidden_TD = self._computed(objective, batch).index_select(0, real_T)
+                file.write(hidden_TD.cpu().contiguous().view(torch.uint8).numpy())
+                advance(len(picked))
+        objective.train(was_training)
+
+    def _computed(self, objective: Objective, batch: Batch) -> Tensor:
+        """What the trunk gives for a batch, flat; the layers above it do not run."""
+        seen: list[Tensor] = []
+        handle = self._own[self.border - 1].register_forward_hook(lambda _m, _i, out: seen.append(_hidden(out)))
+        try:
+            with self._replaced(range(self.border, len(self._own)), None):
+                objective.side(batch)
+        finally:
+            handle.remove()
+        return seen[0].reshape(-1, self.width)
+
+    def open(self, objective: Objective, rows: Sequence[Row], path: Path, *, budget: int) -> None:
+        """From now on batches of these rows are served from the file that `fill` wrote of them."""
+        starts, done = dict[bytes, int](), 0
+        for picked in arranged(objective, rows, budget):
+            for i in picked:
+                starts[key(rows[i])] = done
+                done += len(rows[i].ids)
+        flat = torch.from_file(str(path), shared=False, size=done * self.width, dtype=self.dtype)
+        self._hidden_CD, self._starts = flat.view(done, self.width), starts
+
+    @contextmanager
+    def serving(self, batch: Batch) -> Iterator[None]:
+        """Within it the model's lower layers do not run for this batch, if all its rows are known."""
+        hidden = self._found(batch)
+        if hidden is None:
+            yield
+            return
+        with self._replaced(range(self.border), hidden):
+            yield
+
+    def _found(self, batch: Batch) -> Tensor | None:
+        starts_R = [self._starts.get(key(row), -1) for row in batch.source]
+        if self._hidden_CD is None or not starts_R or min(starts_R) < 0:
+            return None
+        real_T, rows_T = (places.cpu() for places in real_positions(batch))
+        positions_T = batch.positions.flatten().cpu().index_select(0, real_T)
+        from_T = torch.tensor(starts_R).index_select(0, rows_T) + positions_T
+        hidden_TD = self._hidden_CD.index_select(0, from_T)
+        if len(real_T) < batch.ids.numel():
+            hidden_TD = hidden_TD.new_zeros(batch.ids.numel(), self.width).index_copy_(0, real_T, hidden_TD)
+        return hidden_TD.to(batch.ids.device).view(*batch.ids.shape, self.width)
+
+    @contextmanager
+    def _replaced(self, places: range, told: Tensor | None) -> Iterator[None]:
+        try:
+            for place in places:
+                self._standing[place].told = told
+                self.layers[place] = self._standing[place]
+            yield
+        finally:
+            for place in places:
+                self._standing[place].told = None
+                self.layers[place] = self._own[place]
+
+
+def key(row: Row) -> bytes:
+    """What a row is known by: its tokens."""
+    return hashlib.blake2b(np.ascontiguousarray(row.ids, dtype=np.int32), digest_size=16).digest()
+
+
+def arranged(objective: Objective, rows: Sequence[Row], budget: int) -> list[list[int]]:
+    """The batches that the file is made of, in its order: the same again in a resumed run."""
+    return micro_batches(objective.costs(rows), range(len(rows)), budget, packed=objective.packed)
+
+
+def find(objective: Objective, rows: Sequence[Row], *, pad_id: int, neftune: float = 0.0) -> tuple[Trunk | None, str]:
+    """The largest frozen trunk of a model ready to be trained, or None and why there is none.
+
+    Tried on a few rows in training mode: a layer belongs to it when what it gives has no gradient and no random number
+    was drawn before (dropout, noise). That covers whatever may be trained: embeddings, virtual tokens, parts of layers.
+    """
+    core = core_of(objective.model)
+    layers = blocks_of(core)[1]
+    if any(parameter.requires_grad for parameter in layers[0].parameters()):
+        return None, "its lowest layer is trained"
+    device = next(objective.parameters()).device
+    given: list[Any] = []
+    states: list[Tensor] = []
+
+    def watch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        given.append(output)
+        states.append(_random_state(device))
+
+    handles = [layer.register_forward_hook(watch) for layer in layers]
+    was_training = objective.training
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+            before = _random_state(device)
+            objective.train().side(collate(rows, packed=objective.packed, pad_id=pad_id).to(device), neftune)
+    finally:
+        objective.train(was_training)
+        for handle in handles:
+            handle.remove()
+    if len(given) != len(layers):
+        return None, "its layers do not run once each, one after the other"
+    frozen = _leading(not _hidden(output).requires_grad for output in given)
+    border = min(frozen, _leading(torch.equal(state, before) for state in states))
+    if border == 0:
+        return None, "noise or dropout acts below them" if frozen else "what is below its layers is trained"
+    values = [len(output) if isinstance(output, tuple) else None for output in given]
+    return Trunk(objective, border, values, _hidden(given[border - 1]).detach()), ""
+
+
+def _leading(flags: Iterator[bool]) -> int:
+    count = 0
+    for flag in flags:
+        if not flag:
+            break
+        count += 1
+    return count
+
+
+def _hidden(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()

@@ -1,0 +1,217 @@
+"""Whether frozen lower layers are computed once for all epochs, and where the file of what they give lies.
+
+Knows the plan of the run; how a file stands in for layers is `forward.trunk`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+
+from tuneloop.core import digest
+from tuneloop.core.errors import TrainingError
+from tuneloop.forward import trunk as frozen
+from tuneloop.forward.objective import TOLERANCE, core_of, nll
+from tuneloop.forward.trunk import Trunk
+from tuneloop.models import cache
+from tuneloop.models.find import Base
+from tuneloop.models.fit import EFFICIENCY, GIB, available_memory, count_parameters
+from tuneloop.models.precision import matmul_rate
+from tuneloop.render.rendered import Rendered
+from tuneloop.track import console
+from tuneloop.tune.loop import Job
+
+FILE = "hidden.bin"
+PROBED, HEAD = 4, 96
+"""Rows on which the trunk is found and checked, and how many tokens of each are enough to find it."""
+WORTH, SECONDS = 0.2, 1.0
+"""The file must save this share of the trunk's work, and so many seconds."""
+DISK, MEMORY = 0.4e9, 4e9
+"""Bytes a second, rough: to and from a disk, and from a file that memory holds."""
+ABANDONED = 3600.0
+"""Seconds after which an unfinished folder is no other process's work any more."""
+
+
+@dataclass(frozen=True)
+class Uses:
+    """The rows that a run computes, each once, and the tokens of all its passes over them."""
+
+    rows: list[Rendered]
+    tokens: int
+
+    @property
+    def once(self) -> int:
+        """Tokens of the rows."""
+        return sum(map(len, self.rows))
+
+    @classmethod
+    def of(cls, job: Job, validated: Sequence[Rendered]) -> Uses:
+        """Rows that are drawn, with their rejected answers; rows that are measured; rows of `keep`."""
+        steps = [step for epoch in range(-(-job.total_steps // job.steps_per_epoch)) for step in job.plan(epoch)]
+        times = np.bincount(np.concatenate(steps[: job.total_steps]), minlength=len(job.rows))
+        drawn, rejected, prompts = np.flatnonzero(times).tolist(), job.extras.rejected, job.extras.prompts
+        rows = [*(job.rows[i] for i in drawn), *(rejected[i] for i in drawn if rejected), *validated, *prompts]
+        tokens = sum(int(times[i]) * job.terms.tokens[i] for i in drawn)
+        tokens += job.total_steps // job.validate_every * sum(map(len, validated)) if job.validate else 0
+        if job.config.objective.keep:
+            tokens += job.total_steps * job.config.objective.keep.rows * sum(map(len, prompts)) // len(prompts)
+        return cls(list({frozen.key(row): row for row in rows}.values()), tokens)
+
+
+def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
+    """The job with its frozen lower layers computed once, where there are such and it saves time; said either way.
+
+    Raises TrainingError where the recipe asks for it and it cannot be. The first process decides for all.
+    """
+    asked = job.config.memory.trunk_cache
+    if asked is False:
+        return job
+    heads = [replace(row, ids=row.ids[:HEAD], weights=row.weights[:HEAD]) for row in job.rows[:PROBED]]
+    trunk, why = frozen.find(job.objective, heads, pad_id=job.pad_id, neftune=job.config.objective.neftune)
+    if trunk is None and asked:
+        raise TrainingError(
+            f"tune.memory.trunk_cache: no lower layers are frozen whose results could be kept: {why}. Leave it out, or "
+            "train upper layers alone: method freeze, or lora with `layers`"
+        )
+    if trunk is None:
+        return job
+    uses = Uses.of(job, validated)
+    told: list[str | None] = [None, None]
+    if job.accelerator.is_main_process:
+        told = list(_checked_file(job, base, trunk, uses))
+    if job.accelerator.num_processes > 1:
+        broadcast_object_list(told)
+    path, why_not = told
+    if path is None and asked:
+        raise TrainingError(f"tune.memory.trunk_cache: {why_not}")
+    if path is None:
+        console.decided("frozen", f"layers {_below(trunk)} compute the same in each epoch, but {why_not}")
+        return job
+    trunk.open(job.objective, uses.rows, Path(path), budget=job.token_budget)
+    job.objective.trunk = trunk
+    return _of_the_rest(job, trunk)
+
+
+def _checked_file(job: Job, base: Base, trunk: Trunk, uses: Uses) -> tuple[str | None, str]:
+    """(the file of what the trunk gives for the rows, or None; why there is none)."""
+    size, limit = uses.once * trunk.bytes_a_token, int(job.config.memory.trunk_gib * GIB)
+    folder = cache.root() / "trunks"
+    target = folder / _name(job, base, trunk, uses.rows)
+    known = target / FILE
+    if not (known.is_file() and known.stat().st_size == size):
+        if size > limit:
+            return None, f"keeping that takes {size / GIB:.1f} GiB, and tune.memory.trunk_gib is {limit / GIB:g}"
+        folder.mkdir(parents=True, exist_ok=True)
+        make_room(folder, limit - size)
+        free = shutil.disk_usage(folder).free
+        if size > free / 2:
+            return None, f"keeping that takes {size / GIB:.1f} GiB, over half of the {free / GIB:.1f} free in {folder}"
+        if not job.config.memory.trunk_cache and not _pays(job, trunk, uses, size):
+            return None, f"keeping that saves too little ({uses.tokens / uses.once:.1f} passes over each row)"
+        _say(trunk, f"what they give is computed once, {size / GIB:.2f} GiB in {target}, mapped and not held in memory")
+        try:
+            with cache.building(target) as new, console.progress("frozen layers", len(uses.rows)) as bar:
+                trunk.fill(
+                    job.objective, uses.rows, new / FILE,
+                    pad_id=job.pad_id, budget=job.token_budget, advance=bar.advance,
+                )  # fmt: skip
+        except OSError as error:
+            return None, f"the file of it could not be written ({error})"
+    else:
+        os.utime(target)
+        _say(trunk, f"what they give is known from an earlier run, {size / GIB:.2f} GiB in {target}")
+    gap = _gap(job, trunk, uses.rows, known)
+    if not gap <= TOLERANCE[core_of(job.objective.model).dtype]:
+        shutil.rmtree(target)
+        return None, f"with it kept, the loss of real rows differs by {gap:.2g} nats"
+    return str(known), ""
+
+
+def _say(trunk: Trunk, text: str) -> None:
+    top = len(trunk.layers) - trunk.border
+    console.decided("frozen", f"layers {_below(trunk)}: {text}; steps run {top} of {len(trunk.layers)} layers")
+
+
+def _name(job: Job, base: Base, trunk: Trunk, rows: Sequence[Rendered]) -> str:
+    """Digest of all that the file follows from. The fingerprint has what the base's digest has not: kernels, threads."""
+    tokens = digest.of_texts([frozen.key(row).hex() for row in rows])
+    facts = [base.digest, trunk.border, str(trunk.dtype), trunk.fingerprint, job.objective.packed, job.token_budget]
+    return digest.short(digest.of_value([*facts, tokens]), 32)
+
+
+def make_room(folder: Path, limit: int) -> None:
+    """Deletes what was not used for longest until `limit` bytes are left, and what killed processes left behind."""
+    sizes: dict[Path, tuple[float, int]] = {}
+    for one in folder.iterdir():
+        files = [path.stat() for path in one.rglob("*") if path.is_file()]
+        used = max([one.stat().st_mtime, *(file.st_mtime for file in files)])
+        if not one.name.startswith("."):
+            sizes[one] = used, sum(file.st_size for file in files)
+        elif used < time.time() - ABANDONED:
+            shutil.rmtree(one, ignore_errors=True)
+    total = sum(size for _, size in sizes.values())
+    for one, (_, size) in sorted(sizes.items(), key=lambda item: item[1][0]):
+        if total <= limit:
+            break
+        shutil.rmtree(one, ignore_errors=True)  # a process that has mapped it keeps what it has
+        total -= size
+
+
+def _pays(job: Job, trunk: Trunk, uses: Uses, size: int) -> bool:
+    """By the operations saved, at the measured rate of matrix products, against computing once, writing and reading."""
+    dtype = core_of(job.objective.model).dtype
+    rate = EFFICIENCY * matmul_rate(dtype, str(job.accelerator.device))
+    a_token = 2 * _weights_below(job, trunk) / rate
+    reading = uses.tokens * trunk.bytes_a_token / (MEMORY if size < available_memory() / 2 else DISK)
+    without = uses.tokens * a_token
+    saved = without - uses.once * a_token - size / DISK - reading
+    return saved > max(WORTH * without, SECONDS)
+
+
+def _weights_below(job: Job, trunk: Trunk) -> int:
+    """Weights of the frozen layers that a token meets; all layers are taken for equal."""
+    core = core_of(job.objective.model)
+    head = core.get_output_embeddings()
+    outside = sum(p.numel() for p in head.parameters()) if head is not None else 0
+    return (count_parameters(core.config)[1] - outside) * trunk.border // len(trunk.layers)
+
+
+def _gap(job: Job, trunk: Trunk, rows: Sequence[Rendered], file: Path) -> float:
+    """Mean difference of the losses of a few rows, from all over the file, by it and through all layers."""
+    places = dict.fromkeys(np.linspace(0, len(rows) - 1, PROBED).astype(int).tolist())
+    sample = [replace(rows[i], weights=np.ones_like(rows[i].weights)) for i in places]
+    trunk.open(job.objective, rows, file, budget=job.token_budget)
+    losses: list[list[float]] = []
+    for used in (None, trunk):
+        job.objective.trunk = used
+        scores = nll(job.objective, sample, pad_id=job.pad_id, budget=job.token_budget)
+        losses.append([total / max(weight, 1) for total, weight in scores])  # a row of one token has none
+    job.objective.trunk = None
+    return float(np.abs(np.subtract(*losses)).mean())
+
+
+def _of_the_rest(job: Job, trunk: Trunk) -> Job:
+    """The job as it is for what still runs: its operations, and the routers that can be watched."""
+    extras, meter = job.extras, job.speedometer
+    if extras.balance:
+        routing = extras.balance.routing
+        routing.leave_out(trunk.below())
+        if len(routing.routers) < routing.averaged:
+            left = f"{len(routing.routers)} of {routing.averaged} routers are watched; the others are frozen, and their"
+            console.decided("experts", f"{left} part of the load-balancing loss is constant and left out")
+        if not routing.routers:
+            extras = replace(extras, balance=None)
+    spared = 4 * _weights_below(job, trunk)  # as the estimate counts frozen layers: forward, and backward through them
+    meter = replace(meter, flops_per_token=max(0, meter.flops_per_token - spared))
+    return replace(job, extras=extras, speedometer=meter)
+
+
+def _below(trunk: Trunk) -> str:
+    return f"0–{trunk.border - 1}" if trunk.border > 1 else "0"
