@@ -101,37 +101,49 @@ def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
 
 def _checked_file(job: Job, base: Base, trunk: Trunk, uses: Uses) -> tuple[str | None, str]:
     """(the file of what the trunk gives for the rows, or None; why there is none)."""
-    size, limit = uses.once * trunk.bytes_a_token, int(job.config.memory.trunk_gib * GIB)
-    folder = cache.root() / "trunks"
-    target = folder / _name(job, base, trunk, uses.rows)
-    known = target / FILE
-    if not (known.is_file() and known.stat().st_size == size):
-        if size > limit:
-            return None, f"keeping that takes {size / GIB:.1f} GiB, and tune.memory.trunk_gib is {limit / GIB:g}"
-        folder.mkdir(parents=True, exist_ok=True)
-        make_room(folder, limit - size)
-        free = shutil.disk_usage(folder).free
-        if size > free / 2:
-            return None, f"keeping that takes {size / GIB:.1f} GiB, over half of the {free / GIB:.1f} free in {folder}"
-        if not job.config.memory.trunk_cache and not _pays(job, trunk, uses, size):
-            return None, f"keeping that saves too little ({uses.tokens / uses.once:.1f} passes over each row)"
-        _say(trunk, f"what they give is computed once, {size / GIB:.2f} GiB in {target}, mapped and not held in memory")
-        try:
-            with cache.building(target) as new, console.progress("frozen layers", len(uses.rows)) as bar:
-                trunk.fill(
-                    job.objective, uses.rows, new / FILE,
-                    pad_id=job.pad_id, budget=job.token_budget, advance=bar.advance,
-                )  # fmt: skip
-        except OSError as error:
-            return None, f"the file of it could not be written ({error})"
-    else:
+    target = cache.root() / "trunks" / _name(job, base, trunk, uses.rows)
+    file, size = target / FILE, uses.once * trunk.bytes_a_token
+    known = file.is_file() and file.stat().st_size == size
+    if known:
         os.utime(target)
-        _say(trunk, f"what they give is known from an earlier run, {size / GIB:.2f} GiB in {target}")
-    gap = _gap(job, trunk, uses.rows, known)
-    if not gap <= TOLERANCE[core_of(job.objective.model).dtype]:
-        shutil.rmtree(target)
-        return None, f"with it kept, the loss of real rows differs by {gap:.2g} nats"
-    return str(known), ""
+        _say(trunk, f"what they give is known from an earlier run, {size / GIB:.3g} GiB in {target}")
+    elif why_not := _refused(job, trunk, uses, size, target.parent) or _written(job, trunk, uses, size, target):
+        return None, why_not
+    gap = _gap(job, trunk, uses.rows, file)
+    if gap <= TOLERANCE[core_of(job.objective.model).dtype]:
+        return str(file), ""
+    shutil.rmtree(target)
+    if known:  # it was damaged
+        return _checked_file(job, base, trunk, uses)
+    return None, f"with that kept, the loss of real rows differs by {gap:.2g} nats"
+
+
+def _refused(job: Job, trunk: Trunk, uses: Uses, size: int, folder: Path) -> str:
+    """Why no file is to be written, or nothing; then there is room for it."""
+    memory = job.config.memory
+    limit = int(memory.trunk_gib * GIB)
+    if size > limit:
+        return f"keeping that takes {size / GIB:.3g} GiB, and tune.memory.trunk_gib is {memory.trunk_gib:g}"
+    if not memory.trunk_cache and not _pays(job, trunk, uses, size):
+        return f"keeping that saves too little ({uses.tokens / uses.once:.1f} passes over each row)"
+    folder.mkdir(parents=True, exist_ok=True)
+    make_room(folder, limit - size)
+    free = shutil.disk_usage(folder).free
+    if size > free / 2:
+        return f"keeping that takes {size / GIB:.3g} GiB, more than half of the {free / GIB:.1f} GiB free in {folder}"
+    return ""
+
+
+def _written(job: Job, trunk: Trunk, uses: Uses, size: int, target: Path) -> str:
+    """Writes the file, whole or not at all; why that could not be, or nothing."""
+    _say(trunk, f"what they give is computed once, {size / GIB:.3g} GiB in {target}, mapped and not held in memory")
+    rows, pad_id, budget = uses.rows, job.pad_id, job.token_budget
+    try:
+        with cache.building(target) as new, console.progress("frozen layers", len(rows)) as bar:
+            trunk.fill(job.objective, rows, new / FILE, pad_id=pad_id, budget=budget, advance=bar.advance)
+    except OSError as error:
+        return f"the file of it could not be written ({error})"
+    return ""
 
 
 def _say(trunk: Trunk, text: str) -> None:
