@@ -1,8 +1,8 @@
 """The frozen lower layers of a model, computed once: what they give for each row lies in a file and is served from it.
 
-Knows nothing of training, of methods or of when it pays. No code of the model is changed: while a batch is served, other
-modules stand in the places of its lower layers. Shapes: T tokens of a batch, C tokens of all rows in the file, D hidden
-size.
+Knows nothing of training, of methods or of when it pays. No code of the model is changed: while a batch is served,
+other modules stand in the places of its lower layers.
+Shapes: T tokens of a batch, N of its rows (shared ones several times), C of all rows in the file, D hidden size.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuneloop.forward.batch import Batch, Row, collate, real_positions
+from tuneloop.forward.batch import Batch, Row, everywhere, real_positions
 from tuneloop.forward.objective import Objective, core_of
-from tuneloop.forward.plan import micro_batches
 from tuneloop.models.blocks import blocks_of
 
 
@@ -74,16 +73,13 @@ class Trunk:
 
         Written and not mapped: a full disk is then an OSError instead of the end of the process.
         """
-        device = next(objective.parameters()).device
         was_training = objective.training
         objective.eval()
         with torch.inference_mode(), path.open("wb") as file:
             for picked in arranged(objective, rows, budget):
-                batch = collate([rows[i] for i in picked], packed=objective.packed, pad_id=pad_id).to(device)
-                real_T, _ = real_positions(batch)
-                assert len(real_T) == sum(len(rows[i].ids) for i in picked), "each row has all its tokens here"
-                hidden_TD = self._computed(objective, batch).index_select(0, real_T)
-                file.write(hidden_TD.cpu().contiguous().view(torch.uint8).numpy())
+                batch = objective.batch([rows[i] for i in picked], pad_id)
+                hidden_ND = self._computed(objective, batch).index_select(0, everywhere(batch).keep_N)
+                file.write(hidden_ND.cpu().contiguous().view(torch.uint8).numpy())
                 advance(len(picked))
         objective.train(was_training)
 
@@ -150,7 +146,7 @@ def key(row: Row) -> bytes:
 
 def arranged(objective: Objective, rows: Sequence[Row], budget: int) -> list[list[int]]:
     """The batches that the file is made of, in its order: the same again in a resumed run."""
-    return micro_batches(objective.costs(rows), range(len(rows)), budget, packed=objective.packed)
+    return objective.micro_batches(rows, range(len(rows)), budget)
 
 
 def find(objective: Objective, rows: Sequence[Row], *, pad_id: int, neftune: float = 0.0) -> tuple[Trunk | None, str]:
@@ -176,7 +172,7 @@ def find(objective: Objective, rows: Sequence[Row], *, pad_id: int, neftune: flo
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
             before = _random_state(device)
-            objective.train().side(collate(rows, packed=objective.packed, pad_id=pad_id).to(device), neftune)
+            objective.train().side(objective.batch(rows, pad_id), neftune)
     finally:
         objective.train(was_training)
         for handle in handles:

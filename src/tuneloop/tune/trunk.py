@@ -152,10 +152,11 @@ def _say(trunk: Trunk, text: str) -> None:
 
 
 def _name(job: Job, base: Base, trunk: Trunk, rows: Sequence[Rendered]) -> str:
-    """Digest of all that the file follows from. The fingerprint has what the base's digest has not: kernels, threads."""
+    """All that the file follows from, as a digest. The fingerprint has what the base's has not: kernels, threads."""
     tokens = digest.of_texts([frozen.key(row).hex() for row in rows])
-    facts = [base.digest, trunk.border, str(trunk.dtype), trunk.fingerprint, job.objective.packed, job.token_budget]
-    return digest.short(digest.of_value([*facts, tokens]), 32)
+    form = [job.objective.packed, job.objective.share, job.token_budget]
+    facts = [base.digest, trunk.border, str(trunk.dtype), trunk.fingerprint, form, tokens]
+    return digest.short(digest.of_value(facts), 32)
 
 
 def make_room(folder: Path, limit: int) -> None:

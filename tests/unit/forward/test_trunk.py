@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from toy import NO_DROPOUT, random_rows
 
 from tuneloop.forward import trunk as frozen
-from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import Objective, prepare
 from tuneloop.forward.trunk import Trunk
 from tuneloop.render.rendered import Rendered
@@ -50,7 +48,7 @@ def filled(objective: Objective, rows: Sequence[Rendered], folder: Path, budget:
 def computed(objective: Objective, rows: Sequence[Rendered]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     objective.zero_grad()
     objective.train()
-    loss, nll_N = objective(collate(rows, packed=objective.packed))
+    loss, nll_N = objective(objective.batch(rows, 0))
     loss.backward()
     return nll_N, {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
 

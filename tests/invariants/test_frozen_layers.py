@@ -18,6 +18,7 @@ from tuneloop.tune import trunk as stage
 from tuneloop.tune.optimizer import MasterOptimizer
 
 Folder = Callable[..., Path]
+Captured = pytest.CaptureFixture[str]
 LORA = {"lora": {"rank": 4, "layers": [1], "init": "orthogonal"}}
 METHODS: dict[str, Any] = {"freeze": {"freeze": {"layers": 1}}, "lora": LORA, "dora": {"dora": {"layers": [1]}}}
 QUIET = {"dropout": 0.0}
@@ -30,10 +31,11 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "trunks"
 
 
-def tuned(root: Path, base: Path, cached: bool | None, run: Run | None = None, dtype: str = "fp32", **config: Any) -> Run:
+def tuned(root: Path, base: Path, cached: bool | None, run: Run | None = None, **config: Any) -> Run:
     memory = {"trunk_cache": cached, "token_budget": 60, **config.pop("memory", {})}
-    values = {"method": METHODS["freeze"], "steps": 9, "val": conversations(5, 40), "validation": {"every": 3}, **config}
-    return tune_in(root, {"base": str(base), "dtype": dtype}, memory=memory, run=run, **values)[0]
+    values = {"method": METHODS["freeze"], "steps": 9, "validation": {"every": 3}, **config}
+    model = {"base": str(base), "dtype": "fp32"}
+    return tune_in(root, model, val=conversations(5, 40), memory=memory, run=run, **values)[0]
 
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:
@@ -61,7 +63,7 @@ def check_equal(one: Run, two: Run) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "falcon", "mamba2"])
 def test_same_curves_and_weights(
-    name: str, method: str, model_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, method: str, model_folder: Folder, tmp_path: Path, capsys: Captured
 ) -> None:
     values = {"method": METHODS[method], "early_stopping": {"patience": 2}}
     without = tuned(tmp_path / "a", model_folder(name), False, **values)
@@ -101,7 +103,7 @@ def test_with_other_objectives(objective: Any, method: str, model_folder: Folder
     check_alike(*(tuned(tmp_path / str(cached), model_folder(), cached, **values) for cached in (False, True)))
 
 
-def test_experts_below_the_border(model_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_experts_below_the_border(model_folder: Folder, tmp_path: Path, capsys: Captured) -> None:
     """Only the upper router can be watched; its part of the loss and so the gradient stays as it was."""
     values = {"moe": {"router_loss": 0.5}}
     runs = [tuned(tmp_path / str(cached), model_folder("qwen3_moe"), cached, **values) for cached in (True, False)]
@@ -141,7 +143,7 @@ def test_resumed_is_uninterrupted_even_without_the_file(
 
 
 def test_another_run_takes_the_file(
-    model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     one = tuned(tmp_path / "a", model_folder(), True)
     monkeypatch.setattr(Trunk, "fill", lambda *_, **__: pytest.fail("it is there"))
@@ -167,7 +169,11 @@ def test_a_damaged_file_is_made_again(damage: str, model_folder: Folder, tmp_pat
     ("name", "config", "why"),
     [
         ("llama", {"method": "full"}, "its lowest layer is trained"),
-        ("llama", {"method": {"freeze": {"layers": 1, "embeddings": True, "head": True}}}, "below its layers is trained"),
+        (
+            "llama",
+            {"method": {"freeze": {"layers": 1, "embeddings": True, "head": True}}},
+            "below its layers is trained",
+        ),
         ("llama", {"method": {"prompt": {"tokens": 4}}}, "below its layers is trained"),
         ("llama", {"method": {"prefix": {"tokens": 4}}}, "below its layers is trained"),
         ("llama", {"objective": {"neftune": 5.0}}, "noise or dropout"),
@@ -186,7 +192,11 @@ def test_asked_for_and_not_possible(
 
 
 def test_by_itself_only_where_it_saves(
-    model_folder: Folder, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_folder: Folder,
+    tmp_path: Path,
+    kept: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
 ) -> None:
     tuned(tmp_path / "a", model_folder(), None)
     assert not kept.exists() and "saves too little" in " ".join(capsys.readouterr().err.split())
@@ -199,7 +209,11 @@ def test_by_itself_only_where_it_saves(
 
 
 def test_a_full_disk(
-    model_folder: Folder, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_folder: Folder,
+    tmp_path: Path,
+    kept: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
