@@ -21,6 +21,7 @@ Folder = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 LORA = {"lora": {"rank": 4, "layers": [1], "init": "orthogonal"}}
 METHODS: dict[str, Any] = {"freeze": {"freeze": {"layers": 1}}, "lora": LORA, "dora": {"dora": {"layers": [1]}}}
+RTOL = 1e-3
 QUIET = {"dropout": 0.0}
 
 
@@ -42,16 +43,16 @@ def weights_of(run: Run) -> dict[str, torch.Tensor]:
     return load_file(next(run.out.glob("*/*.safetensors")))
 
 
-def check_alike(one: Run, two: Run, rtol: float = 1e-3) -> None:
+def check_alike(one: Run, two: Run) -> None:
     lines, others = lines_of(one.path), lines_of(two.path)
     assert len(lines) == len(others)
     for line, other in zip(lines, others, strict=True):
         assert line.keys() == other.keys()
         for name in line:
-            assert line[name] == pytest.approx(other[name], rel=rtol, abs=1e-5), (line["step"], name)
+            assert line[name] == pytest.approx(other[name], rel=RTOL, abs=1e-5), (line["step"], name)
     ours, theirs = weights_of(one), weights_of(two)
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=rtol, atol=1e-3)
+        torch.testing.assert_close(ours[name], theirs[name], rtol=RTOL, atol=1e-3)
 
 
 def check_equal(one: Run, two: Run) -> None:
@@ -76,9 +77,9 @@ def test_same_curves_and_weights(
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_bit_equal_where_batches_are_alike(name: str, model_folder: Folder, tmp_path: Path) -> None:
     """Each row alone: then the file was made by the very products that a step does."""
-    values = {"memory": {"token_budget": 8}, "objective": QUIET if name == "gpt2" else {}}
+    values: Any = {"memory": {"token_budget": 8}, "objective": QUIET if name == "gpt2" else {}}
     runs = [tuned(tmp_path / str(cached), model_folder(name), cached, **values) for cached in (False, True)]
-    check_equal(*runs)
+    check_equal(runs[0], runs[1])
 
 
 def test_checkpointed_activations(model_folder: Folder, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_checkpointed_activations(model_folder: Folder, tmp_path: Path) -> None:
         tuned(tmp_path / str(cached), model_folder(), cached, memory={"gradient_checkpointing": True})
         for cached in (False, True)
     ]
-    check_alike(*runs)
+    check_alike(runs[0], runs[1])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_with_other_objectives(objective: Any, method: str, model_folder: Folder
     if "keep" in objective:
         (tmp_path / "unused.jsonl").write_text("")
         objective = {"keep": {**objective["keep"], "prompts": str(tmp_path / "unused.jsonl")}}
-    values = {"objective": objective, "method": METHODS[method], "prompts": conversations(6, 80)}
+    values: Any = {"objective": objective, "method": METHODS[method], "prompts": conversations(6, 80)}
     check_alike(*(tuned(tmp_path / str(cached), model_folder(), cached, **values) for cached in (False, True)))
 
 

@@ -27,7 +27,8 @@ class _Standing(nn.Module):
 
     def __init__(self, layer: nn.Module, values: int | None) -> None:
         super().__init__()
-        self.layer, self.values, self.told = layer, values, None
+        self.layer, self.values = layer, values
+        self.told: Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Models ask their layers for facts, such as the kind of attention."""
@@ -49,44 +50,54 @@ class Trunk:
     def __init__(self, objective: Objective, border: int, values: Sequence[int | None], hidden: Tensor) -> None:
         """`values`: how many values each layer returns, None for a bare tensor; `hidden`: what the trunk gave once."""
         self.border, self.width, self.dtype = border, hidden.shape[-1], hidden.dtype
-        self.fingerprint = hashlib.sha256(hidden.cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
+        self.fingerprint = hashlib.sha256(_bytes(hidden)).hexdigest()
         """Of the hidden states of the rows that it was found by: other weights or kernels give another one."""
         self.layers = blocks_of(core_of(objective.model))[1]
         self._own: list[nn.Module] = list(self.layers)
         self._standing = [_Standing(layer, count) for layer, count in zip(self._own, values, strict=True)]
-        self._hidden_CD: Tensor | None = None
+        self.rows: Sequence[Row] = ()
+        """Those of the file."""
+        self._batches: list[list[int]] = []
         self._starts: dict[bytes, int] = {}
+        self._hidden_CD: Tensor | None = None
+        self.tokens = 0
+        """C."""
 
     @property
     def bytes_a_token(self) -> int:
+        """In the file."""
         return self.width * self.dtype.itemsize
 
     def below(self) -> set[int]:
         """Ids of all modules below the border."""
         return {id(module) for layer in self._own[: self.border] for module in layer.modules()}
 
-    def fill(
-        self, objective: Objective, rows: Sequence[Row], path: Path, *, pad_id: int, budget: int,
-        advance: Callable[[int], object] = lambda _: None,
-    ) -> None:  # fmt: skip
-        """Writes what the trunk gives for the tokens of all rows, batch by batch as `arranged` has them.
+    def arrange(self, objective: Objective, rows: Sequence[Row], budget: int) -> None:
+        """Lays down which rows the file has, and in which batches it is computed: the same again in a resumed run."""
+        self.rows, self._batches = rows, objective.micro_batches(rows, range(len(rows)), budget)
+        self._starts, self.tokens = {}, 0
+        for place in (place for picked in self._batches for place in picked):
+            self._starts[key(rows[place])] = self.tokens
+            self.tokens += len(rows[place].ids)
 
-        Written and not mapped: a full disk is then an OSError instead of the end of the process.
-        """
+    def fill(
+        self, objective: Objective, path: Path, pad_id: int, advance: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """Computes and writes the file. Written and not mapped: a full disk is then an OSError, not the end."""
         was_training = objective.training
         objective.eval()
         with torch.inference_mode(), path.open("wb") as file:
-            for picked in arranged(objective, rows, budget):
-                batch = objective.batch([rows[i] for i in picked], pad_id)
+            for picked in self._batches:
+                batch = objective.batch([self.rows[place] for place in picked], pad_id)
                 hidden_ND = self._computed(objective, batch).index_select(0, everywhere(batch).keep_N)
-                file.write(hidden_ND.cpu().contiguous().view(torch.uint8).numpy())
+                file.write(_bytes(hidden_ND))
                 advance(len(picked))
         objective.train(was_training)
 
     def _computed(self, objective: Objective, batch: Batch) -> Tensor:
         """What the trunk gives for a batch, flat; the layers above it do not run."""
         seen: list[Tensor] = []
-        handle = self._own[self.border - 1].register_forward_hook(lambda _m, _i, out: seen.append(_hidden(out)))
+        handle = self._own[self.border - 1].register_forward_hook(lambda *args: seen.append(_hidden(args[-1])))
         try:
             with self._replaced(range(self.border, len(self._own)), None):
                 objective.side(batch)
@@ -94,15 +105,10 @@ class Trunk:
             handle.remove()
         return seen[0].reshape(-1, self.width)
 
-    def open(self, objective: Objective, rows: Sequence[Row], path: Path, *, budget: int) -> None:
-        """From now on batches of these rows are served from the file that `fill` wrote of them."""
-        starts, done = dict[bytes, int](), 0
-        for picked in arranged(objective, rows, budget):
-            for i in picked:
-                starts[key(rows[i])] = done
-                done += len(rows[i].ids)
-        flat = torch.from_file(str(path), shared=False, size=done * self.width, dtype=self.dtype)
-        self._hidden_CD, self._starts = flat.view(done, self.width), starts
+    def open(self, path: Path) -> None:
+        """From now on batches of these rows are served from the file."""
+        flat = torch.from_file(str(path), shared=False, size=self.tokens * self.width, dtype=self.dtype)
+        self._hidden_CD = flat.view(self.tokens, self.width)
 
     @contextmanager
     def serving(self, batch: Batch) -> Iterator[None]:
@@ -141,12 +147,7 @@ class Trunk:
 
 def key(row: Row) -> bytes:
     """What a row is known by: its tokens."""
-    return hashlib.blake2b(np.ascontiguousarray(row.ids, dtype=np.int32), digest_size=16).digest()
-
-
-def arranged(objective: Objective, rows: Sequence[Row], budget: int) -> list[list[int]]:
-    """The batches that the file is made of, in its order: the same again in a resumed run."""
-    return objective.micro_batches(rows, range(len(rows)), budget)
+    return hashlib.blake2b(row.ids.astype(np.int32).tobytes(), digest_size=16).digest()
 
 
 def find(objective: Objective, rows: Sequence[Row], *, pad_id: int, neftune: float = 0.0) -> tuple[Trunk | None, str]:
@@ -198,6 +199,10 @@ def _leading(flags: Iterator[bool]) -> int:
 
 def _hidden(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
+
+
+def _bytes(hidden: Tensor) -> bytes:
+    return hidden.cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from accelerate.utils import broadcast_object_list
 
-from tuneloop.core import digest
+from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import TrainingError
 from tuneloop.forward import trunk as frozen
 from tuneloop.forward.objective import TOLERANCE, core_of, nll
@@ -46,11 +46,6 @@ class Uses:
     rows: list[Rendered]
     tokens: int
 
-    @property
-    def once(self) -> int:
-        """Tokens of the rows."""
-        return sum(map(len, self.rows))
-
     @classmethod
     def of(cls, job: Job, validated: Sequence[Rendered]) -> Uses:
         """Rows that are drawn, with their rejected answers; rows that are measured; rows of `keep`."""
@@ -68,9 +63,11 @@ class Uses:
 def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
     """The job with its frozen lower layers computed once, where there are such and it saves time; said either way.
 
-    Raises TrainingError where the recipe asks for it and it cannot be. The first process decides for all.
+    Raises TrainingError where the recipe asks for it and it cannot be. The first process decides for all, and the first
+    time for a run: one that is continued must round as it did before.
     """
-    asked = job.config.memory.trunk_cache
+    record = job.folder / "out" / "frozen_layers.json"
+    asked = jsonl.read(record)["kept"] if record.is_file() else job.config.memory.trunk_cache
     if asked is False:
         return job
     heads = [replace(row, ids=row.ids[:HEAD], weights=row.weights[:HEAD]) for row in job.rows[:PROBED]]
@@ -83,18 +80,20 @@ def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
     if trunk is None:
         return job
     uses = Uses.of(job, validated)
+    trunk.arrange(job.objective, uses.rows, job.token_budget)
     told: list[str | None] = [None, None]
     if job.accelerator.is_main_process:
         told = list(_checked_file(job, base, trunk, uses))
+        jsonl.write(record, {"kept": told[0] is not None})
     if job.accelerator.num_processes > 1:
         broadcast_object_list(told)
     path, why_not = told
     if path is None and asked:
-        raise TrainingError(f"tune.memory.trunk_cache: {why_not}")
+        raise TrainingError(f"tune.memory.trunk_cache: layers {_below(trunk)} are frozen, but {why_not}")
     if path is None:
         console.decided("frozen", f"layers {_below(trunk)} compute the same in each epoch, but {why_not}")
         return job
-    trunk.open(job.objective, uses.rows, Path(path), budget=job.token_budget)
+    trunk.open(Path(path))
     job.objective.trunk = trunk
     return _of_the_rest(job, trunk)
 
@@ -102,12 +101,12 @@ def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
 def _checked_file(job: Job, base: Base, trunk: Trunk, uses: Uses) -> tuple[str | None, str]:
     """(the file of what the trunk gives for the rows, or None; why there is none)."""
     target = cache.root() / "trunks" / _name(job, base, trunk, uses.rows)
-    file, size = target / FILE, uses.once * trunk.bytes_a_token
+    file, size = target / FILE, trunk.tokens * trunk.bytes_a_token
     known = file.is_file() and file.stat().st_size == size
     if known:
         os.utime(target)
         _say(trunk, f"what they give is known from an earlier run, {size / GIB:.3g} GiB in {target}")
-    elif why_not := _refused(job, trunk, uses, size, target.parent) or _written(job, trunk, uses, size, target):
+    elif why_not := _refused(job, trunk, uses, size, target.parent) or _written(job, trunk, size, target):
         return None, why_not
     gap = _gap(job, trunk, uses.rows, file)
     if gap <= TOLERANCE[core_of(job.objective.model).dtype]:
@@ -125,7 +124,7 @@ def _refused(job: Job, trunk: Trunk, uses: Uses, size: int, folder: Path) -> str
     if size > limit:
         return f"keeping that takes {size / GIB:.3g} GiB, and tune.memory.trunk_gib is {memory.trunk_gib:g}"
     if not memory.trunk_cache and not _pays(job, trunk, uses, size):
-        return f"keeping that saves too little ({uses.tokens / uses.once:.1f} passes over each row)"
+        return f"keeping that saves too little ({uses.tokens / trunk.tokens:.1f} passes over each row)"
     folder.mkdir(parents=True, exist_ok=True)
     make_room(folder, limit - size)
     free = shutil.disk_usage(folder).free
@@ -134,13 +133,12 @@ def _refused(job: Job, trunk: Trunk, uses: Uses, size: int, folder: Path) -> str
     return ""
 
 
-def _written(job: Job, trunk: Trunk, uses: Uses, size: int, target: Path) -> str:
+def _written(job: Job, trunk: Trunk, size: int, target: Path) -> str:
     """Writes the file, whole or not at all; why that could not be, or nothing."""
     _say(trunk, f"what they give is computed once, {size / GIB:.3g} GiB in {target}, mapped and not held in memory")
-    rows, pad_id, budget = uses.rows, job.pad_id, job.token_budget
     try:
-        with cache.building(target) as new, console.progress("frozen layers", len(rows)) as bar:
-            trunk.fill(job.objective, rows, new / FILE, pad_id=pad_id, budget=budget, advance=bar.advance)
+        with cache.building(target) as new, console.progress("frozen layers", len(trunk.rows)) as bar:
+            trunk.fill(job.objective, new / FILE, job.pad_id, bar.advance)
     except OSError as error:
         return f"the file of it could not be written ({error})"
     return ""
@@ -184,7 +182,7 @@ def _pays(job: Job, trunk: Trunk, uses: Uses, size: int) -> bool:
     a_token = 2 * _weights_below(job, trunk) / rate
     reading = uses.tokens * trunk.bytes_a_token / (MEMORY if size < available_memory() / 2 else DISK)
     without = uses.tokens * a_token
-    saved = without - uses.once * a_token - size / DISK - reading
+    saved = without - trunk.tokens * a_token - size / DISK - reading
     return saved > max(WORTH * without, SECONDS)
 
 
@@ -200,14 +198,17 @@ def _gap(job: Job, trunk: Trunk, rows: Sequence[Rendered], file: Path) -> float:
     """Mean difference of the losses of a few rows, from all over the file, by it and through all layers."""
     places = dict.fromkeys(np.linspace(0, len(rows) - 1, PROBED).astype(int).tolist())
     sample = [replace(rows[i], weights=np.ones_like(rows[i].weights)) for i in places]
-    trunk.open(job.objective, rows, file, budget=job.token_budget)
-    losses: list[list[float]] = []
-    for used in (None, trunk):
-        job.objective.trunk = used
+    trunk.open(file)
+
+    def losses() -> np.ndarray:
         scores = nll(job.objective, sample, pad_id=job.pad_id, budget=job.token_budget)
-        losses.append([total / max(weight, 1) for total, weight in scores])  # a row of one token has none
+        return np.array([total / max(weight, 1) for total, weight in scores])  # a row of one token has no weight
+
+    whole = losses()
+    job.objective.trunk = trunk
+    by_file = losses()
     job.objective.trunk = None
-    return float(np.abs(np.subtract(*losses)).mean())
+    return float(np.abs(by_file - whole).mean())
 
 
 def _of_the_rest(job: Job, trunk: Trunk) -> Job:

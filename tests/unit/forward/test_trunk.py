@@ -40,8 +40,9 @@ def objective_of(make: Make, name: str, method: str) -> Objective:
 def filled(objective: Objective, rows: Sequence[Rendered], folder: Path, budget: int = 40) -> Trunk:
     trunk, why = frozen.find(objective, rows[:4], pad_id=0)
     assert trunk, why
-    trunk.fill(objective, rows, folder / "hidden", pad_id=0, budget=budget)
-    trunk.open(objective, rows, folder / "hidden", budget=budget)
+    trunk.arrange(objective, rows, budget)
+    trunk.fill(objective, folder / "hidden", 0)
+    trunk.open(folder / "hidden")
     return trunk
 
 
@@ -60,7 +61,7 @@ def test_same_losses_and_gradients(name: str, method: str, tiny_model: Make, tmp
     expected, slopes = computed(objective, rows[2:7])
     objective.trunk = filled(objective, rows, tmp_path)
     assert objective.trunk.border == (4 if method == "norm" else 2)
-    ran: list[str] = []
+    ran: list[int] = []
     for number, layer in enumerate(objective.trunk.layers):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
     nll_N, grads = computed(objective, rows[2:7])
