@@ -46,6 +46,8 @@ class Batch:
     weights_N: Tensor
     rows_N: Tensor
     rows: int
+    source: tuple[Row, ...] = ()
+    """The rows that it was made of."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -93,6 +95,7 @@ def collate(rows: Sequence[Row], *, packed: bool, pad_id: int = 0, share: bool =
         weights_N=torch.from_numpy(np.concatenate(weights).astype(np.float32)),
         rows_N=_long(np.concatenate(owner)),
         rows=len(rows),
+        source=tuple(rows),
     )
 
 

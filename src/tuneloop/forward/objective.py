@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from tuneloop.forward.noise import noisy_embeddings
 from tuneloop.forward.norms import hasten_norms
 from tuneloop.forward.plan import micro_batches
 from tuneloop.forward.tree import FLOOR
+
+if TYPE_CHECKING:
+    from tuneloop.forward.trunk import Trunk
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
 """Mean difference in nats that rounding alone may cause between two correct ways to compute the same loss."""
@@ -74,6 +77,8 @@ class Objective(nn.Module):
     def __init__(self, model: nn.Module, *, packed: bool, share: bool = False) -> None:
         super().__init__()
         self.model, self.packed, self.share = model, packed, share
+        self.trunk: Trunk | None = None
+        """What is known already of frozen lower layers; rows that it does not know run through all layers."""
 
     def batch(self, rows: Sequence[Row], pad_id: int) -> Batch:
         """The rows in the form that this model takes, on its device."""
@@ -94,6 +99,15 @@ class Objective(nn.Module):
         """What each row takes of a token budget: its tokens, and the virtual ones that run before it."""
         return [len(row.ids) + virtual.in_layers(self.model) for row in rows]
 
+    @contextmanager
+    def through_all_layers(self) -> Iterator[None]:
+        """Within it nothing is taken from the trunk's file."""
+        trunk, self.trunk = self.trunk, None
+        try:
+            yield
+        finally:
+            self.trunk = trunk
+
     def side(self, batch: Batch, neftune: float = 0.0) -> Side:
         """Hidden states of the scored positions, and what makes logits of them.
 
@@ -101,7 +115,8 @@ class Objective(nn.Module):
         """
         core = core_of(self.model)
         noisy = neftune > 0 and self.training
-        with noisy_embeddings(core, batch, neftune) if noisy else nullcontext():
+        served = self.trunk.serving(batch) if self.trunk else nullcontext()
+        with noisy_embeddings(core, batch, neftune) if noisy else nullcontext(), served:
             inputs, keep_N = virtual.inputs(self.model, core, batch)
             hidden = trunk_of(core)(**inputs, use_cache=False).last_hidden_state
         head = core.get_output_embeddings()

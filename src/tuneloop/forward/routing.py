@@ -6,7 +6,7 @@ Shapes: L routers, E experts, k experts a token, T real tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -34,6 +34,8 @@ class Routing:
         self.model = model
         self.routers = list(routers(model).values())
         self.names = [name.removeprefix("base_model.model.") for name in routers(model)]
+        self.averaged = len(self.routers)
+        """Routers over which the loss is a mean."""
         device = next(model.parameters()).device
         shape = len(self.routers), max((router.experts for router in self.routers), default=0)
         self.choices_LE = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -43,6 +45,16 @@ class Routing:
         self.ahead_LE: Tensor | None = None
         self._seen: list[list[tuple[Tensor, Tensor]]] = []
         self._copies_T: Tensor | None = None  # how many rows share each token; None: no token is shared
+
+    def leave_out(self, modules: Collection[int]) -> None:
+        """No longer watches the routers among these modules (ids), which are frozen as all before them is.
+
+        Their part of the loss is a constant: the gradient stays as it was, for the mean is still over all routers.
+        """
+        watched = [place for place, router in enumerate(self.routers) if id(router.module) not in modules]
+        self.routers = [self.routers[place] for place in watched]
+        self.names = [self.names[place] for place in watched]
+        self.choices_LE, self.chances_LE = self.choices_LE[watched], self.chances_LE[watched]
 
     def begin(self) -> None:
         """Forgets what was watched."""
@@ -115,7 +127,7 @@ class Routing:
                 torch.stack([self._summed(logits_TE.float().softmax(-1)) for logits_TE, _ in seen]).sum(0) / tokens
             )
             parts.append(len(share_E) * (share_E * chance_E).sum())
-        return torch.stack(parts).mean()
+        return torch.stack(parts).sum() / self.averaged
 
 
 def balance(choices_LE: Tensor, chances_LE: Tensor, tokens: int) -> float:

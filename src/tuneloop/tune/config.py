@@ -44,6 +44,10 @@ class Memory(Branch):
     """Tokens per forward pass (micro-batch); by default by device; find: the fastest that fits, found by trying."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    trunk_cache: bool | None = None
+    """Compute what frozen lower layers give for each row once and keep it in a file; by default where it saves time."""
+    trunk_gib: float = Field(default=16, gt=0)
+    """The most that such files may take of the cache folder, all runs' together."""
 
 
 class TuneConfig(Branch):
@@ -73,7 +77,7 @@ class TuneConfig(Branch):
     schedule: ScheduleChoice = Field(default="cosine", validate_default=True)  # type: ignore[assignment]
     """cosine, cosine_restarts, linear, constant or wsd, each with warm-up."""
     memory: Memory = Memory()
-    """Micro-batches and gradient checkpointing."""
+    """Micro-batches, gradient checkpointing, the file of frozen layers."""
     moe: Moe = Moe()
     """Routers of mixture-of-experts models: load-balancing loss, frozen or not."""
     validation: Validation = Validation()

@@ -43,7 +43,8 @@ def measure(objective: Objective, rows: Sequence[Rendered], pad_id: int, budget:
     picks = objective.micro_batches(sample, range(len(sample)), budget)
     batches = [objective.batch([sample[i] for i in picked], pad_id) for picked in picks]
     was_training = objective.training
-    choices_LE = watched.look_ahead(objective.eval(), batches)
+    with objective.through_all_layers():
+        choices_LE = watched.look_ahead(objective.eval(), batches)
     objective.train(was_training)
     return watched.names, choices_LE.cpu()
 

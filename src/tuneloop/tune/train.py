@@ -29,7 +29,7 @@ from tuneloop.render.load import renderer_of
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
 from tuneloop.track.metrics import Tracking
-from tuneloop.tune import decisions, expert_load
+from tuneloop.tune import decisions, expert_load, trunk
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
@@ -113,8 +113,10 @@ def tune(
     )
     if accelerator.is_main_process:
         decisions.say(job, base, renderer, rows, memory, f"{why}; {made.form}", train_rows)
-    with explained(need, longest), made.dropout(), expert_load.shown(job, run):
-        progress = train(job)
+    with explained(need, longest), made.dropout():
+        job = trunk.served(job, base, [*val_set.rendered, *val_set.rejected])
+        with expert_load.shown(job, run):
+            progress = train(job)
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
