@@ -86,8 +86,8 @@ def _second_layers(model: PreTrainedModel) -> list[str]:
     found = [n for n, (into, out) in sides.items() if out == hidden and (into != hidden or n.endswith(LAST))]
     if not found and not expert_parameters(model):
         raise ModelError(
-            f"tune.method.ia3.feedforward: which layer of {type(model).__name__} ends a feed-forward is unknown. Name "
-            f"it, among {', '.join(endings(linear))}, or give [] for keys and values alone"
+            f"tune.method.ia3.feedforward: which layer of {type(model).__name__} ends a feed-forward is not known. "
+            f"Name it, among {', '.join(endings(linear))}, or give [] for keys and values alone"
         )
     return found
 
