@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -33,6 +35,18 @@ def recipe(model_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytes
     path.write_text(yaml.safe_dump(value))
     monkeypatch.chdir(tmp_path)
     return path
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants by the same command line, without a new Python and its imports for each: only the grid needs those."""
+
+    def run(typed: list[str], *, stderr: IO[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        answer = tuneloop(*typed[3:])
+        stderr.write(answer.err)
+        return subprocess.CompletedProcess(typed, answer.code, answer.out)
+
+    monkeypatch.setattr("tuneloop.flows.sweep.subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
 
 
 def test_a_grid_is_read_as_written(recipe: Path) -> None:
@@ -73,6 +87,7 @@ def test_the_grid_is_run_compared_and_not_run_twice(recipe: Path) -> None:
     assert sorted(path.name for path in Path("runs").glob("*-tune-*")) == before
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_search_judges_on_validation_rows_and_only_the_best_is_evaluated(recipe: Path) -> None:
     pytest.importorskip("optuna")
     answer = tuneloop("sweep", recipe, "--search", "2", "--grid", "tune.learning_rate=1e-4..1e-1", "--json")

@@ -38,7 +38,7 @@ class Ia3(Method):
     def apply(self, model: PreTrainedModel) -> Any:
         from peft import IA3Config, TaskType, get_peft_model
 
-        from tuneloop.models.targets import shortest
+        from tuneloop.models.targets import shortest, transposed
         from tuneloop.tune.targets import resolve
 
         second = _second_layers(model) if self.feedforward == "auto" else self.feedforward
@@ -48,6 +48,7 @@ class Ia3(Method):
             task_type=TaskType.CAUSAL_LM,
             target_modules=sorted({*shortest(outer, model), *shortest(inner, model)}),
             feedforward_modules=shortest(inner, model),
+            fan_in_fan_out=transposed([*outer, *inner], model),
         )
         return get_peft_model(model, config, autocast_adapter_dtype=False)
 
