@@ -104,7 +104,8 @@ def conform(folder: Path, key: str, root: Path, steps: int) -> Outcome:
     tolerance = 1e-4 if packed else EXACT  # recurrent layers carry rounding from token to token
     assert _gap(logits(merged, batch), full) < tolerance * spread, "merged = adapter on the full base"
     if kind.quantization:
-        assert check.trained_on and check.trained_kl is not None and check.effect_kl is not None
+        assert check.trained_kl is not None and check.effect_kl is not None
+        assert check.trained_on and f"trained on a base in {check.trained_on}" in str(check)
         assert 0 < check.trained_kl < check.effect_kl and not torch.equal(full, expected)
     else:
         assert check.trained_on is None and _answers(merged, tuned.folder, key) == answers

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shell import tuneloop
 
 from tuneloop.core import jsonl
 
@@ -99,12 +100,11 @@ def test_it_ends_with_what_to_do_next(demo: Demo) -> None:
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_the_tuned_model_answers_in_chat(demo: Demo) -> None:
-    folder, result = demo.folder, demo.result
-    command = [sys.executable, "-m", "tuneloop.cli.main", "chat", result["merged"], "-m", "5+4=?", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["answers"] == ["9"]
+def test_the_tuned_model_answers_in_chat(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo.folder)
+    answer = tuneloop("chat", demo.result["merged"], "-m", "5+4=?", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["answers"] == ["9"]
 
 
 def readme_commands() -> list[str]:
