@@ -5,7 +5,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0
 TORCH_CPU := torch==2.13.0+cpu
 # One process a core, each with one thread; the tests of a file stay together, as they share what they made.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all check format base clean
 
