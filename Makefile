@@ -4,6 +4,8 @@ BIN := .venv/bin
 # pip takes the CPU build where a configured index or folder carries it and there is no GPU; else the usual one.
 TORCH := torch==2.13.0
 TORCH_CPU := torch==2.13.0+cpu
+# One process a core, each with one thread; the tests of a file stay together, as they share what they made.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all check format base clean
 
@@ -11,11 +13,11 @@ demo: .venv/.installed
 	$(BIN)/tuneloop demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The tests of `make test`, and every architecture by every method.
 test-all: check
-	$(BIN)/python -m pytest -m "matrix or not matrix"
+	$(PYTEST) -m "matrix or not matrix"
 
 check: .venv/.installed
 	$(BIN)/ruff check .

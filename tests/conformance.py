@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from architectures import MOE, PACKED, PADDED, tiny
+from choices import CHOICES, LONGER, METHODS, REFUSED, UNCACHED, VARIANTS, rate_of
+from peft import PeftModel
 from toy import conversations, tune_in
+from transformers import AutoModelForCausalLM
 
 from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
@@ -24,7 +28,7 @@ from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
-from tuneloop.models.load import model_from
+from tuneloop.models.load import load_model, model_from
 from tuneloop.models.merge import EXACT, logits, merge, prompt_ids
 from tuneloop.models.save import save_model
 from tuneloop.models.tokenizer import load_tokenizer
@@ -36,41 +40,6 @@ from tuneloop.tune.methods import FAMILY
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 NEW = 5  # tokens of each answer
 NO_ID = 1_000_000  # a stop that never comes, so that all answers are whole
-LOW_RANK: dict[str, Any] = {"rank": 4, "alpha": 8}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "lora": LOW_RANK, "dora": LOW_RANK, "qlora": LOW_RANK, "freeze": {"layers": 1}, "adapter": {"reduction": 4},
-    "prompt": {"tokens": 64}, "prefix": {"tokens": 16}, "sparse": {"fraction": 0.2},
-}  # fmt: skip
-"""Options of methods whose defaults are too large, or too small, for models of two layers."""
-RATES = {"ia3": 0.2, "prompt": 0.1, "prefix": 0.3, "bitfit": 0.1, "sparse": 0.03}
-"""Learning rates where 1e-2 teaches so few parameters nothing in so few steps."""
-LONGER = {"prompt": 3}
-"""How many times the steps a method needs: what a prompt says fades in random recurrent layers and short windows."""
-VARIANTS: dict[str, Any] = {"lora + experts": {"lora": {"rank": 4, "alpha": 8, "experts": True}}}
-"""Methods with options that only models with stacked experts have."""
-METHODS: dict[str, Any] = {**{name: {name: OPTIONS.get(name, {})} for name in FAMILY.names()}, **VARIANTS}
-
-HYBRID = ("mamba2", "falcon_h1", "jamba", "qwen3_next")
-REFUSED: dict[tuple[str, str], str] = {
-    # a shared prefix of keys and values has no place in a recurrent state, nor one size in DeepSeek's latent cache
-    **{("prefix", name): "needs layers of attention alone.*use method prompt" for name in HYBRID},
-    **{
-        ("prefix", name): "has 1 heads of size 16 in its cache.*use method prompt"
-        for name in ("deepseek_v2", "deepseek_v3")
-    },
-    # peft renames these layers to those of stacked experts, and adapts parameters without DoRA
-    **{
-        ("dora", name): r"feed-forwards of .*use plain lora without it, or .*targets: \["
-        for name in ("deepseek_v2", "deepseek_v3", "glm4_moe", "qwen3_next")
-    },
-    # Mamba's block is neither attention nor a feed-forward, and makes no keys and values
-    ("adapter", "mamba2"): "no attention was found.*choose another",
-    ("ia3", "mamba2"): "which layer .* ends a feed-forward is not known",
-}
-"""Pairs that cannot be had, and what tuneloop must say about each: a refusal with what to do instead."""
-UNCACHED = {("prompt", "mamba2")}
-"""Pairs whose virtual tokens peft's `generate` loses from the second token on: Mamba's cache is not under the name it
-knows. There the reference is `generate` without a cache."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +57,15 @@ def fits(method: str, architecture: str) -> bool:
     return method not in VARIANTS or architecture in MOE
 
 
-def conform(folder: Path, method: str, root: Path, steps: int) -> Outcome:
+def conform(folder: Path, key: str, root: Path, steps: int) -> Outcome:
     """Tunes the model of a folder and asserts: the loss falls; exported = trained, merged = adapter; answers are equal.
 
-    Answers are those of our engine and of transformers' own `generate`, one prompt at a time.
+    Answers are those of our engine and of transformers' own `generate`, one prompt at a time. `key` is one of CHOICES.
     """
     base = find_base(ModelConfig(base=str(folder)))
-    kind = FAMILY.make(METHODS[method])
-    steps *= LONGER.get(method, 1)
-    run, tuned, trained, packed = _tuned(base.path, method, root, steps)
+    kind = FAMILY.make(CHOICES[key])
+    steps *= LONGER.get(FAMILY.name_of(kind), 1)
+    run, tuned, trained, packed = _tuned(base.path, key, root, steps)
     rows = metrics.read(run.path / "metrics.jsonl")
     losses = [row["loss"] for row in rows]
     assert len(losses) == steps and losses[-1] < 0.9 * losses[0], "the loss falls"
@@ -104,36 +73,55 @@ def conform(folder: Path, method: str, root: Path, steps: int) -> Outcome:
         told = jsonl.read(run.out / "expert_load.json")
         assert (run.out / "expert_load.html").is_file() and len(told["after"]) == len(told["routers"])
 
-    tokenizer = load_tokenizer(base)
-    batch = prompt_ids(tokenizer)
+    batch = prompt_ids(load_tokenizer(base))
     expected = logits(trained, batch)
     spread = float(expected.std())
-    if kind.adapter:
-        loaded: Any = adapters.load_with_adapter(replace(base, adapter=tuned.folder), torch.float32)
-    else:
-        loaded = model_from(tuned.folder, torch.float32)
-    assert torch.equal(logits(loaded, batch), expected), "exported = trained, saved = loaded"
     start = logits(model_from(base.path, torch.float32), batch)
     if len(start) == len(expected):  # else virtual tokens stand among them
         assert float((start - expected).abs().max()) > 0.01 * spread, "tuning changed something"
-    cached = (method, forward.core_of(loaded).config.model_type) not in UNCACHED
-    answers = _answers(loaded, tuned.folder, cached)
-    merging = kind.adapter and kind.mergeable
-    if merging:
-        check = merge(base, tuned.folder, root / "merged")
-        assert check.passed
-        merged = model_from(root / "merged", torch.float32)
-        if kind.quantization:  # merged into the full-precision base, from which the trained one was rounded
-            assert check.trained_kl is not None
-            return Outcome(packed, losses[0], losses[-1], merging)
-        assert check.effect > 100 * check.max_abs
-        tolerance = 1e-4 if packed else EXACT  # recurrent layers carry rounding from token to token
-        assert float((logits(merged, batch) - expected).abs().max()) < tolerance * spread, "merged = adapter"
-        assert _answers(merged, tuned.folder, cached) == answers
-    return Outcome(packed, losses[0], losses[-1], merging)
+    adapted = replace(base, adapter=tuned.folder)
+    loaded: Any = (
+        adapters.load_with_adapter(adapted, torch.float32) if kind.adapter else model_from(tuned.folder, torch.float32)
+    )
+    rounding = 1e-4 * spread if on_another_base(kind) else 0.0
+    assert _gap(logits(loaded, batch), expected) <= rounding, "exported = trained, saved = loaded"
+    answers = _answers(loaded, tuned.folder, key)
+    if not kind.adapter:
+        return Outcome(packed, losses[0], losses[-1], merged=False)
+
+    full = logits(adapters.attach(load_model(base, torch.float32), tuned.folder, base), batch)
+    assert kind.quantization or _gap(full, expected) <= rounding
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), str(tuned.folder)).eval()
+    assert _gap(logits(plain, batch), full) <= 1e-5 * spread, "what any other tool would load"
+    if not kind.mergeable:
+        with pytest.raises(ModelError, match=r"cannot be merged: .* tune with method lora"):
+            merge(base, tuned.folder, root / "merged")
+        assert not (root / "merged").exists()
+        return Outcome(packed, losses[0], losses[-1], merged=False)
+    check = merge(base, tuned.folder, root / "merged")
+    assert check.passed and check.effect > 100 * check.max_abs
+    merged = model_from(root / "merged", torch.float32)
+    tolerance = 1e-4 if packed else EXACT  # recurrent layers carry rounding from token to token
+    assert _gap(logits(merged, batch), full) < tolerance * spread, "merged = adapter on the full base"
+    if kind.quantization:
+        assert check.trained_kl is not None and check.effect_kl is not None
+        assert check.trained_on and f"trained on a base in {check.trained_on}" in str(check)
+        assert 0 < check.trained_kl < check.effect_kl and not torch.equal(full, expected)
+    else:
+        assert check.trained_on is None and _answers(merged, tuned.folder, key) == answers
+    return Outcome(packed, losses[0], losses[-1], merged=True)
 
 
-def _tuned(folder: Path, method: str, root: Path, steps: int) -> tuple[Any, Any, Any, bool]:
+def on_another_base(kind: Any) -> bool:
+    """Whether a method trains beside a changed base, so that what it leaves is an ordinary LoRA of twice the rank."""
+    return getattr(kind, "init", "").startswith(("pissa", "olora"))
+
+
+def _gap(one: torch.Tensor, two: torch.Tensor) -> float:
+    return float((one - two).abs().max())
+
+
+def _tuned(folder: Path, key: str, root: Path, steps: int) -> tuple[Any, Any, Any, bool]:
     """The run, what it left, the model as it was trained, and whether it was trained on packed rows."""
     kept: list[Any] = []
     export = stage.export
@@ -145,8 +133,7 @@ def _tuned(folder: Path, method: str, root: Path, steps: int) -> tuple[Any, Any,
     stage.export = keeping
     try:
         run, tuned = tune_in(
-            root, {"base": str(folder)}, method=METHODS[method], batch_size=12, steps=steps,
-            learning_rate=RATES.get(method, 1e-2),
+            root, {"base": str(folder)}, method=CHOICES[key], batch_size=12, steps=steps, learning_rate=rate_of(key)
         )  # fmt: skip
     finally:
         stage.export = export
@@ -155,8 +142,9 @@ def _tuned(folder: Path, method: str, root: Path, steps: int) -> tuple[Any, Any,
     return run, tuned, trained.eval(), packed
 
 
-def _answers(model: Any, folder: Path, cached: bool) -> list[tuple[int, ...]]:
+def _answers(model: Any, folder: Path, key: str) -> list[tuple[int, ...]]:
     """Our engine's answers, which must be those of `generate`."""
+    cached = (key, forward.core_of(model).config.model_type) not in UNCACHED
     renderer = Renderer(load_tokenizer(find_base(ModelConfig(base=str(folder)))))
     prompts = [renderer.prompt(example.prompt, example.tools) for example in conversations(3)]
     done = TransformersEngine(model, renderer).complete(prompts, max_new_tokens=NEW, stop_ids=[NO_ID])

@@ -1,19 +1,46 @@
-"""The demo as a newcomer runs it: it learns, it generalises, and what it says it wrote is there."""
+"""The demo as a newcomer runs it: it learns, it generalises, what it says it wrote is there, and so is the README."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from demo_run import Demo
+import pytest
+from shell import tuneloop
 
 from tuneloop.core import jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+ELSEWHERE = {"make demo", "make test", "make base"}  # lines of the README that this test does not type
 
 # measured: 0.004, 0.926 and 0.998; other CPUs round differently
 BASE_AT_MOST, TUNED_AT_LEAST, KNOWN_AT_LEAST = 0.10, 0.90, 0.95
 KINDS = {"recall", "arithmetic", "word", "classify", "form"}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The folder in which `tuneloop demo --json` ran, its result, and what it said to people."""
+
+    folder: Path
+    result: dict[str, Any]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Run once for all tests here."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "tuneloop.cli.main", "demo", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return Demo(folder, json.loads(done.stdout.splitlines()[-1]), done.stderr)
 
 
 def report_of(demo: Demo) -> dict[str, Any]:
@@ -73,9 +100,29 @@ def test_it_ends_with_what_to_do_next(demo: Demo) -> None:
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_the_tuned_model_answers_in_chat(demo: Demo) -> None:
-    folder, result = demo.folder, demo.result
-    command = [sys.executable, "-m", "tuneloop.cli.main", "chat", result["merged"], "-m", "5+4=?", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["answers"] == ["9"]
+def test_the_tuned_model_answers_in_chat(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo.folder)
+    answer = tuneloop("chat", demo.result["merged"], "-m", "5+4=?", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["answers"] == ["9"]
+
+
+def readme_commands() -> list[str]:
+    """All lines of the README's `sh` blocks."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and line not in ELSEWHERE]
+
+
+def test_the_commands_of_the_readme_run_as_written(demo: Demo) -> None:
+    """In the order in which they stand, where the demo's stages are done; later ones use what others made."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    commands = readme_commands()
+    assert len(commands) >= 5
+    for command in commands:
+        done = subprocess.run(
+            command, shell=True, cwd=demo.folder, env=environment, capture_output=True, text=True, timeout=600
+        )
+        if done.returncode:
+            pytest.fail(f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

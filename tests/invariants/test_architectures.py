@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import choices
 import conformance
 import pytest
 import torch
@@ -25,7 +26,7 @@ CORE = ("full", "lora", "lora + experts")
 THREE = ("llama", "gpt2", "qwen3_moe")
 CASES = [
     pytest.param(method, name, marks=[] if method in CORE or name in THREE else [pytest.mark.matrix])
-    for method in conformance.METHODS
+    for method in choices.METHODS
     for name in (*PACKED, *PADDED)
     if conformance.fits(method, name)
 ]
@@ -35,20 +36,13 @@ CASES = [
 def test_tuned_is_exported_is_merged_is_served(
     method: str, name: str, model_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    refused = conformance.REFUSED.get((method, name))
+    refused = choices.REFUSED.get((method, name))
     if refused:
         with pytest.raises(ModelError, match=refused):
             conformance.conform(model_folder(name), method, tmp_path, steps=1)
         return
     outcome = conformance.conform(model_folder(name), method, tmp_path, steps=6 if method in CORE else 20)
     assert outcome.packed == (name in PACKED)
-
-
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3_moe"])
-def test_bf16_is_exported_as_trained(name: str, model_folder: Callable[..., Path], tmp_path: Path) -> None:
-    for method in ({"lora": {"rank": 4}}, "full"):
-        _, tuned = tune_in(tmp_path, {"base": str(model_folder(name)), "dtype": "bf16"}, method=method, steps=2)
-        assert tuned.folder.is_dir()
 
 
 def test_new_weights_are_drawn_again_from_the_seed(

@@ -22,7 +22,6 @@ from tuneloop.flows.recipe import load_recipe
 from tuneloop.forward.objective import mean_nll
 from tuneloop.track import metrics
 from tuneloop.tune.loop import Job, train
-from tuneloop.tune.methods import FAMILY as METHODS
 
 Make = Callable[..., Any]
 STEPS = 9
@@ -42,19 +41,10 @@ def job(model: Any, folder: Path, method: Any, optimizer: str) -> Job:
     return made
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-def test_every_method_goes_on_as_if_nothing_had_happened(method: str, tiny_model: Make, tmp_path: Path) -> None:
-    check_interrupted(4, method, "adamw", tiny_model, tmp_path)
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("method", ["full", {"lora": {"rank": 4, "dropout": 0.25}}], ids=["full", "lora"])
 @pytest.mark.parametrize("at", [1, 4, 5, 8])
 def test_interrupted_at_any_step(at: int, method: Any, optimizer: str, tiny_model: Make, tmp_path: Path) -> None:
-    check_interrupted(at, method, optimizer, tiny_model, tmp_path)
-
-
-def check_interrupted(at: int, method: Any, optimizer: str, tiny_model: Make, tmp_path: Path) -> None:
     whole = job(tiny_model("gpt2"), tmp_path / "whole", method, optimizer)
     expected = train(whole)
     broken = job(tiny_model("gpt2"), tmp_path / "broken", method, optimizer)

@@ -33,8 +33,11 @@ def read_tensorboard(runs: Path, run: Path) -> Curve:
 
 
 def read_wandb(runs: Path, run: Path) -> Curve:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    # finish() tells W&B's own process to close the file and does not wait; this waits, as the end of a process does
+    wandb.teardown()
     found: Curve = {}
     for file in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
         for data in _records(file.read_bytes()):

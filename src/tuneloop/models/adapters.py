@@ -153,7 +153,7 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
     stored = shapes(folder)
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode, config.base_model_name_or_path = not trainable, model.name_or_path
+        config.inference_mode, config.base_model_name_or_path = not trainable, model.name_or_path or None
         made: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {folder} {_made_on(folder)} and does not fit '{base.name}': {error}") from error

@@ -95,7 +95,13 @@ def for_peft(model: PreTrainedModel, names: Collection[str], *, experts: bool = 
     return {
         "target_modules": shortest(plain, model),
         "target_parameters": parameters or None,
+        "fan_in_fan_out": transposed(names, model),
     }
+
+
+def transposed(names: Collection[str], model: PreTrainedModel) -> bool:
+    """Whether these layers hold their matrices as [in, out], as GPT-2's do: what peft calls fan_in_fan_out."""
+    return any(isinstance(model.get_submodule(name), Conv1D) for name in names)
 
 
 def shortest(names: Sequence[str], model: PreTrainedModel) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -35,6 +37,17 @@ def recipe(model_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytes
     return path
 
 
+def run_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants by the same command line, without a new Python and its imports for each."""
+
+    def run(typed: list[str], *, stderr: IO[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        answer = tuneloop(*typed[3:])
+        stderr.write(answer.err)
+        return subprocess.CompletedProcess(typed, answer.code, answer.out)
+
+    monkeypatch.setattr("tuneloop.flows.sweep.subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+
+
 def test_a_grid_is_read_as_written(recipe: Path) -> None:
     grid = parse_grid(["tune.learning_rate=1e-4, 3e-4", "tune.method={lora: {rank: 2, alpha: 4}},full"])
     assert grid == {"tune.learning_rate": ["1e-4", "3e-4"], "tune.method": ["{lora: {rank: 2, alpha: 4}}", "full"]}
@@ -53,7 +66,7 @@ def test_a_mistake_in_any_variant_is_found_before_the_first_runs(recipe: Path) -
     assert "known" in refused("sweep", recipe, "--search", "2", "--grid", "tune.epochs=1..2", "--by", "no_metric")
 
 
-def test_the_grid_is_run_compared_and_not_run_twice(recipe: Path) -> None:
+def test_the_grid_is_run_in_processes_compared_and_not_run_twice(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["sweep", recipe, "--grid", "tune.learning_rate=1e-2,1e+30", "--name", "rates", "--json"]
     answer = tuneloop(*typed)
     assert answer.code == 0, answer.err
@@ -68,13 +81,17 @@ def test_the_grid_is_run_compared_and_not_run_twice(recipe: Path) -> None:
     assert "learning_rate=1e-2" in page and "failed" in page and page.count("<svg") >= 6
     assert "| learning_rate=1e-2 |" in (out / "sweep.md").read_text("utf-8")
     before = sorted(path.name for path in Path("runs").glob("*-tune-*"))
+    run_in_this_process(monkeypatch)
     again = tuneloop(*typed[:2], "--grid", "tune.learning_rate=1e-2", "--json")
     assert again.json["rows"][0]["runs"]["tune"] == good["runs"]["tune"]
     assert sorted(path.name for path in Path("runs").glob("*-tune-*")) == before
 
 
-def test_a_search_judges_on_validation_rows_and_only_the_best_is_evaluated(recipe: Path) -> None:
+def test_a_search_judges_on_validation_rows_and_only_the_best_is_evaluated(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("optuna")
+    run_in_this_process(monkeypatch)
     answer = tuneloop("sweep", recipe, "--search", "2", "--grid", "tune.learning_rate=1e-4..1e-1", "--json")
     assert answer.code == 0, answer.err
     rows = {row["name"]: row for row in answer.json["rows"]}

@@ -25,7 +25,7 @@ def noise_of(model: Any, *, packed: bool, alpha: float = 5.0) -> list[Tensor]:
     torch.manual_seed(0)
     with torch.no_grad(), noisy_embeddings(model, batch, alpha):
         noisy = embed(batch.ids)
-    gap = noisy - embed(batch.ids)
+    gap = (noisy - embed(batch.ids)).detach()
     if packed:
         return list(gap[0].split([len(row) for row in rows]))
     for number, row in enumerate(rows):

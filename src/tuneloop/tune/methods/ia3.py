@@ -38,7 +38,7 @@ class Ia3(Method):
     def apply(self, model: PreTrainedModel) -> Any:
         from peft import IA3Config, TaskType, get_peft_model
 
-        from tuneloop.models.targets import shortest
+        from tuneloop.models.targets import shortest, transposed
         from tuneloop.tune.targets import resolve
 
         second = _second_layers(model) if self.feedforward == "auto" else self.feedforward
@@ -48,6 +48,7 @@ class Ia3(Method):
             task_type=TaskType.CAUSAL_LM,
             target_modules=sorted({*shortest(outer, model), *shortest(inner, model)}),
             feedforward_modules=shortest(inner, model),
+            fan_in_fan_out=transposed([*outer, *inner], model),
         )
         return get_peft_model(model, config, autocast_adapter_dtype=False)
 
@@ -86,8 +87,8 @@ def _second_layers(model: PreTrainedModel) -> list[str]:
     found = [n for n, (into, out) in sides.items() if out == hidden and (into != hidden or n.endswith(LAST))]
     if not found and not expert_parameters(model):
         raise ModelError(
-            f"tune.method.ia3.feedforward: which layer of {type(model).__name__} ends a feed-forward is unknown. Name "
-            f"it, among {', '.join(endings(linear))}, or give [] for keys and values alone"
+            f"tune.method.ia3.feedforward: which layer of {type(model).__name__} ends a feed-forward is not known. "
+            f"Name it, among {', '.join(endings(linear))}, or give [] for keys and values alone"
         )
     return found
 
