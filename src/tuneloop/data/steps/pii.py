@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -18,10 +16,6 @@ from tuneloop.guard import digits, pii
 from tuneloop.guard.pii import Found
 from tuneloop.guard.rules import RULES, Strength
 from tuneloop.guard.surrogates import Surrogates
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 KEY = "TUNELOOP_PII_KEY"
 """The environment variable with the secret from which the shift of a row's dates is made."""
@@ -58,14 +52,9 @@ class Pii(RowStep):
         return kinds
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
-        from tuneloop.data.characters import holding
-
-        members = _characters(self.strength)
-        if members is None:
-            return super().look_all(examples)
         texts = [_all_texts(example) for example in examples]
-        doubtful = zip(examples, texts, holding(texts, members).tolist(), strict=True)
-        return [self._look(one, text) if doubt else one for one, text, doubt in doubtful]
+        doubtful = pii.may_hold_each(texts, self.strength).tolist()
+        return [self._look(*row) if doubt else row[0] for *row, doubt in zip(examples, texts, doubtful, strict=True)]
 
     def look(self, example: Example) -> Example | Rejection:
         return self._look(example, _all_texts(example))
@@ -94,15 +83,6 @@ class Pii(RowStep):
         first = _Pass(self, pii.mask)
         first.over_json(value)
         return _Pass(self, pii.mask, [one for _, one in first.found]).over_json(value) if first.found else value
-
-
-@cache
-def _characters(strength: Strength) -> NDArray[np.bool_] | None:
-    """One of these characters is in every text with a find."""
-    from tuneloop.data.characters import table
-
-    members = pii.characters(strength)
-    return None if members is None else table(f"[{re.escape(members)}]")
 
 
 def _all_texts(example: Example) -> str:
@@ -181,6 +161,8 @@ class _Pass:
 
     def _text(self, text: str, key: str = "") -> str:
         front = f"{key}: " if key else ""
+        if not self.known and not pii.may_hold(front + text, self.step.strength):
+            return text
         found = pii.find(front + text, self.step.kinds, self.step.strength, self.known)
         if not found:
             return text
