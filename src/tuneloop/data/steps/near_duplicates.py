@@ -107,7 +107,7 @@ class NearDuplicates(SetStep):
         from tuneloop.data import near
 
         if self.ignore_shared is None:
-            return near.Reader(rows, self._view, np.empty(0, np.uint64))
+            return near.Reader(rows, self._view, np.empty(0, np.uint32))
         return near.Reader(rows, self._view, near.shared_shingles(rows, self._view, self.ignore_shared))
 
     def _kept(self, groups: np.ndarray, rows: Rows) -> np.ndarray:

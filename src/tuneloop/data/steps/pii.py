@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from tuneloop.guard.surrogates import Surrogates
 KEY = "TUNELOOP_PII_KEY"
 """The environment variable with the secret from which the shift of a row's dates is made."""
 _SHOWN = 20
+_DIGEST = re.compile("(?![0-9]*$)[0-9a-f]{16}")
+_MOST_ROWS = 10**7  # a number below is no phone number either
 _LEFT_ALONE = ("annotations",)  # whose raters must stay apart: agreement is computed from them
 
 
@@ -84,6 +87,29 @@ class Pii(RowStep):
         first.over_json(value)
         return _Pass(self, pii.mask, [one for _, one in first.found]).over_json(value) if first.found else value
 
+    def redact_all(self, values: Sequence[JsonObject]) -> Sequence[JsonObject]:
+        texts = ["\n".join(_lines(value, "", [])) for value in values]
+        doubtful = pii.may_hold_each(texts, self.strength).tolist()
+        return [self.redact(value) if doubt else value for value, doubt in zip(values, doubtful, strict=True)]
+
+
+def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[str]:
+    """Everything that is searched in a JSON value, each text behind its key."""
+    for inner, one in value.items() if isinstance(value, dict) else [(key, one) for one in value]:
+        if isinstance(one, (dict, list)):
+            found.append(str(inner))
+            _lines(one, str(inner), found)
+        elif not _is_own(one, inner):
+            found.append(f"{inner}: {one}")
+    return found
+
+
+def _is_own(value: Any, key: str) -> bool:
+    """Whether a value is a row's digest or its number, which tuneloop made."""
+    if key == "row":
+        return isinstance(value, int) and value < _MOST_ROWS
+    return key in ("id", "kept") and isinstance(value, str) and bool(_DIGEST.fullmatch(value))
+
 
 def _all_texts(example: Example) -> str:
     """Everything that is searched, in no form that matters: for one look at a row instead of one at each text."""
@@ -135,6 +161,8 @@ class _Pass:
 
     def _value(self, value: Any, key: str = "") -> Any:
         """A JSON value with its texts and whole numbers rewritten. The key says what the value is: `phone: …`."""
+        if _is_own(value, key):
+            return value
         if isinstance(value, str):
             return self._text(value, key)
         if isinstance(value, dict):
@@ -161,8 +189,6 @@ class _Pass:
 
     def _text(self, text: str, key: str = "") -> str:
         front = f"{key}: " if key else ""
-        if not self.known and not pii.may_hold(front + text, self.step.strength):
-            return text
         found = pii.find(front + text, self.step.kinds, self.step.strength, self.known)
         if not found:
             return text
