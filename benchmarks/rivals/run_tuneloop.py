@@ -30,10 +30,13 @@ def work(path: Path, folder: Path) -> int:
     from tuneloop.data.passes import refine
     from tuneloop.data.source import recognise
 
+    from tuneloop.data.workers import without_collector
+
     config = DataConfig.model_validate(data_of(str(path)))
-    groups = {"sources": [recognise(source, 0) for source in config.sources]}
-    refined = refine(groups["sources"], config.steps, folder / "shards", "here", extra=split.near())
-    return assembly.assemble(config, groups, {"sources": refined}, folder, None).table.height
+    with without_collector():  # as `prepare_in` does
+        groups = {"sources": [recognise(source, 0) for source in config.sources]}
+        refined = refine(groups["sources"], config.steps, folder / "shards", "here", extra=split.near())
+        return assembly.assemble(config, groups, {"sources": refined}, folder, None).table.height
 
 
 def main(path: Path, folder: Path) -> None:

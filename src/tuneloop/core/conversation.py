@@ -153,8 +153,10 @@ class Example:
         return replace(self, messages=(*asked, *answer), rejected=())
 
     def _answer_index(self) -> int:
-        for index in reversed(range(len(self.messages))):
-            if self.messages[index].weight > 0:
+        index = len(self.messages)
+        for message in reversed(self.messages):
+            index -= 1
+            if message.role == "assistant" if message.train is None else message.train > 0:  # its weight, asked often
                 return index
         raise DataError(f"example {self.id} ({self.origin.source}, row {self.origin.row}) has no supervised message")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -86,21 +86,22 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division, 
                     fate = fates[start + index]
                     files[fate].write(line * (repeat[index] if fate == 0 else 1))
     hiding = [step for step in steps if type(step).redact is not Step.redact]
-    drops = (drop for tray in trays for drop in tray.all_drops())
-    jsonl.write_lines(folder / "dropped.jsonl", (_redacted(drop, hiding) for drop in drops) if hiding else drops)
+    drops = (drop for tray in trays for drop in _redacted(tray.all_drops(), hiding))
+    jsonl.write_lines(folder / "dropped.jsonl", drops)
 
 
-def _redacted(drop: JsonObject, hiding: Sequence[Step]) -> JsonObject:
-    """A line of dropped.jsonl with what the steps hide hidden, in the row as in the evidence."""
-    said = {key: drop[key] for key in ("example", "reason", "evidence")}
-    hidden = said
+def _redacted(drops: Sequence[JsonObject], hiding: Sequence[Step]) -> Iterator[JsonObject]:
+    """Lines of dropped.jsonl with what the steps hide hidden, in the rows as in the evidence."""
+    said = [{key: drop[key] for key in ("example", "reason", "evidence")} for drop in drops]
+    shown: Sequence[JsonObject] = said
     for step in hiding:
-        hidden = step.redact(hidden)
-    example = hidden["example"]
-    if hidden is not said and example.get("origin") == drop["origin"]:  # an Example, no raw row
-        # the digest of what was there would let anybody try values until one fits
-        hidden = {**hidden, "example": {**example, "id": Example.from_json(example).id}}
-    return {**drop, **hidden}
+        shown = step.redact_all(shown)
+    for drop, whole, hidden in zip(drops, said, shown, strict=True):
+        example = hidden["example"]
+        if hidden is not whole and example.get("origin") == drop["origin"]:  # an Example, no raw row
+            # the digest of what was there would let anybody try values until one fits
+            hidden = {**hidden, "example": {**example, "id": Example.from_json(example).id}}
+        yield {**drop, **hidden}
 
 
 def _facts(

@@ -26,12 +26,6 @@ def table(pattern: str) -> NDArray[np.bool_]:
     return found
 
 
-def holding(texts: Sequence[str], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which texts hold a character of a `table`."""
-    codes, starts = _joined(texts)
-    return _counts(members[codes], texts, starts) > 0
-
-
 def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
     """The words of each text, as `words.count_words` counts them."""
     codes, starts = _joined(texts)

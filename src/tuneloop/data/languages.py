@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 2000  # characters of a text, two thirds from its beginning: enough to be sure
 FEWEST_WORDS = 4  # of a language with letters; names, options and "Yes" are the same in many languages
 FEWEST_CHARACTERS = 2  # of Chinese, Japanese and Korean
-ENOUGH = 600  # characters in which English shows by a different common word every 16 words; other languages have two
+ENOUGH = 240  # characters in which English shows by a different common word every 16 words; other languages have two
 SURE = 0.97  # py3langid's probability, below which a text's language is not known
 EMBEDDED = 0.3  # a smaller share of Latin words in a Chinese text are terms, part of that Chinese
 

@@ -24,8 +24,10 @@ BANDS = 32
 0.7, 0.988 for 0.6 and 0.87 for 0.5. (16 bands of 8 find 0.61 of the pairs at 0.7.)"""
 ALL_PAIRS = 16
 """Up to so many rows in a bucket all are paired; in larger ones each with the first and with the one before it."""
+_BIN = np.uint32(32 - 7)
+"""A shift by so many bits leaves the bin of a hash, one of 128."""
 _ROWS = 2048
-_EMPTY = np.uint64(2**64 - 1)
+_EMPTY = np.uint32(2**32 - 1)
 
 
 def signatures(texts: Sequence[str]) -> Signatures:
@@ -40,9 +42,9 @@ def signatures(texts: Sequence[str]) -> Signatures:
 def _signatures(texts: Sequence[str]) -> Signatures:
     minima = np.full(len(texts) * HASHES, _EMPTY)
     for hashes, rows in shingles.hashed(texts):
-        np.minimum.at(minima, rows * HASHES + (hashes >> np.uint64(57)).astype(np.int64), hashes)
+        np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
     minima = minima.reshape(-1, HASHES)
-    out = (minima & np.uint64(0xFF)).astype(np.uint8)
+    out = minima.astype(np.uint8)
     vacant = minima == _EMPTY
     silent = vacant.all(axis=1)
     out[silent] = 0
@@ -98,7 +100,7 @@ def candidate_pairs(keys: NDArray[np.uint32]) -> Pairs:
 def muted(ignored: shingles.Hashes) -> NDArray[np.bool_]:
     """(128, 256): the bytes that ignored shingles leave in each bin."""
     table = np.zeros((HASHES, 256), bool)
-    table[(ignored >> np.uint64(57)).astype(np.int64), (ignored & np.uint64(0xFF)).astype(np.int64)] = True
+    table[ignored >> _BIN, ignored & 0xFF] = True
     return table
 
 

@@ -47,6 +47,8 @@ _AS_GBK = re.compile(f"[{_FIRST}][{_NEXT}\ufffd?]|鈥")
 SIGNS = f"\x80-\xff\u0102-\u0111\u0392-\u039f\u0410-\u0432√‚Γ╬{_FIRST}"
 """One of these is in every mojibake; clean Chinese and English texts rarely have one, so that this is all they cost."""
 _SIGN = re.compile(f"[{SIGNS}]")
+SUSPICIOUS = "|".join(pattern.pattern for pattern in (_AS_CODE_PAGE, _AS_GBK, _AS_LATIN))
+"""What `suspicious` looks for."""
 _PIECES = (re.compile(r"[^\n]+"), re.compile(r"[^\s，。！？：；、“”（）]+"))
 _EMOJI = re.compile("[\U0001f300-\U0001faff\ufe0f]+")
 # "don鈥檛": an English text with curly quotes, read as GBK; the second byte pair swallowed a letter.
@@ -77,9 +79,9 @@ def restore(text: str) -> str:
     restored = text
     for _ in range(TIMES):
         once = _from_code_page(_from_gbk(_from_latin(restored)))
-        if once == restored:
+        changed, restored = once != restored, once
+        if not (changed and suspicious(once)):
             break
-        restored = once
     if restored != text and _MENTION.search(text) and len(text) - len(restored) < len(text) // 10:
         return text  # it speaks of encodings and shows what goes wrong
     return restored

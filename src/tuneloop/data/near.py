@@ -159,6 +159,14 @@ class Found:
     same: UnionFind
     links: dict[int, tuple[int, float]]
 
+    def add_equal(self, pairs: Pairs) -> None:
+        """Each row with the first one that says the same, before anything else is found."""
+        for groups in (self.alike, self.same):
+            groups.join_to_first(pairs)
+        for one, other in reversed(pairs.tolist()):  # a first row's link is the first of the others
+            self.links[one] = other, 1.0
+            self.links[other] = one, 1.0
+
     def add(self, one: int, other: int, similarity: float, same: bool) -> None:
         self.alike.union(one, other)
         if same:
@@ -176,8 +184,7 @@ def search(
     Texts of fewer than `least_words` words are alike only where they are equal."""
     count = len(keys["text"])
     found = Found(UnionFind(count), UnionFind(count), {})
-    for one, other in equal_pairs(keys).tolist():
-        found.add(one, other, 1.0, same=True)
+    found.add_equal(equal_pairs(keys))
     for pairs in candidates(keys, threshold, found.same, reader.ignored, least_words):
         for one, other, left, right in reader.pairs(pairs):
             if found.same.find(one) != found.same.find(other):

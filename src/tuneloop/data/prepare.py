@@ -23,7 +23,7 @@ from tuneloop.data.facts import SPLITS, Meaning, Measure
 from tuneloop.data.llama_factory_lints import lint
 from tuneloop.data.read import existing, input_files
 from tuneloop.data.source import Recognition, Source, recognise
-from tuneloop.data.workers import Executor
+from tuneloop.data.workers import Executor, without_collector
 from tuneloop.track import console
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def prepare(
     return prepared
 
 
+@without_collector()
 def prepare_in(
     folder: Path,
     config: DataConfig,

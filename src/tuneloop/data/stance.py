@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -91,6 +92,18 @@ def stance(example: Example, short_words: int = SHORT_WORDS) -> Stance:
 def is_short(example: Example, short_words: int = SHORT_WORDS) -> bool:
     """Whether the last supervised message is a choice (a few words, or a tool call) rather than prose."""
     return bool(example.answer.tool_calls) or _is_short(example.answer.content, short_words)
+
+
+def are_short(examples: Sequence[Example]) -> list[bool]:
+    """`is_short` of many examples."""
+    from tuneloop.data.characters import count_words as count_all
+
+    answers = [example.answer for example in examples]
+    words = count_all([one.content if len(one.content) <= 40 * SHORT_WORDS else "" for one in answers]).tolist()
+    return [
+        bool(one.tool_calls) or (len(one.content) <= 40 * SHORT_WORDS and count <= SHORT_WORDS)
+        for one, count in zip(answers, words, strict=True)
+    ]
 
 
 def _is_short(text: str, short_words: int) -> bool:

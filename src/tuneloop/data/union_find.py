@@ -26,6 +26,11 @@ class UnionFind:
         one, other = self.find(one), self.find(other)
         self._parent[max(one, other)] = min(one, other)
 
+    def join_to_first(self, pairs: NDArray[np.int64]) -> None:
+        """`union` of each (first, other) at once, where nothing is joined yet, each other comes once, and its first is
+        smaller and no other."""
+        np.frombuffer(self._parent, np.int64)[pairs[:, 1]] = pairs[:, 0]
+
     def groups(self) -> NDArray[np.int64]:
         """For each row the smallest row of its group."""
         found = np.frombuffer(self._parent, np.int64) if len(self._parent) else np.empty(0, np.int64)

@@ -163,6 +163,8 @@ def prompt_key(example: Example) -> bytes:
 
 
 def _comparable(message: Message) -> Sequence[object]:
+    if not message.tool_calls and message.reasoning is None and message.train is None:
+        return message.role, normalise(message.content)
     calls = [[call.name, call.arguments] for call in message.tool_calls]
     return [message.role, normalise(message.content), normalise(message.reasoning or ""), calls, message.weight]
 

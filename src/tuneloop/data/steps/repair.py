@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import model_validator
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.markup import has_markup, on_purpose, strip_markup
-from tuneloop.data.mojibake import LOST_SIGNS, SIGNS, TIMES, lost, restore, suspicious
+from tuneloop.data.mojibake import LOST_SIGNS, SIGNS, SUSPICIOUS, TIMES, lost, restore, suspicious
 from tuneloop.data.steps import Rejection, RowStep
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from tuneloop.guard import screen
 
 Kind = Literal["mojibake", "control", "html", "invisible", "whitespace"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -29,6 +25,11 @@ _ODD = (
 )
 _ODD_SIGN = re.compile(f"[{_ODD}]")
 _ANY_SIGN = re.compile(f"[{_ODD}{SIGNS}]")
+_DOUBTFUL = (
+    f"[{_ODD}{SIGNS}{LOST_SIGNS}<&]".replace("\ud800-\udfff", "\ufffd"),
+    f"[{_ODD}{LOST_SIGNS}]|{SUSPICIOUS}|<[A-Za-z/]|&[#A-Za-z]".replace("\ud800-\udfff", ""),
+)
+"""Both match every text that is changed or lost; the first takes the least time."""
 _ODD_ASCII = bytes([*range(0x0A), *range(0x0B, 0x20), 0x7F])
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)")
 # A JSON writer that did not escape the backslash: \frac became a form feed and "rac", \times a tab and "imes".
@@ -73,11 +74,13 @@ def repairs(
         for kind in KINDS:
             if kind not in kinds or (kind == "html" and about):
                 continue
+            if kind in ("control", "invisible", "whitespace") and not _has_odd_sign(text):
+                continue
             mended = _REPAIRS[kind](text)
             if mended != text:
                 text = mended
                 done.add(kind)
-        if text == before:
+        if text == before or _is_clean(text):
             break
     return text, tuple(kind for kind in KINDS if kind in done)
 
@@ -139,10 +142,8 @@ class Repair(RowStep):
         return self
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
-        from tuneloop.data.characters import holding
-
         texts = [message.content for one in examples for message in (*one.messages, *one.rejected)]
-        signed = iter(holding(texts, _signs()).tolist())
+        signed = iter(screen.matching(screen.column(texts), *_DOUBTFUL).tolist())
         out: list[Example | Rejection] = []
         for example in examples:
             everything = (*example.messages, *example.rejected)
@@ -178,14 +179,6 @@ class Repair(RowStep):
         return replace(example, messages=mended[:count], rejected=mended[count:])
 
 
-@cache
-def _signs() -> NDArray[np.bool_]:
-    """One of these characters is in every text that is changed or lost."""
-    from tuneloop.data.characters import table
-
-    return table(f"[{_ODD}{SIGNS}{LOST_SIGNS}<&]")
-
-
 def _is_clean(text: str) -> bool:
     """A quick look that says no for some clean texts, and never yes for one that `repairs` would change."""
     return not has_markup(text) and not _is_odd(text)
@@ -194,8 +187,14 @@ def _is_clean(text: str) -> bool:
 def _is_odd(text: str) -> bool:
     """Whether a text may need another repair than that of its markup."""
     if text.isascii():
-        return len(text.encode().translate(None, _ODD_ASCII)) != len(text)
+        return _has_odd_sign(text)
     return bool(_ANY_SIGN.search(text) and (_ODD_SIGN.search(text) or suspicious(text)))
+
+
+def _has_odd_sign(text: str) -> bool:
+    if text.isascii():
+        return len(text.encode().translate(None, _ODD_ASCII)) != len(text)
+    return bool(_ODD_SIGN.search(text))
 
 
 def _mend(message: Message, kinds: Collection[Kind], example: Example) -> Message:

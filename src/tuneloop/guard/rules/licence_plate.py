@@ -24,7 +24,7 @@ class LicencePlate(Rule):
     """Plates such as 京A12345 and 粤B·D12345. The letters I and O stand on no plate."""
 
     DIGITS: ClassVar[str | None] = r"[A-HJ-NP-Z0-9]{2}"  # the first of three digits in a row of five or six
-    WORDS: ClassVar[Words] = re.compile(f"[A-HJ-NP-Z](?<=[{_PROVINCE}].)")
+    WORDS: ClassVar[Words] = re.compile(f"[{_PROVINCE}][A-HJ-NP-Z]")
 
     def find(self, text: str) -> Iterable[Span]:
         for match in _PLATE.finditer(text):

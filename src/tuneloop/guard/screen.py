@@ -1,0 +1,47 @@
+"""Which of many texts match a pattern, by the regular expressions of Rust: a twentieth of the price of Python's, where
+most texts do not match. They know no lookarounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+
+def column(texts: Sequence[str]) -> pl.Series:
+    """The texts; halves of surrogate pairs, which no column can hold, become U+FFFD."""
+    import polars as pl
+
+    try:
+        return pl.Series(texts, dtype=pl.String)
+    except UnicodeEncodeError:
+        return pl.Series([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts])
+
+
+def matching(texts: pl.Series, *patterns: str) -> NDArray[np.bool_]:
+    """Which texts match all the patterns; each is looked for only where those before it are."""
+    import numpy as np
+
+    rows = np.arange(len(texts))
+    for number, pattern in enumerate(patterns):
+        rows = rows[(texts.gather(rows) if number else texts).str.contains(pattern).to_numpy()]
+    out = np.zeros(len(texts), bool)
+    out[rows] = True
+    return out
+
+
+@cache
+def is_plain(pattern: str) -> bool:
+    """Whether Rust understands the pattern, and so means the same by it as Python."""
+    import polars as pl
+
+    try:
+        pl.Series([""]).str.contains(pattern)
+    except pl.exceptions.ComputeError:
+        return False
+    return True
