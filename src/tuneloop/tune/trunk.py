@@ -49,7 +49,7 @@ class Uses:
     @classmethod
     def of(cls, job: Job, validated: Sequence[Rendered]) -> Uses:
         """Rows that are drawn, with their rejected answers; rows that are measured; rows of `keep`."""
-        steps = [step for epoch in range(-(-job.total_steps // job.steps_per_epoch)) for step in job.plan(epoch)]
+        steps = [step for epoch in range(-(-job.total_steps // job.steps_per_epoch)) for step in job.order.epoch(epoch)]
         times = np.bincount(np.concatenate(steps[: job.total_steps]), minlength=len(job.rows))
         drawn, rejected, prompts = np.flatnonzero(times).tolist(), job.extras.rejected, job.extras.prompts
         rows = [*(job.rows[i] for i in drawn), *(rejected[i] for i in drawn if rejected), *validated, *prompts]
@@ -84,7 +84,8 @@ def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
     told: list[str | None] = [None, None]
     if job.accelerator.is_main_process:
         told = list(_checked_file(job, base, trunk, uses))
-        jsonl.write(record, {"kept": told[0] is not None})
+        if told[0] or not asked:
+            jsonl.write(record, {"kept": told[0] is not None})
     if job.accelerator.num_processes > 1:
         broadcast_object_list(told)
     path, why_not = told
