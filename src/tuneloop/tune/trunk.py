@@ -84,7 +84,8 @@ def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
     told: list[str | None] = [None, None]
     if job.accelerator.is_main_process:
         told = list(_checked_file(job, base, trunk, uses))
-        jsonl.write(record, {"kept": told[0] is not None})
+        if told[0] or not asked:
+            jsonl.write(record, {"kept": told[0] is not None})
     if job.accelerator.num_processes > 1:
         broadcast_object_list(told)
     path, why_not = told
