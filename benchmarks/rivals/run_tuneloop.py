@@ -29,7 +29,6 @@ def work(path: Path, folder: Path) -> int:
     from tuneloop.data.config import DataConfig
     from tuneloop.data.passes import refine
     from tuneloop.data.source import recognise
-
     from tuneloop.data.workers import without_collector
 
     config = DataConfig.model_validate(data_of(str(path)))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 2000  # characters of a text, two thirds from its beginning: enough to be sure
 FEWEST_WORDS = 4  # of a language with letters; names, options and "Yes" are the same in many languages
 FEWEST_CHARACTERS = 2  # of Chinese, Japanese and Korean
-ENOUGH = 240  # characters in which English shows by a different common word every 16 words; other languages have two
+ENOUGH = (240, 600)  # characters in which English shows by a different common word every 16 words; others have two
 SURE = 0.97  # py3langid's probability, below which a text's language is not known
 EMBEDDED = 0.3  # a smaller share of Latin words in a Chinese text are terms, part of that Chinese
 
@@ -141,11 +141,12 @@ def _eastern(found: Letters) -> _East | None:
 
 
 def _english(text: str) -> Found | None:
-    words = text[:ENOUGH].lower().split()
-    hits = len(_ENGLISH.intersection(words))
-    if len(words) < FEWEST_WORDS or hits < 2 or hits * 16 < len(words):
-        return None
-    return Found({"en": max(len(words), len(text) // 6)})
+    for length in ENOUGH if len(text) > ENOUGH[0] else ENOUGH[:1]:  # most of it shows in the first few words
+        words = text[:length].lower().split()
+        hits = len(_ENGLISH.intersection(words))
+        if len(words) >= FEWEST_WORDS and hits >= 2 and hits * 16 >= len(words):
+            return Found({"en": max(len(words), len(text) // 6)})
+    return None
 
 
 def _without_han(text: str, found: Letters, kept: frozenset[str]) -> Found:

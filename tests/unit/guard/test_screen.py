@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tuneloop.guard import pii, screen
 
-TEXTS = ["", "no digit", "tel １３８１２３４５６７８", "a\ud800b 138 0013 8000", "li＠firma.cn", "京A12345", "the token is abcd1234"]
+TEXTS = [
+    "",
+    "no digit",
+    "tel １３８１２３４５６７８",
+    "a\ud800b 138 0013 8000",
+    "li＠firma.cn",
+    "京A12345",
+    "the token is abcd1234",
+]
 
 
 def test_all_patterns_match() -> None:

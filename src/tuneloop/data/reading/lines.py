@@ -1,7 +1,7 @@
 """Text files line by line, in any encoding, and the borders at which they can be cut.
 
-A file in UTF-8 is held a megabyte or a line at a time. In another encoding it is decoded whole once, to find out which; where a
-byte 0x0A may be half of a character (UTF-16), it is decoded whole whenever it is read.
+A file in UTF-8 is held a megabyte or a line at a time. In another encoding it is decoded whole once, to find out which;
+where a byte 0x0A may be half of a character (UTF-16), it is decoded whole whenever it is read.
 """
 
 from __future__ import annotations
