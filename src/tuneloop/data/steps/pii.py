@@ -56,8 +56,8 @@ class Pii(RowStep):
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
         texts = [_all_texts(example) for example in examples]
-        doubtful = pii.may_hold_each(texts, self.strength).tolist()
-        return [self._look(*row) if doubt else row[0] for *row, doubt in zip(examples, texts, doubtful, strict=True)]
+        doubtful = zip(examples, texts, pii.may_hold_each(texts, self.strength).tolist(), strict=True)
+        return [self._look(one, text) if doubt else one for one, text, doubt in doubtful]
 
     def look(self, example: Example) -> Example | Rejection:
         return self._look(example, _all_texts(example))
