@@ -106,7 +106,7 @@ def test_with_other_objectives(objective: Any, method: str, model_folder: Folder
 
 def test_experts_below_the_border(model_folder: Folder, tmp_path: Path, capsys: Captured) -> None:
     """Only the upper router can be watched; its part of the loss and so the gradient stays as it was."""
-    values = {"moe": {"router_loss": 0.5}}
+    values: Any = {"moe": {"router_loss": 0.5}}
     runs = [tuned(tmp_path / str(cached), model_folder("qwen3_moe"), cached, **values) for cached in (True, False)]
     assert "1 of 2 routers are watched" in capsys.readouterr().err
     lines, others = (lines_of(run.path) for run in runs)
