@@ -22,7 +22,7 @@ Captured = pytest.CaptureFixture[str]
 LORA = {"lora": {"rank": 4, "layers": [1], "init": "orthogonal"}}
 METHODS: dict[str, Any] = {"freeze": {"freeze": {"layers": 1}}, "lora": LORA, "dora": {"dora": {"layers": [1]}}}
 RTOL = 1e-3
-QUIET = {"dropout": 0.0}
+QUIET: Any = {"objective": {"dropout": 0.0}}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_same_curves_and_weights(
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_bit_equal_where_batches_are_alike(name: str, model_folder: Folder, tmp_path: Path) -> None:
     """Each row alone: then the file was made by the very products that a step does."""
-    values: Any = {"memory": {"token_budget": 8}, "objective": QUIET if name == "gpt2" else {}}
+    values: Any = {"memory": {"token_budget": 8}, **(QUIET if name == "gpt2" else {})}
     runs = [tuned(tmp_path / str(cached), model_folder(name), cached, **values) for cached in (False, True)]
     check_equal(runs[0], runs[1])
 
@@ -106,7 +106,7 @@ def test_with_other_objectives(objective: Any, method: str, model_folder: Folder
 
 def test_experts_below_the_border(model_folder: Folder, tmp_path: Path, capsys: Captured) -> None:
     """Only the upper router can be watched; its part of the loss and so the gradient stays as it was."""
-    values = {"moe": {"router_loss": 0.5}}
+    values: Any = {"moe": {"router_loss": 0.5}}
     runs = [tuned(tmp_path / str(cached), model_folder("qwen3_moe"), cached, **values) for cached in (True, False)]
     assert "1 of 2 routers are watched" in capsys.readouterr().err
     lines, others = (lines_of(run.path) for run in runs)

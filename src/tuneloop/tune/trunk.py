@@ -91,8 +91,9 @@ def served(job: Job, base: Base, validated: Sequence[Rendered]) -> Job:
     path, why_not = told
     if path is None and asked:
         raise TrainingError(f"tune.memory.trunk_cache: layers {_below(trunk)} are frozen, but {why_not}")
-    if path is None:
+    if path is None and job.accelerator.is_main_process:
         console.decided("frozen", f"layers {_below(trunk)} compute the same in each epoch, but {why_not}")
+    if path is None:
         return job
     trunk.open(Path(path))
     job.objective.trunk = trunk
@@ -218,7 +219,7 @@ def _of_the_rest(job: Job, trunk: Trunk) -> Job:
     if extras.balance:
         routing = extras.balance.routing
         routing.leave_out(trunk.below())
-        if len(routing.routers) < routing.averaged:
+        if len(routing.routers) < routing.averaged and job.accelerator.is_main_process:
             left = f"{len(routing.routers)} of {routing.averaged} routers are watched; the others are frozen, and their"
             console.decided("experts", f"{left} part of the load-balancing loss is constant and left out")
         if not routing.routers:
