@@ -21,6 +21,7 @@ from tuneloop.forward.divergence import Side
 from tuneloop.forward.loss import chunked_nll
 from tuneloop.forward.noise import noisy_embeddings
 from tuneloop.forward.plan import micro_batches
+from tuneloop.render.flat import lengths_of
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
 """Mean difference in nats that rounding alone may cause between two correct ways to compute the same loss."""
@@ -79,7 +80,8 @@ class Objective(nn.Module):
 
     def costs(self, rows: Sequence[Row]) -> list[int]:
         """What each row takes of a token budget: its tokens, and the virtual ones that run before it."""
-        return [len(row.ids) + virtual.in_layers(self.model) for row in rows]
+        before = virtual.in_layers(self.model)
+        return [length + before for length in lengths_of(rows)]
 
     def side(self, batch: Batch, neftune: float = 0.0) -> Side:
         """Hidden states of the scored positions, and what makes logits of them.
@@ -110,7 +112,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     tolerance = TOLERANCE[core.dtype]
     packed = Objective(model, packed=True)
     try:
-        _refuse_long(core, virtual.count(model) + max(len(row.ids) for row in sample))
+        _refuse_long(core, virtual.count(model) + max(lengths_of(sample)))
         use_packed(core)
         gap = max(_gap(packed, rows, pad_id, reference_N), tolerance * _leak(packed, rows) / LEAK[core.dtype])
     except (Unsupported, TypeError, ValueError) as error:
