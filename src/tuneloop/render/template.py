@@ -86,8 +86,9 @@ class Renderer:
         import tokenizers
         import transformers
 
+        backend: Any = self.tokenizer.backend_tokenizer
         return digest.of_value({
-            "tokenizer": digest.of_bytes(self.tokenizer.backend_tokenizer.to_str().encode()),
+            "tokenizer": digest.of_bytes(backend.to_str().encode()),
             "special": self.tokenizer.special_tokens_map,
             "template": self.chat_template,
             "variables": dict(self.template.variables),
