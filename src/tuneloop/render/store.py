@@ -73,10 +73,10 @@ def write(folder: Path, kept: Kept) -> None:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    """A view: np.memmap itself makes each small piece of it three times as slow."""
+    """Numbers only: open_memmap refuses pickled objects. A view, as np.memmap is slow in giving pieces of itself."""
     import numpy as np
 
-    return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
 
 
 def _make_room(newest: Path) -> None:
