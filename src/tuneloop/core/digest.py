@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from mmap import mmap
 from pathlib import Path
 
 import orjson
@@ -31,6 +32,11 @@ def of_file(path: Path) -> str:
     """Digest of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_bytes(data: bytes | mmap) -> str:
+    """Digest of bytes in memory or of a mapped file: `of_file` of a file that holds them."""
+    return PREFIX + hashlib.sha256(data).hexdigest()
 
 
 def of_files(root: Path, files: Iterable[Path]) -> str:

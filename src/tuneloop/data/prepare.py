@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.core.errors import DataError
+from tuneloop.core.example_file import ExampleFile
 from tuneloop.core.runs import Run
 from tuneloop.data import llama_factory
 from tuneloop.data.audit import audit, to_html, to_markdown
@@ -105,18 +106,7 @@ def source_files(config: DataConfig) -> list[Path]:
 
 def load_examples(path: Path) -> list[Example]:
     """The Examples of a file that this stage wrote. Raises DataError with file:line for what is none."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; `tuneloop prepare RECIPE.yaml` writes it")
-    examples: list[Example] = []
-    for number, value in enumerate(jsonl.read_lines(path), 1):
-        try:
-            examples.append(Example.from_json(value))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}:{number}: not an Example as `tuneloop prepare` writes it ({error!r}); "
-                "name raw files as sources under data: instead"
-            ) from error
-    return examples
+    return list(ExampleFile(path))
 
 
 def say(prepared: Prepared) -> None:

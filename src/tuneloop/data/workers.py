@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 from tuneloop.core.errors import MissingExtra
+from tuneloop.core.machine import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,11 +48,6 @@ def without_collector() -> Generator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_processes(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,6 @@ from tuneloop.track import console
 
 if TYPE_CHECKING:
     from tuneloop.data.prepare import Prepared
-    from tuneloop.render.rendered import Rendered
 
 LISTED = "dropped.jsonl of `tuneloop prepare RECIPE.yaml`"
 OVERHEAD = 1.15
@@ -62,9 +61,13 @@ def _prepared(recipe: Recipe) -> Iterator[Prepared]:
 
 def check(recipe: Recipe) -> dict[str, Any]:
     """Everything that can be known before a run: rows, losses, tokens, a masked row, memory, time."""
-    from tuneloop.data.prepare import load_examples, nothing_left, say
+    import numpy as np
+
+    from tuneloop.core.example_file import ExampleFile
+    from tuneloop.data.prepare import nothing_left, say
     from tuneloop.forward import mixing
     from tuneloop.models.tokenizer import is_tokenizer_alone
+    from tuneloop.render.flat import lengths_of, supervised_of
     from tuneloop.render.load import find_renderer
     from tuneloop.render.preview import preview_rows, to_rich
     from tuneloop.tune.pairs import conversations
@@ -73,7 +76,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
 
     with _prepared(recipe) as prepared:
         say(prepared)
-        train, mix = load_examples(prepared.train), mixing.read(prepared.train.parent)
+        train, mix = ExampleFile(prepared.train), mixing.read(prepared.train.parent)
         if not train:
             raise nothing_left(prepared, LISTED)
     renderer = find_renderer(recipe.model)
@@ -81,13 +84,15 @@ def check(recipe: Recipe) -> dict[str, Any]:
     for decision in renderer.decisions:
         console.decided("decided", decision)
     console.decided("rows", losses_in_words(rows, len(train)))
+    learnt = supervised_of(rows.rendered)
     mixture = mixing.Mixture.of(mix, sources_of(rows, train), recipe.seed) if mix else None
     if mixture:
-        console.decided("epoch", mixture.in_words([row.supervised for row in rows.rendered]))
+        console.decided("epoch", mixture.in_words(learnt))
     steps = Order(recipe.tune, rows.rendered, recipe.seed, mixture).epoch(0)
-    epoch = [rows.rendered[index] for step in steps for index in step]
     cost = Cost.of(rows.rendered, steps)
     console.decided("compute", f"{cost.in_words(packed=True, share=True)} (where the architecture allows it)")
+    epoch = [index for step in steps for index in step]
+    of_epoch = (int(np.take(tokens, epoch).sum()) for tokens in (lengths_of(rows.rendered), learnt))
     shown = conversations(recipe.tune.objective, train[:1])
     console.say(to_rich(preview_rows(renderer, shown, 2, max_length=recipe.tune.max_length)))
     found = {
@@ -103,11 +108,11 @@ def check(recipe: Recipe) -> dict[str, Any]:
     if is_tokenizer_alone(recipe.model):
         console.say(f"{recipe.model.base} holds a tokenizer alone: memory and time need a model")
         return found
-    return {**found, **_forecast(recipe, epoch)}
+    return {**found, **_forecast(recipe, len(epoch), *of_epoch)}
 
 
-def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
-    """Steps, memory and time of the tuning, from the rows of an epoch, the model's config and the matrix rate here."""
+def _forecast(recipe: Recipe, rows: int, epoch_tokens: int, supervised: int) -> dict[str, Any]:
+    """Steps, memory and time of the tuning, from an epoch's rows and tokens, the model's config and the matrix rate."""
     import torch
 
     from tuneloop.forward.plan import token_budget
@@ -125,13 +130,12 @@ def _forecast(recipe: Recipe, epoch: Sequence[Rendered]) -> dict[str, Any]:
     config = config_of(base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype, why = pick_dtype(recipe.model.dtype, device)
-    epoch_tokens = sum(map(len, epoch))
-    share = sum(row.supervised for row in epoch) / epoch_tokens
+    share = supervised / epoch_tokens
     given = recipe.tune.memory.token_budget
     tokens = given if isinstance(given, int) else token_budget(device)  # `find` tries only on the loaded model
     estimate = Need(recipe.tune, config, tokens, dtype, device, share).fit()
-    steps = recipe.tune.total_steps(len(epoch))
-    tokens = round(steps * recipe.tune.batch_size / len(epoch) * epoch_tokens)
+    steps = recipe.tune.total_steps(rows)
+    tokens = round(steps * recipe.tune.batch_size / rows * epoch_tokens)
     seconds = OVERHEAD * estimate.seconds(tokens, matmul_rate(dtype, device))
     console.decided("base", f"{base.name} ({base.licence or 'licence unknown'}), {why}")
     for line in estimate.lines():

@@ -164,7 +164,7 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
 
 
 def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
-    from tuneloop.data.prepare import load_examples
+    from tuneloop.core.example_file import ExampleFile
     from tuneloop.forward import mixing
     from tuneloop.track.metrics import Tracking
     from tuneloop.tune.train import tune as stage
@@ -174,8 +174,8 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
     stage(
         recipe.tune,
         recipe.model,
-        load_examples(prepared.out / "train.jsonl"),
-        load_examples(prepared.out / "val.jsonl"),
+        ExampleFile(prepared.out / "train.jsonl"),
+        ExampleFile(prepared.out / "val.jsonl"),
         seed=recipe.seed,
         run=run,
         scorer=contestants.scorer(recipe.evaluate),

@@ -24,6 +24,7 @@ from tuneloop.forward.noise import noisy_embeddings
 from tuneloop.forward.norms import hasten_norms
 from tuneloop.forward.plan import micro_batches
 from tuneloop.forward.tree import FLOOR
+from tuneloop.render.flat import lengths_of
 
 if TYPE_CHECKING:
     from tuneloop.forward.trunk import Trunk
@@ -97,7 +98,8 @@ class Objective(nn.Module):
 
     def costs(self, rows: Sequence[Row]) -> list[int]:
         """What each row takes of a token budget: its tokens, and the virtual ones that run before it."""
-        return [len(row.ids) + virtual.in_layers(self.model) for row in rows]
+        before = virtual.in_layers(self.model)
+        return [length + before for length in lengths_of(rows)]
 
     @contextmanager
     def through_all_layers(self) -> Iterator[None]:
@@ -139,7 +141,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     hasten_norms(core)
     packed = Objective(model, packed=True)
     try:
-        _refuse_long(core, virtual.count(model) + max(len(row.ids) for row in sample))
+        _refuse_long(core, virtual.count(model) + max(lengths_of(sample)))
         use_packed(core)
         gap = max(_gap(packed, rows, pad_id, reference_N), tolerance * _leak(packed, rows) / LEAK[core.dtype])
     except (Unsupported, TypeError, ValueError) as error:

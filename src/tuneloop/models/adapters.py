@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import (
-    PeftConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import ModelError
-from tuneloop.models import bases, bottleneck, safety
-from tuneloop.models.adapted import put_right
+from tuneloop.models import bases, safety
 from tuneloop.models.cache import building
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
 from tuneloop.models.quantize import BITS, Quantization
 from tuneloop.models.save import unwritable, write_tokenizer
 
-assert bottleneck.NAME  # its import teaches peft this type
+if TYPE_CHECKING:
+    from peft import PeftModel  # its import takes a second, which methods without an adapter save
+
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "tuneloop.json"
 PREFIX = "base_model.model."
@@ -149,8 +143,14 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
 
     Raises ModelError when the adapter is made for another base, has other shapes, or holds values that are not finite.
     """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    from tuneloop.models import bottleneck
+    from tuneloop.models.adapted import put_right
+
     check_belongs(folder, base)
     stored = shapes(folder)
+    assert bottleneck.NAME  # its import teaches peft this type
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode, config.base_model_name_or_path = not trainable, model.name_or_path or None
@@ -165,6 +165,8 @@ def attach(model: PreTrainedModel, folder: Path, base: Base, *, trainable: bool 
 
 def shapes_of(adapted: PeftModel) -> Shapes:
     """What would be stored of an adapter that is on a model, on the meta device too."""
+    from peft import get_peft_model_state_dict
+
     config: Any = adapted.peft_config["default"]
     if config.is_prompt_learning:  # peft computes the values, which the meta device has none of
         of_token = 2 * config.num_layers if config.peft_type == "PREFIX_TUNING" else 1

@@ -6,7 +6,7 @@ Knows nothing of chats. Legend: T tokens; `starts` and `ends` are character offs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.core.errors import ModelError
@@ -14,23 +14,57 @@ from tuneloop.core.errors import ModelError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 BEFORE = ("\n", "a", "0", ".", "。")
 
 
-@dataclass(frozen=True, eq=False)
 class Encoded:
-    """A text's ids [T] with the character offsets [T] of each."""
+    """A text's `ids` [T] with the character offsets of each. All offsets are taken out of the tokenizer's own result
+    only where a few questions to it do not suffice: as Python objects they take as long as tokenising."""
 
-    text: str
-    ids: NDArray[np.int32]
-    starts: NDArray[np.int32]
-    ends: NDArray[np.int32]
+    def __init__(self, text: str, ids: list[int], source: Encoding) -> None:
+        self.text, self.ids, self._source = text, ids, source
 
     def token_at(self, char: int) -> int:
         """The first token that begins at or after a character."""
-        return int(self.starts.searchsorted(char))
+        found = self._source.char_to_token(char)
+        if found is not None and self._span(found)[0] == char and (not found or self._span(found - 1)[0] < char):
+            return found
+        return int(self._starts.searchsorted(char))
+
+    def start(self, index: int) -> int:
+        """The character at which a token begins."""
+        return self._span(index)[0]
+
+    def end(self, index: int) -> int:
+        """The character before which a token ends."""
+        return self._span(index)[1]
+
+    def _span(self, index: int) -> tuple[int, int]:
+        return self._source.token_to_chars(index) or self._source.offsets[index]
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int32]:
+        import numpy as np
+
+        return np.maximum.accumulate(np.asarray(self._source.offsets, np.int32).reshape(-1, 2)[:, 0])
+
+
+class Joined(Encoded):
+    """A text whose tokens are followed by those of another one, encoded alone; the latter have one place together."""
+
+    def __init__(self, head: Encoded, text: str, ids: list[int]) -> None:
+        self.text, self.ids, self._head = head.text + text, head.ids + ids, head
+
+    def token_at(self, char: int) -> int:
+        return self._head.token_at(char) if char <= len(self._head.text) else len(self.ids)
+
+    def _span(self, index: int) -> tuple[int, int]:
+        if index < len(self._head.ids):
+            return self._head._span(index)
+        return len(self._head.text), len(self.text)
 
 
 class Encoder:
@@ -52,18 +86,11 @@ class Encoder:
         self._heads: dict[str, list[int]] = {}
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Many texts at once; the tokenizer works on them in parallel."""
-        import numpy as np
-
+        """Many texts at once."""
         if not texts:
             return []
-        batch = self._call(list(texts), return_offsets_mapping=True)
-        out: list[Encoded] = []
-        for text, ids, offsets in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
-            pairs = np.asarray(offsets, np.int32).reshape(-1, 2)
-            starts = np.maximum.accumulate(pairs[:, 0]) if len(pairs) else pairs[:, 0]
-            out.append(Encoded(text, np.asarray(ids, np.int32), starts, pairs[:, 1]))
-        return out
+        batch = self._call(list(texts))
+        return list(map(Encoded, texts, batch["input_ids"], batch.encodings))
 
     def ids(self, text: str) -> list[int]:
         return self._call(text)["input_ids"]
@@ -71,34 +98,25 @@ class Encoder:
     def border(self, encoded: Encoded, char: int) -> int | None:
         """How many tokens the text before `char` has, if they are exactly the tokens of that text alone, else None."""
         index = encoded.token_at(char)
-        if index and encoded.ends[index - 1] > char:
+        if index and encoded.end(index - 1) > char:
             return None
-        first = next((i for i in range(index - 1, -1, -1) if int(encoded.ids[i]) in self._anchors), None)
+        ids = encoded.ids
+        first = next((i for i in range(index - 1, -1, -1) if ids[i] in self._anchors), None)
         if first is None:
             alone = self.ids(encoded.text[:char])
             first = 0
         else:
-            head = encoded.text[encoded.starts[first] : char]
+            head = encoded.text[encoded.start(first) : char]
             alone = self._heads.get(head)
             if alone is None:
                 alone = self.ids(head)
                 if len(self._heads) < 1000:  # mostly the heads of assistant turns: a handful, seen again and again
                     self._heads[head] = alone
-        return index if alone == encoded.ids[first:index].tolist() else None
+        return index if alone == ids[first:index] else None
 
     def join(self, prompt: str, answer: str) -> Encoded:
         """ids(prompt) followed by the ids of the answer, for texts whose tokens would merge across the border."""
-        import numpy as np
-
-        head = self.encode([prompt])[0]
-        tail = np.asarray(self.continuation(answer), np.int32)
-        place = np.full(len(tail), len(prompt), np.int32)
-        return Encoded(
-            prompt + answer,
-            np.concatenate([head.ids, tail]),
-            np.concatenate([head.starts, place]),
-            np.concatenate([head.ends, np.full(len(tail), len(prompt) + len(answer), np.int32)]),
-        )
+        return Joined(self.encode([prompt])[0], answer, self.continuation(answer))
 
     def continuation(self, text: str) -> list[int]:
         """The ids of a text that continues another one.

@@ -51,6 +51,15 @@ class ChatTemplate:
 
         Raises Unrenderable with the template's own message when it refuses.
         """
+        (written,) = self.texts([messages], tools, prompt=prompt)
+        if isinstance(written, Unrenderable):
+            raise written
+        return written
+
+    def texts(
+        self, chats: Sequence[Sequence[JsonObject]], tools: Sequence[JsonObject] = (), *, prompt: bool = False
+    ) -> list[str | Unrenderable]:
+        """As `text`, for many conversations with the same tools: what surrounds a call costs as much as its work."""
         from jinja2 import TemplateError
 
         given: list[Any] | None = list(tools) or None
@@ -58,16 +67,19 @@ class ChatTemplate:
         if "strftime_now" in source:
             source = FIXED_DATE + source
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    list(messages), given, chat_template=source, add_generation_prompt=prompt, tokenize=False,
-                    **self.variables,
-                )
+            written: Any = self.tokenizer.apply_chat_template(
+                [list(chat) for chat in chats], given, chat_template=source, add_generation_prompt=prompt,
+                tokenize=False, **self.variables,
             )  # fmt: skip
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             # a template is a program: what it cannot do with a row comes as any of these
-            roles = [message["role"] for message in messages]
-            raise Unrenderable(f"the chat template refuses the conversation: {error}", {"roles": roles}) from error
+            if len(chats) > 1:
+                return [one for chat in chats for one in self.texts([chat], tools, prompt=prompt)]
+            roles = [message["role"] for message in chats[0]]
+            refused = Unrenderable(f"the chat template refuses the conversation: {error}", {"roles": roles})
+            refused.__cause__ = error
+            return [refused]
+        return [str(text) for text in written]
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,23 @@ Knows nothing of models, batches or files.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from tuneloop.core import digest
 from tuneloop.core.conversation import Drop, Example, JsonObject, Message
+from tuneloop.core.machine import cores
 from tuneloop.render import decide
 from tuneloop.render import overlong as policies
 from tuneloop.render.answers import AnswerReader
 from tuneloop.render.borders import Encoded, Encoder
 from tuneloop.render.chat import ChatTemplate, learn, to_template
 from tuneloop.render.rendered import Rendered, Unrenderable
-from tuneloop.render.turns import Passage, Turn, check, passages, prose, read_turn, supervised
+from tuneloop.render.turns import Asked, Passage, Turn, asked, check, passages, prose, read_turns, supervised
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +33,8 @@ __all__ = ["Overlong", "Rendered", "Renderer", "Unrenderable"]
 
 Overlong = Literal["reject", "drop_turns", "truncate"]
 BATCH = 256  # examples tokenised together
+HERE = Path(__file__).parent
+Planned = list[Passage] | Unrenderable
 
 
 class Progress(Protocol):
@@ -73,6 +80,22 @@ class Renderer:
         """The template to save with a model, so that other engines prompt it in the same way."""
         return self.template.source or self.tokenizer.chat_template
 
+    def digest(self) -> str:
+        """Of all that rendering follows from beside its options: tokenizer, template, this code, its libraries."""
+        import jinja2
+        import tokenizers
+        import transformers
+
+        backend: Any = self.tokenizer.backend_tokenizer
+        return digest.of_value({
+            "tokenizer": digest.of_bytes(backend.to_str().encode()),
+            "special": self.tokenizer.special_tokens_map,
+            "template": self.chat_template,
+            "variables": dict(self.template.variables),
+            "code": digest.of_files(HERE, (path for path in HERE.iterdir() if path.is_file())),
+            "libraries": [library.__version__ for library in (jinja2, tokenizers, transformers)],
+        })  # fmt: skip
+
     # -- one conversation ---------------------------------------------------------------------------------------------
     def render(
         self, example: Example, *, max_length: int | None = None, overlong: Overlong = "reject"
@@ -85,7 +108,9 @@ class Renderer:
         are left out of one sequence get their own; "truncate" cuts the end, answer or not.
         Raises Unrenderable.
         """
-        found = self._plan(example)
+        (found,) = self._plan([example])
+        if isinstance(found, Unrenderable):
+            raise found
         encoded = self._encoder.encode([passage.text for passage in found])
         return self._finish(example, found, encoded, max_length, overlong)
 
@@ -100,26 +125,49 @@ class Renderer:
         """As `render`, for many: all sequences in order, and a Drop of step "render" for every Unrenderable."""
         rendered: list[Rendered] = []
         drops: list[Drop] = []
+        for found, lost in self.render_batches(examples, max_length=max_length, overlong=overlong, progress=progress):
+            rendered += found
+            drops += lost
+        return rendered, drops
 
-        def drop(example: Example, error: Unrenderable) -> None:
-            drops.append(Drop(example, "render", error.reason, example.origin, error.evidence))
+    def render_batches(
+        self,
+        examples: Iterable[Example],
+        *,
+        max_length: int | None = None,
+        overlong: Overlong = "reject",
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[list[Rendered], list[Drop]]]:
+        """`render_all` bit by bit. Templates are Python and hold its lock, the tokenizer lets go of it: while this
+        thread writes texts, others tokenise them."""
+        with ThreadPoolExecutor(cores()) as pool:
+            waiting: deque[tuple[int, Future[tuple[list[Rendered], list[Drop]]]]] = deque()
+            for batch in chain(_batches(examples, BATCH), [None]):
+                if batch is not None:
+                    work = pool.submit(self._tokenised, batch, self._plan(batch), max_length, overlong)
+                    waiting.append((len(batch), work))
+                while waiting and (batch is None or len(waiting) > cores()):
+                    count, work = waiting.popleft()
+                    yield work.result()
+                    if progress is not None:
+                        progress.advance(count)
 
-        for batch in _batches(examples, BATCH):
-            planned: list[tuple[Example, list[Passage]]] = []
-            for example in batch:
-                try:
-                    planned.append((example, self._plan(example)))
-                except Unrenderable as error:
-                    drop(example, error)
-            encoded = iter(self._encoder.encode([passage.text for _, found in planned for passage in found]))
-            for example, found in planned:
-                texts = list(islice(encoded, len(found)))
-                try:
-                    rendered += self._finish(example, found, texts, max_length, overlong)
-                except Unrenderable as error:
-                    drop(example, error)
-            if progress is not None:
-                progress.advance(len(batch))
+    def _tokenised(
+        self, batch: Sequence[Example], planned: Sequence[Planned], max_length: int | None, overlong: Overlong
+    ) -> tuple[list[Rendered], list[Drop]]:
+        """From texts to weights in one thread: the tokenizer's results are small pieces of memory, slow to be freed
+        by another one."""
+        rendered: list[Rendered] = []
+        drops: list[Drop] = []
+        texts = [passage.text for found in planned if not isinstance(found, Unrenderable) for passage in found]
+        encoded = iter(self._encoder.encode(texts))
+        for example, found in zip(batch, planned, strict=True):
+            try:
+                if isinstance(found, Unrenderable):
+                    raise found
+                rendered += self._finish(example, found, list(islice(encoded, len(found))), max_length, overlong)
+            except Unrenderable as error:
+                drops.append(Drop(example, "render", error.reason, example.origin, error.evidence))
         return rendered, drops
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> list[int]:
@@ -140,23 +188,41 @@ class Renderer:
         return self._reader.read(ids)
 
     # -- the way ------------------------------------------------------------------------------------------------------
-    def _plan(self, example: Example) -> list[Passage]:
+    def _plan(self, examples: Sequence[Example]) -> list[Planned]:
+        """The passages of each Example, or why it has none."""
+        wanted = [self._wanted(example) for example in examples]
+        turns = iter(self._read([one for found in wanted if isinstance(found, list) for one in found]))
+        out: list[Planned] = []
+        for found in wanted:
+            if not isinstance(found, list):
+                out.append([found] if isinstance(found, Passage) else found)
+                continue
+            read = list(islice(turns, len(found)))
+            refused = next((turn for turn in read if isinstance(turn, Unrenderable)), None)
+            out.append(refused or passages(turn for turn in read if isinstance(turn, Turn)))
+        return out
+
+    def _wanted(self, example: Example) -> list[Asked] | Passage | Unrenderable:
+        """The turns to read, or the passage that prose is, or why there is neither."""
         messages = example.messages
-        targets = supervised(messages)
-        if all(message.role == "text" for message in messages):
-            return [prose(messages)]
-        _refuse_mixed(messages)
-        check(messages, example.tools, self.habits)
-        if self.habits.thinking is None and any(message.reasoning is not None for message in messages):
-            self._decide(decide.FOLDED)
-        return passages(self._turns(messages, example.tools, targets))
+        try:
+            targets = supervised(messages)
+            if all(message.role == "text" for message in messages):
+                return prose(messages)
+            _refuse_mixed(messages)
+            check(messages, example.tools, self.habits)
+            if self.habits.thinking is None and any(message.reasoning is not None for message in messages):
+                self._decide(decide.FOLDED)
+            return asked(messages, example.tools, self.habits, targets)
+        except Unrenderable as error:
+            return error
+
+    def _read(self, wanted: Sequence[Asked]) -> list[Turn | Unrenderable]:
+        return read_turns(self.template, self.habits, wanted)
 
     def _decide(self, decision: str) -> None:
         if decision not in self.decisions:
             self.decisions.append(decision)
-
-    def _turns(self, messages: Sequence[Message], tools: Sequence[JsonObject], targets: Iterable[int]) -> list[Turn]:
-        return [read_turn(self.template, self.habits, messages, tools, index) for index in targets]
 
     def _finish(
         self, example: Example, found: list[Passage], texts: list[Encoded], max_length: int | None, overlong: Overlong
@@ -178,7 +244,11 @@ class Renderer:
 
     def _drop_turns(self, example: Example, max_length: int) -> list[Rendered]:
         def encode(kept: Sequence[int], targets: Sequence[int]) -> tuple[Passage, Encoded]:
-            turns = self._turns([example.messages[i] for i in kept], example.tools, targets)
+            turns: list[Turn] = []
+            for turn in self._read(asked([example.messages[i] for i in kept], example.tools, self.habits, targets)):
+                if isinstance(turn, Unrenderable):
+                    raise turn
+                turns.append(turn)
             passage = passages(turns)[-1]
             return passage, self._encoder.encode([passage.text])[0]
 
@@ -218,7 +288,7 @@ class Renderer:
             else:
                 weights[first : min(start, encoded.token_at(begin + len(turn.answer)))] = turn.weight
                 covered.append(turn.index)
-        ids = encoded.ids
+        ids = np.asarray(encoded.ids, np.int32)
         if passage.prose:
             ids, weights = self._frame_prose(example, ids, weights)
         weights[:1] = 0.0  # nothing stands before the first token that could predict it

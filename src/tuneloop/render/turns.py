@@ -87,16 +87,61 @@ def supervised(messages: Sequence[Message]) -> list[int]:
     return found
 
 
-def read_turn(
-    template: ChatTemplate, habits: Habits, messages: Sequence[Message], tools: Sequence[JsonObject], index: int
-) -> Turn:
-    """The turn at `index` as at inference: the prompt of what came before, then what the template adds for it."""
-    if index == 0:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn to be read: the last message of `chat`, as the template wants it, number `index` of a conversation."""
+
+    index: int
+    message: Message
+    chat: Sequence[JsonObject]
+    tools: Sequence[JsonObject] = ()
+
+
+def asked(
+    messages: Sequence[Message], tools: Sequence[JsonObject], habits: Habits, targets: Iterable[int]
+) -> list[Asked]:
+    """The turns of a conversation at `targets`. Raises Unrenderable for one that nothing comes before."""
+    chat = [to_template(message, habits) for message in messages]
+    out = [Asked(index, messages[index], chat[: index + 1], tools) for index in targets]
+    if any(one.index == 0 for one in out):
         raise Unrenderable("the conversation begins with a trained assistant message: no prompt asks for it", {})
-    message = messages[index]
-    chat = [to_template(m, habits) for m in messages[: index + 1]]
-    prompt = template.text(chat[:-1], tools, prompt=True)
-    written = _written(template, habits, message, chat, tools, prompt)
+    return out
+
+
+def read_turns(template: ChatTemplate, habits: Habits, wanted: Sequence[Asked]) -> list[Turn | Unrenderable]:
+    """Each turn as at inference: the prompt of what came before, then what the template adds for it.
+
+    Of any number of conversations; those without tools go through the template together.
+    """
+    out: list[Turn | Unrenderable] = []
+    plain = [one for one in wanted if not one.tools]
+    written = iter(_both(template, plain)) if plain else iter(())
+    for one in wanted:
+        prompt, full = next(written) if not one.tools else _both(template, [one])[0]
+        try:
+            out.append(_read_turn(template, habits, one, prompt, full))
+        except Unrenderable as error:
+            out.append(error)
+    return out
+
+
+Written = str | Unrenderable
+
+
+def _both(template: ChatTemplate, wanted: Sequence[Asked]) -> list[tuple[Written, Written]]:
+    """What the template writes before each turn's answer, and with it."""
+    tools = wanted[0].tools
+    prompts = template.texts([one.chat[:-1] for one in wanted], tools, prompt=True)
+    return list(zip(prompts, template.texts([one.chat for one in wanted], tools), strict=True))
+
+
+def _read_turn(template: ChatTemplate, habits: Habits, one: Asked, prompt: Written, full: Written) -> Turn:
+    for text in (prompt, full):
+        if isinstance(text, Unrenderable):
+            raise text
+    assert isinstance(prompt, str) and isinstance(full, str)
+    index, message = one.index, one.message
+    written = _written(template, habits, one, prompt, full)
     found = [(written.find(stop), stop) for stop in habits.stops if stop in written]
     if found:
         start, stop = min(found)
@@ -104,7 +149,7 @@ def read_turn(
     else:  # no end token here, so the one that generation waits for takes the place of what follows the answer
         answer = (written.removesuffix(habits.tail) if habits.tail else written) + habits.stops[0]
     for part, name in zip(split_thinking(message), ("reasoning", "content"), strict=True):
-        if part and _bare(part) not in _bare(answer):
+        if part and part not in answer and _bare(part) not in _bare(answer):
             beside = " beside tool calls" if message.tool_calls else ""
             raise Unrenderable(
                 f"the chat template leaves out or changes the {name} of message {index}{beside}", {"message": index}
@@ -112,16 +157,9 @@ def read_turn(
     return Turn(index, prompt, answer, message.weight)
 
 
-def _written(
-    template: ChatTemplate,
-    habits: Habits,
-    message: Message,
-    chat: list[JsonObject],
-    tools: Sequence[JsonObject],
-    prompt: str,
-) -> str:
-    """What the template writes after the prompt for the last message of `chat`."""
-    full = template.text(chat, tools)
+def _written(template: ChatTemplate, habits: Habits, one: Asked, prompt: str, full: str) -> str:
+    """What the template writes after the prompt for the last message of the chat."""
+    message, chat, tools = one.message, one.chat, one.tools
     begun = prompt.removesuffix(habits.unwritten)
     if not full.startswith(prompt) and habits.unwritten:
         # The prompt opens a <think> block that finished answers lack: QwQ keeps one that stands in the content,

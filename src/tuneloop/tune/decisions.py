@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tuneloop.core.conversation import Example
 from tuneloop.models.find import Base
 from tuneloop.models.fit import Fit
+from tuneloop.render.flat import lengths_of, supervised_of
 from tuneloop.render.preview import preview_rows, to_rich
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
@@ -30,14 +33,13 @@ def say(
         if decision:
             decided("decided", decision)
     decided("rows", losses_in_words(rows, len(examples)))
-    paired = sum(bool(example.rejected) for example in examples)
-    if paired and not rows.rejected:
-        decided("decided", f"{paired} rows have a rejected answer, which only tune.objective.orpo learns from")
+    if rows.paired and not rows.rejected:
+        decided("decided", f"{rows.paired} rows have a rejected answer, which only tune.objective.orpo learns from")
     if job.mixture:
-        decided("epoch", job.mixture.in_words([row.supervised for row in job.rows]))
+        decided("epoch", job.mixture.in_words(supervised_of(job.rows)))
     steps = job.order.epoch(0)
-    first = [job.rows[i] for step in steps for i in step]
-    tokens, supervised = sum(map(len, first)), sum(row.supervised for row in first)
+    first = [i for step in steps for i in step]
+    tokens, supervised = (int(np.take(of(job.rows), first).sum()) for of in (lengths_of, supervised_of))
     about = "about " if job.mixture else ""
     decided("tokens", f"{about}{tokens:,} an epoch, {supervised:,} supervised ({supervised / tokens:.0%})")
     decided("compute", form)

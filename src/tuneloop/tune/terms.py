@@ -22,6 +22,7 @@ from tuneloop.forward.mixing import draw
 from tuneloop.forward.objective import Objective
 from tuneloop.forward.plan import micro_batches, share_of_rank
 from tuneloop.forward.preference import mean_log_p, odds_ratio_loss
+from tuneloop.render.flat import lengths_of
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.moe import Balance
 from tuneloop.tune.objective import ObjectiveConfig
@@ -65,7 +66,10 @@ class Terms:
     @cached_property
     def tokens(self) -> list[int]:
         """Real tokens of each row, those of a rejected answer included."""
-        return [sum(map(len, self._of([i]))) for i in range(len(self.rows))]
+        own = lengths_of(self.rows)
+        if not self.config.orpo:
+            return own
+        return [a + b for a, b in zip(own, lengths_of(self.extras.rejected), strict=True)]
 
     @cached_property
     def costs(self) -> list[int]:

@@ -1,6 +1,7 @@
 """Promise 2: what you see is what is trained; the training prefix is the inference prompt, token for token."""
 
 import unicodedata
+from dataclasses import replace
 from datetime import date
 
 import made_tokenizers as made
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.core.errors import ModelError
-from tuneloop.render.template import Renderer, Unrenderable
+from tuneloop.render.template import BATCH, Renderer, Unrenderable
 
 ORIGIN = Origin("test", 0)
 RENDERERS = {
@@ -410,4 +411,32 @@ def test_many_at_once_are_the_same_and_nothing_is_lost():
     alone = [one for i, example in enumerate(examples) if i % 3 for one in renderer.render(example)]
     assert [(one.example, one.ids.tolist(), one.weights.tolist()) for one in rendered] == [
         (one.example, one.ids.tolist(), one.weights.tolist()) for one in alone
+    ]
+
+
+@pytest.mark.parametrize("name", made.TEMPLATES)
+def test_many_at_once_are_each_alone(name):
+    """Over several batches, in order, the refused ones between the others."""
+    kinds = [
+        chat("2+2?", "4"),
+        chat("hi", " hello", "再见", "\n再见。"),
+        chat("a", Message("assistant", "b", reasoning="c"), "d", Message("assistant", "e", reasoning="f")),
+        chat("only asked"),
+        chat("a", "<|im_end|>"),
+        Example((Message("system", "brief"), Message("user", "u"), Message("assistant", "v")), ORIGIN),
+        Example((Message("text", "prose ", train=1.0), Message("text", "more", train=0.5)), ORIGIN),
+        Example(chat("sky?", "blue").messages, ORIGIN, tools=(TOOL,)),
+    ]
+    examples = [replace(kinds[i % len(kinds)], meta={"i": i}) for i in range(2 * BATCH + 5)]
+    renderer = RENDERERS[name, False]
+    rendered, drops = renderer.render_all(examples)
+    alone, refused = [], []
+    for example in examples:
+        try:
+            alone += renderer.render(example)
+        except Unrenderable as error:
+            refused.append((example.meta, error.reason, error.evidence))
+    assert [(d.example.meta, d.reason, d.evidence) for d in drops] == refused and refused
+    assert [(r.ids.tolist(), r.weights.tolist(), r.example) for r in rendered] == [
+        (r.ids.tolist(), r.weights.tolist(), r.example) for r in alone
     ]
