@@ -1,0 +1,34 @@
+"""tuneloop's way from chats to the plan of an epoch.
+
+python prepare_tuneloop.py CHATS.jsonl MODEL        prints {"seconds": wall time after imports, "rows": …}
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(path: Path, model: str) -> None:
+    """Reads, tokenises, masks, plans steps and micro-batches."""
+    from tuneloop.data.prepare import load_examples
+    from tuneloop.forward.plan import epoch_steps, micro_batches, token_budget
+    from tuneloop.models.config import ModelConfig
+    from tuneloop.models.find import find_base
+    from tuneloop.render.load import renderer_of
+    from tuneloop.tune.config import TuneConfig
+    from tuneloop.tune.rows import render_rows
+
+    started = time.perf_counter()
+    config = TuneConfig()
+    rows = render_rows(renderer_of(find_base(ModelConfig(base=model))), load_examples(path), config, "render").rendered
+    lengths = [len(row) for row in rows]
+    for step in epoch_steps(len(rows), config.batch_size, 7, 0):
+        micro_batches(lengths, step, token_budget("cpu"), packed=True)
+    print(json.dumps({"seconds": time.perf_counter() - started, "rows": len(rows)}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,152 @@
+"""Who takes part: what is installed for them, how a work is put to them, and what a sample of each says."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environments import Rival, python_of
+from rivals.train_tuneloop import recipe
+from training.flops import needed
+from training.measure import Failed, ran
+from training.works import WORKS, Work, timed
+
+RIVALS_FOLDER = Path(__file__).resolve().parents[1] / "rivals"
+CPU_TORCH = "torch==2.13.0"
+TOKENS = ("transformers==5.23.0", "tokenizers==0.23.3", "accelerate==1.15.0", "peft==0.21.2")
+RIVALS = {
+    "trl": Rival("supervised fine-tuning", (CPU_TORCH, "trl==1.16.0", "datasets==5.2.0", *TOKENS)),
+    "plain": Rival("a loop of 20 lines", (CPU_TORCH, *TOKENS)),
+    "llama_factory": Rival(
+        # it brings torchvision and torchaudio, whose usual builds do not load beside a torch without CUDA
+        "supervised fine-tuning", (CPU_TORCH, "llamafactory==0.9.5"), without=("torchvision", "torchaudio"),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to do the work. `best` stands for the rival's best correct settings where it is the fastest of them."""
+
+    title: str
+    script: str
+    variant: str = ""
+    best: bool = False
+
+
+CONTESTANTS = {
+    "trl": Contestant("TRL, defaults", "trl", "default"),
+    "trl-length": Contestant("TRL, by length, no checkpointing", "trl", "length", best=True),
+    "trl-length-fp32": Contestant("TRL, by length, no checkpointing, fp32", "trl", "length-fp32", best=True),
+    "trl-length-bf16-weights": Contestant(
+        "TRL, by length, no checkpointing, frozen weights in bf16", "trl", "length-bf16-weights", best=True
+    ),
+    "trl-one-by-one": Contestant("TRL, one row at a time, no checkpointing", "trl", "one-by-one", best=True),
+    "llama-factory": Contestant("LLaMA-Factory, defaults", "llama_factory", "default"),
+    "llama-factory-length": Contestant(
+        "LLaMA-Factory, by length, no checkpointing", "llama_factory", "length", best=True
+    ),
+    "plain": Contestant("plain bf16 loop, padded", "plain", "default"),
+    "plain-length": Contestant("plain bf16 loop, by length", "plain", "length", best=True),
+    "tuneloop": Contestant("tuneloop", "tuneloop"),
+}
+LORA_ONLY = ("trl-length-bf16-weights",)
+USUAL = (
+    "tuneloop",
+    "trl-length",
+    "trl-length-bf16-weights",
+    "plain-length",
+    "llama-factory-length",
+    "trl",
+    "llama-factory",
+)
+"""Who runs where nobody is named; the others were slower wherever they were tried."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of a contestant. Rates over the timed steps, in real tokens."""
+
+    work: str
+    contestant: str
+    tokens_per_second: float
+    flops_per_second: float
+    """Of what the work needs at least; see flops.py."""
+    first_epoch: float | None
+    """Tokens a second of the first epoch, where there are several."""
+    first_loss: float
+    last_loss: float
+    first_step: float
+    """Seconds from the command to the end of the first step."""
+    seconds: float
+    peak_gib: float
+
+
+def taking_part(work: Work, asked: list[str]) -> list[str]:
+    """Names in the order of their turns."""
+    return [name for name in asked or USUAL if name not in LORA_ONLY or "lora" in work.method]
+
+
+def python(script: str, work: Path) -> str:
+    """The Python that runs a script of `rivals`."""
+    return sys.executable if script == "tuneloop" else python_of(script, RIVALS[script], work)
+
+
+def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
+    """Puts the work to a contestant. Raises Failed when it does not get through."""
+    spec, chosen = json.loads(spec_path.read_text("utf-8")), CONTESTANTS[name]
+    if chosen.script == "tuneloop":
+        path = folder / "recipe.yaml"
+        path.write_text(json.dumps(recipe(spec, spec_path.parent / "mixed.messages.jsonl")), "utf-8")  # JSON is YAML
+        command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "tune", str(path)]
+        run = ran([*command, "--runs", str(folder / "runs")], folder, "runs/*-tune-*/metrics.jsonl")
+        lines = next(folder.glob("runs/*-tune-*/metrics.jsonl")).read_text("utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        seconds, losses, first = [row["seconds"] for row in rows], [row["loss"] for row in rows], run.appeared
+        order = "mixed"
+    else:
+        script = RIVALS_FOLDER / f"train_{chosen.script}.py"
+        run = ran([python(chosen.script, work), str(script), str(spec_path), str(folder), chosen.variant], folder)
+        said = json.loads(run.said)
+        seconds, losses, first = said["seconds"], said["losses"], said["first"]
+        order = "by_length" if "length" in chosen.variant else "mixed"
+    steps = _steps(spec, order, seconds)
+    if chosen.script == "tuneloop" and [row["tokens"] for row in rows] != [step["tokens"] for step in steps]:
+        raise Failed("tuneloop did not train these rows in this order")
+    several, counted = spec["epochs"] > 1, timed(WORKS[spec["work"]], steps)
+    return Sample(
+        work=spec["work"],
+        contestant=name,
+        tokens_per_second=_rate(counted),
+        flops_per_second=sum(step["flops"] for step in counted) / sum(step["seconds"] for step in counted),
+        first_epoch=_rate(steps[: len(steps) // spec["epochs"]]) if several else None,
+        first_loss=losses[0],
+        last_loss=statistics.mean(losses[-(len(steps) // spec["epochs"]) :]) if several else losses[-1],
+        first_step=(first or run.started + run.seconds) - run.started,
+        seconds=run.seconds,
+        peak_gib=run.peak / 2**30,
+    )
+
+
+def _steps(spec: dict[str, Any], order: str, seconds: list[float]) -> list[dict[str, float]]:
+    """Real tokens, needed operations and seconds of each step; padding does not count."""
+    with (Path(spec["rows"]) / f"{order}.jsonl").open(encoding="utf-8") as file:
+        labels = [json.loads(line)["labels"] for line in file]
+    if len(seconds) != spec["steps"]:
+        raise Failed(f"{len(seconds)} steps instead of {spec['steps']}")
+    steps = []
+    for number, took in enumerate(seconds):
+        start = number * spec["batch_size"] % len(labels)
+        flat = [label for row in labels[start : start + spec["batch_size"]] for label in row]
+        scored = sum(label != -100 for label in flat)
+        flops = needed(spec["model"], spec["method"], len(flat), scored)
+        steps.append({"tokens": len(flat), "flops": flops, "seconds": took})
+    return steps
+
+
+def _rate(steps: list[dict[str, float]]) -> float:
+    return sum(step["tokens"] for step in steps) / sum(step["seconds"] for step in steps)
