@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+INSIDE = {"loss": "_ChunkedNLL", "optimizer": "Optimizer.step"}
+"""Kind → what the names of operations begin with whose parts belong to it, whatever they are."""
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn"),
     "attention": ("scaled_dot_product", "flash_attention"),
@@ -55,7 +57,7 @@ def profile(spec: dict[str, Any], folder: Path) -> str:
             return seen[0][0]
         with profiled(activities=[ProfilerActivity.CPU]) as found:
             row = step(*given)
-        seen.append((row, found.key_averages()))
+        seen.append((row, list(found.events())))
         return row
 
     loop._step = watched
@@ -68,15 +70,15 @@ def profile(spec: dict[str, Any], folder: Path) -> str:
     return _shares([row for row, _ in seen[1:]], [events for _, events in seen[1:]], torch.get_num_threads())
 
 
-def _shares(rows: list[dict[str, Any]], averages: list[Any], threads: int) -> str:
+def _shares(rows: list[dict[str, Any]], steps: list[list[Any]], threads: int) -> str:
     wall = sum(row["seconds"] for row in rows)
     kinds, operations, calls = Counter(), Counter(), Counter()
-    for events in averages:
+    for events in steps:
         for event in events:
             seconds = event.self_cpu_time_total / 1e6
-            kinds[_kind(event.key)] += seconds
+            kinds[_kind(event)] += seconds
             operations[event.key] += seconds
-            calls[event.key] += event.count
+            calls[event.key] += 1
     kinds["python and waiting"] = max(0.0, wall - sum(kinds.values()))
     tokens = sum(row["tokens"] for row in rows)
     lines = [
@@ -94,8 +96,14 @@ def _shares(rows: list[dict[str, Any]], averages: list[Any], threads: int) -> st
     return "\n".join(lines)
 
 
-def _kind(name: str) -> str:
-    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "element-wise")
+def _kind(event: Any) -> str:
+    whole = event
+    while whole:
+        for kind, name in INSIDE.items():
+            if whole.key.startswith(name):
+                return kind
+        whole = whole.cpu_parent
+    return next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "element-wise")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from environments import Rival, python_of
 from rivals.train_tuneloop import recipe
 from training.flops import needed
-from training.measure import Failed, ran
+from training.measure import Failed, Ran, ran
 from training.works import WORKS, Work, timed
 
 RIVALS_FOLDER = Path(__file__).resolve().parents[1] / "rivals"
@@ -100,36 +100,40 @@ def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
     """Puts the work to a contestant. Raises Failed when it does not get through."""
     spec, chosen = json.loads(spec_path.read_text("utf-8")), CONTESTANTS[name]
     if chosen.script == "tuneloop":
-        path = folder / "recipe.yaml"
-        path.write_text(json.dumps(recipe(spec, spec_path.parent / "mixed.messages.jsonl")), "utf-8")  # JSON is YAML
-        command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "tune", str(path)]
-        run = ran([*command, "--runs", str(folder / "runs")], folder, "runs/*-tune-*/metrics.jsonl")
-        lines = next(folder.glob("runs/*-tune-*/metrics.jsonl")).read_text("utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        seconds, losses, first = [row["seconds"] for row in rows], [row["loss"] for row in rows], run.appeared
-        order = "mixed"
+        run, said = _tuneloop(spec, spec_path, folder)
     else:
-        script = RIVALS_FOLDER / f"train_{chosen.script}.py"
-        run = ran([python(chosen.script, work), str(script), str(spec_path), str(folder), chosen.variant], folder)
+        script = str(RIVALS_FOLDER / f"train_{chosen.script}.py")
+        run = ran([python(chosen.script, work), script, str(spec_path), str(folder), chosen.variant], folder)
         said = json.loads(run.said)
-        seconds, losses, first = said["seconds"], said["losses"], said["first"]
-        order = "by_length" if "length" in chosen.variant else "mixed"
-    steps = _steps(spec, order, seconds)
-    if chosen.script == "tuneloop" and [row["tokens"] for row in rows] != [step["tokens"] for step in steps]:
+    steps = _steps(spec, "by_length" if "length" in chosen.variant else "mixed", said["seconds"])
+    if said.get("tokens", expected := [step["tokens"] for step in steps]) != expected:
         raise Failed("tuneloop did not train these rows in this order")
-    several, counted = spec["epochs"] > 1, timed(WORKS[spec["work"]], steps)
+    epochs, counted = spec["epochs"], timed(WORKS[spec["work"]], steps)
+    last = said["losses"][-(len(steps) // epochs) :] if epochs > 1 else said["losses"][-1:]
     return Sample(
         work=spec["work"],
         contestant=name,
         tokens_per_second=_rate(counted),
         flops_per_second=sum(step["flops"] for step in counted) / sum(step["seconds"] for step in counted),
-        first_epoch=_rate(steps[: len(steps) // spec["epochs"]]) if several else None,
-        first_loss=losses[0],
-        last_loss=statistics.mean(losses[-(len(steps) // spec["epochs"]) :]) if several else losses[-1],
-        first_step=(first or run.started + run.seconds) - run.started,
+        first_epoch=_rate(steps[: len(steps) // epochs]) if epochs > 1 else None,
+        first_loss=said["losses"][0],
+        last_loss=statistics.mean(last),
+        first_step=said["first"] - run.started,
         seconds=run.seconds,
         peak_gib=run.peak / 2**30,
     )
+
+
+def _tuneloop(spec: dict[str, Any], spec_path: Path, folder: Path) -> tuple[Ran, dict[str, Any]]:
+    """The command line on a recipe; what the rivals' scripts report is read from its metrics.jsonl."""
+    path, metrics = folder / "recipe.yaml", "runs/*-tune-*/metrics.jsonl"
+    path.write_text(json.dumps(recipe(spec, spec_path.parent / "mixed.messages.jsonl")), "utf-8")  # JSON is YAML
+    command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "tune", str(path)]
+    run = ran([*command, "--runs", str(folder / "runs")], folder, metrics)
+    rows = [json.loads(line) for line in next(folder.glob(metrics)).read_text("utf-8").splitlines()]
+    said = {"seconds": "seconds", "losses": "loss", "tokens": "tokens"}
+    first = run.appeared or run.started + run.seconds
+    return run, {"first": first, **{name: [row[column] for row in rows] for name, column in said.items()}}
 
 
 def _steps(spec: dict[str, Any], order: str, seconds: list[float]) -> list[dict[str, float]]:
