@@ -67,16 +67,14 @@ def prepare(count: int, options: argparse.Namespace) -> None:
 
 def rounds(work: str, names: Sequence[str], take: Take, here: Path, options: argparse.Namespace) -> None:
     """Everybody takes a turn in every round; each sample is kept as soon as it is there."""
-    turn = Turn(options.lock)
     for number in range(options.rounds):
-        with turn:
-            rates = machine()
-            for contestant in names:
-                folder = here / f"{number}-{contestant}"
-                folder.mkdir()
-                turn.let_others()
-                keep(options.work, one(take, work, contestant, folder), rates)
-                shutil.rmtree(folder)
+        rates = machine()
+        for contestant in names:
+            folder = here / f"{number}-{contestant}"
+            folder.mkdir()
+            options.turn.let_others()
+            keep(options.work, one(take, work, contestant, folder), rates)
+            shutil.rmtree(folder)
 
 
 def one(take: Take, work: str, contestant: str, folder: Path) -> Sample:
@@ -86,7 +84,7 @@ def one(take: Take, work: str, contestant: str, folder: Path) -> Sample:
     except Failed as failure:
         found = {"work": work, "contestant": contestant, "failed": str(failure)}
     said = found.get("failed") or ", ".join(
-        f"{key} {value:,.2f}" for key, value in found.items() if isinstance(value, float)
+        f"{key} {value:.4g}" for key, value in found.items() if isinstance(value, float)
     )
     print(f"{work} · {contestant}: {said}", file=sys.stderr, flush=True)
     return found
@@ -125,7 +123,7 @@ class Turn:
 
 def profiled(name: str, options: argparse.Namespace) -> None:
     """Where the time of tuneloop's steps goes."""
-    with _folder(options) as here, Turn(options.lock):
+    with _folder(options) as here:
         spec = lay_out(name, options.steps, here, options.work)
         print(f"## {name}\n\n{profile(json.loads(spec.read_text('utf-8')), here)}\n")
 
@@ -134,6 +132,21 @@ def profiled(name: str, options: argparse.Namespace) -> None:
 def _folder(options: argparse.Namespace) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         yield Path(folder)
+
+
+def do(name: str, options: argparse.Namespace) -> None:
+    """One of the works that can be named."""
+    if options.profile:
+        profiled(name, options)
+    elif name == "prepare":
+        prepare(options.count, options)
+    elif name == "growth":
+        for count in (1_000, 10_000, 100_000):
+            prepare(count, options)
+        for tokens in LENGTHS:
+            train(f"length-{tokens}", options)
+    else:
+        train(name, options)
 
 
 def main() -> None:
@@ -147,7 +160,7 @@ def main() -> None:
     parser.add_argument("--contestant", action="append", choices=[*CONTESTANTS], default=[], help="only these; repeat")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tuneloop-benchmark")
     parser.add_argument("--data", type=Path, default=made.SHARED, help="folder with data/alpaca and so on")
-    parser.add_argument("--lock", type=Path, help="take turns with whatever else locks this file, round by round")
+    parser.add_argument("--lock", type=Path, help="take turns with whatever else locks this file")
     parser.add_argument("--install", action="store_true", help="make the rivals' environments and stop")
     parser.add_argument("--profile", action="store_true", help="tuneloop's steps by kind of operation instead")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md of all samples in the work folder")
@@ -162,18 +175,11 @@ def main() -> None:
         for rival in RIVALS:
             python(rival, options.work)
         return
-    for name in options.works or ([] if options.write else DEFAULT):
-        if options.profile:
-            profiled(name, options)
-        elif name == "prepare":
-            prepare(options.count, options)
-        elif name == "growth":
-            for count in (1_000, 10_000, 100_000):
-                prepare(count, options)
-            for tokens in LENGTHS:
-                train(f"length-{tokens}", options)
-        else:
-            train(name, options)
+    works = options.works or ([] if options.write else DEFAULT)
+    options.turn = Turn(options.lock if works else None)
+    with options.turn:
+        for name in works:
+            do(name, options)
     if not options.profile:
         print(results.page(options.work, write=options.write))
 

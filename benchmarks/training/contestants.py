@@ -16,14 +16,13 @@ from training.measure import Failed, Ran, ran
 from training.works import WORKS, Work, timed
 
 RIVALS_FOLDER = Path(__file__).resolve().parents[1] / "rivals"
-CPU_TORCH = "torch==2.13.0"
+TORCH = "torch==2.13.0"  # the CPU build where pip is told of one, as in the Makefile
 TOKENS = ("transformers==5.23.0", "tokenizers==0.23.3", "accelerate==1.15.0", "peft==0.21.2")
 RIVALS = {
-    "trl": Rival("supervised fine-tuning", (CPU_TORCH, "trl==1.16.0", "datasets==5.2.0", *TOKENS)),
-    "plain": Rival("a loop of 20 lines", (CPU_TORCH, *TOKENS)),
+    "trl": Rival("supervised fine-tuning", (TORCH, "trl==1.16.0", "datasets==5.2.0", *TOKENS)),
     "llama_factory": Rival(
         # it brings torchvision and torchaudio, whose usual builds do not load beside a torch without CUDA
-        "supervised fine-tuning", (CPU_TORCH, "llamafactory==0.9.5"), without=("torchvision", "torchaudio"),
+        "supervised fine-tuning", (TORCH, "llamafactory==0.9.5"), without=("torchvision", "torchaudio"),
     ),
 }  # fmt: skip
 
@@ -92,8 +91,8 @@ def taking_part(work: Work, asked: list[str]) -> list[str]:
 
 
 def python(script: str, work: Path) -> str:
-    """The Python that runs a script of `rivals`."""
-    return sys.executable if script == "tuneloop" else python_of(script, RIVALS[script], work)
+    """The Python that runs a script of `rivals`; the plain loop needs nothing that tuneloop does not have."""
+    return python_of(script, RIVALS[script], work) if script in RIVALS else sys.executable
 
 
 def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
