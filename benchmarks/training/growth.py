@@ -36,6 +36,9 @@ def draw(by_work: dict[str, list[Row]], folder: Path) -> list[Path]:
             for contestant, points in curves[key].items():
                 axis.plot(*zip(*points, strict=True), "o-", label=contestant, color=COLOURS.get(contestant))
             axis.set(xlabel=label, title=title, xscale="log")
+            sizes = sorted({size for points in curves[key].values() for size, _ in points})
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axis.minorticks_off()
             axis.set_ylim(bottom=0) if prefix == "length-" else axis.set_yscale("log")
             axis.grid(alpha=0.3)
             axis.legend(frameon=False)
