@@ -108,6 +108,7 @@ class Turn:
         """Between samples."""
         if time.monotonic() - self.since > TURN:
             self.__exit__()
+            time.sleep(1)  # without it this process has the lock again before those who wait wake up
             self.__enter__()
 
     def __enter__(self) -> Turn:
