@@ -51,14 +51,17 @@ def ran(command: Sequence[str], folder: Path, wait_for: str | None = None) -> Ra
             command, cwd=folder, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, env=_environment()
         )
         tree = psutil.Process(process.pid)
-        while process.poll() is None:
-            peak = max(peak, _resident(tree))
-            if wait_for and not appeared and any(path.stat().st_size for path in folder.glob(wait_for)):
-                appeared = time.time()
-            if time.time() - started > LIMIT:
+        try:
+            while process.poll() is None:
+                peak = max(peak, _resident(tree))
+                if wait_for and not appeared and any(path.stat().st_size for path in folder.glob(wait_for)):
+                    appeared = time.time()
+                if time.time() - started > LIMIT:
+                    raise Failed(f"more than {LIMIT} s")
+                time.sleep(EVERY)
+        finally:
+            if process.poll() is None:
                 _end(tree)
-                raise Failed(f"more than {LIMIT} s")
-            time.sleep(EVERY)
     if process.returncode:
         raise Failed(f"exit {process.returncode}: {_last_line(err)}")
     return Ran(started, time.time() - started, peak, _last_line(out), appeared)
