@@ -83,6 +83,8 @@ class Sample:
     """Seconds from the command to the end of the first step."""
     seconds: float
     peak_gib: float
+    others: float
+    """Share of the cores that other processes had."""
 
 
 def taking_part(work: Work, asked: list[str]) -> list[str]:
@@ -120,6 +122,7 @@ def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
         first_step=said["first"] - run.started,
         seconds=run.seconds,
         peak_gib=run.peak / 2**30,
+        others=run.others,
     )
 
 

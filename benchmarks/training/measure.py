@@ -40,12 +40,14 @@ class Ran:
     said: str
     appeared: float | None
     """When the file that was waited for had a first line, by the clock."""
+    others: float
+    """Share of all cores that went to other processes meanwhile: above a tenth, the figures say little."""
 
 
 def ran(command: Sequence[str], folder: Path, wait_for: str | None = None) -> Ran:
     """Runs the command inside `folder`. `wait_for` is a pattern below it of a file whose first line is a first step."""
     out, err = folder / "stdout.txt", folder / "stderr.txt"
-    peak, appeared, started = 0, None, time.time()
+    peak, appeared, started, busy = 0, None, time.time(), _busy()
     with out.open("w") as stdout, err.open("w") as stderr:
         process = subprocess.Popen(
             command, cwd=folder, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, env=_environment()
@@ -64,7 +66,9 @@ def ran(command: Sequence[str], folder: Path, wait_for: str | None = None) -> Ra
                 _end(tree)
     if process.returncode:
         raise Failed(f"exit {process.returncode}: {_last_line(err)}")
-    return Ran(started, time.time() - started, peak, _last_line(out), appeared)
+    seconds = time.time() - started
+    others = max(0.0, _busy() - busy) / (seconds * psutil.cpu_count())
+    return Ran(started, seconds, peak, _last_line(out), appeared, others)
 
 
 def machine() -> dict[str, float]:
@@ -101,6 +105,13 @@ def _resident(tree: psutil.Process) -> int:
     except psutil.NoSuchProcess:  # ended while we looked
         pass
     return total
+
+
+def _busy() -> float:
+    """CPU seconds of all processes of the machine but those that ended here, and this one."""
+    times, children = psutil.cpu_times(), psutil.Process().cpu_times()
+    own = children.user + children.system + children.children_user + children.children_system
+    return sum(times) - times.idle - times.iowait - own
 
 
 def _end(tree: psutil.Process) -> None:

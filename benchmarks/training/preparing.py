@@ -40,5 +40,5 @@ def sample(name: str, count: int, path: Path, folder: Path, work: Path) -> dict[
         print(f"{name} kept {said['rows']:,} of {count:,} chats", file=sys.stderr)
     return {
         "work": f"prepare-{count}", "contestant": name, "seconds": said["seconds"], "rows": said["rows"],
-        "peak_gib": run.peak / 2**30,
+        "peak_gib": run.peak / 2**30, "others": run.others,
     }  # fmt: skip

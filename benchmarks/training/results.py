@@ -25,7 +25,10 @@ same rows for all, before the first and after the last timed step; they agree wh
 bytes resident at once, all processes of the command together. First step: from the command to the end of the first
 optimizer step. `tuneloop ×` is how many times as many tokens a second tuneloop does. Of rate: the operations that
 the work needs at least (benchmarks/training/flops.py) against those of large products measured in the same round.
+Samples during which other processes took more than a tenth of the cores count only where a contestant has no others.
 """
+DISTURBED = 0.1
+"""Share of the cores that other processes may take while a sample is taken."""
 HALF = ("qwen05b-gsm8k",)
 """Works in which half of the machine's rate is a goal too."""
 Row = dict[str, Any]
@@ -183,12 +186,13 @@ def _preparing(count: int, rows: list[Row]) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Samples that got through, by contestant."""
+    """Samples that got through, by contestant: the undisturbed ones where there are any."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if "failed" not in row:
             groups.setdefault(row["contestant"], []).append(row)
-    return groups
+    calm = {name: [row for row in found if row["others"] <= DISTURBED] for name, found in groups.items()}
+    return {name: calm[name] or found for name, found in groups.items()}
 
 
 def _median(rows: Sequence[Row], key: str) -> float:
