@@ -28,7 +28,7 @@ from typing import Any
 from rivals.train_tuneloop import profile
 from training import made, preparing, results
 from training.contestants import CONTESTANTS, RIVALS, python, sample, taking_part
-from training.measure import Failed, about_machine, machine
+from training.measure import Failed, about_machine, code, machine
 from training.works import LENGTHS, WORKS, lay_out
 
 TURN = 130
@@ -93,7 +93,7 @@ def one(take: Take, work: str, contestant: str, folder: Path) -> Sample:
 def keep(work: Path, found: Sample, rates: dict[str, float]) -> None:
     """Adds a sample to those in the work folder, with the machine and the time."""
     with (work / results.SAMPLES).open("a", encoding="utf-8") as file:
-        stamp = {"at": time.strftime("%Y-%m-%d %H:%M"), "machine": about_machine(), "rates": rates}
+        stamp = {"at": time.strftime("%Y-%m-%d %H:%M"), "machine": about_machine(), "code": code(), "rates": rates}
         file.write(json.dumps({**found, **stamp}) + "\n")
 
 

@@ -91,6 +91,15 @@ def about_machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def code() -> str:
+    """The commit of the tuneloop that is measured."""
+    import tuneloop
+
+    command = ["git", "-C", tuneloop.__path__[0], "describe", "--always", "--dirty"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return found.stdout.strip() or f"version {tuneloop.__version__}"
+
+
 def _environment() -> dict[str, str]:
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
              "TRL_EXPERIMENTAL_SILENCE": "1", "DISABLE_VERSION_CHECK": "1"}  # fmt: skip

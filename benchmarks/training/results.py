@@ -63,14 +63,14 @@ def _machine(samples: Sequence[Row]) -> str:
     machine = samples[-1]["machine"]
     rates = [row["rates"] for row in samples if row.get("rates")]
     measured = ", ".join(f"{name} {_median(rates, name) / 1e9:,.0f}" for name in ("bf16", "fp32")) if rates else "?"
-    names = ("tuneloop", "torch", "transformers", "peft")
-    ours = ", ".join(f"{name} {version(name)}" for name in names)
+    commits = ", ".join(sorted({row["code"] for row in samples}))
+    ours = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     theirs = "; ".join(f"{name}: {' '.join(rival.packages)}" for name, rival in RIVALS.items())
     return (
         f"- machine: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['has'])}), "
         f"{machine['memory_gib']} GiB\n"
         f"- matrix products, measured in the same runs: {measured} GFLOP/s\n"
-        f"- {ours}; rivals: {theirs}\n"
+        f"- tuneloop {commits} with {ours}; rivals: {theirs}\n"
         f"- samples from {samples[0]['at']} to {samples[-1]['at']}, written {time.strftime('%Y-%m-%d')}\n"
     )
 

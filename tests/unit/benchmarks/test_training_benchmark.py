@@ -53,7 +53,7 @@ def test_smallest_work_runs_and_gives_a_table(tmp_path: Path, monkeypatch: pytes
     assert taken.tokens_per_second > 0
     assert 0 < taken.first_step < taken.seconds
     assert taken.first_loss > taken.last_loss > 0
-    stamp = {"machine": about_machine(), "rates": {"bf16": 1e12, "fp32": 1e11}, "at": "now"}
+    stamp = {"machine": about_machine(), "rates": {"bf16": 1e12, "fp32": 1e11}, "at": "now", "code": "here"}
     rows = [{**asdict(taken), "tokens_per_second": rate, **stamp} for rate in (1, 3, 200)]
     rival = {**rows[0], "contestant": "trl", "tokens_per_second": 1.5}
     broken = {"work": "smallest", "contestant": "llama-factory", "failed": "exit 1", **stamp}
