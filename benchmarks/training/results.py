@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -63,6 +62,7 @@ def _machine(samples: Sequence[Row]) -> str:
     machine = samples[-1]["machine"]
     rates = [row["rates"] for row in samples if row.get("rates")]
     measured = ", ".join(f"{name} {_median(rates, name) / 1e9:,.0f}" for name in ("bf16", "fp32")) if rates else "?"
+    times = [row["at"] for row in samples]
     commits = ", ".join(sorted({row["code"] for row in samples}))
     ours = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     theirs = "; ".join(f"{name}: {' '.join(rival.packages)}" for name, rival in RIVALS.items())
@@ -71,7 +71,7 @@ def _machine(samples: Sequence[Row]) -> str:
         f"{machine['memory_gib']} GiB\n"
         f"- matrix products, measured in the same runs: {measured} GFLOP/s\n"
         f"- tuneloop {commits} with {ours}; rivals: {theirs}\n"
-        f"- samples from {samples[0]['at']} to {samples[-1]['at']}, written {time.strftime('%Y-%m-%d')}\n"
+        f"- samples from {min(times)} to {max(times)}\n"
     )
 
 
