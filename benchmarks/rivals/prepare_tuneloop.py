@@ -14,19 +14,20 @@ from pathlib import Path
 def main(path: Path, model: str) -> None:
     """Reads, tokenises, masks, plans steps and micro-batches."""
     from tuneloop.data.prepare import load_examples
-    from tuneloop.forward.plan import epoch_steps, micro_batches, token_budget
+    from tuneloop.forward.plan import micro_batches, token_budget
     from tuneloop.models.config import ModelConfig
     from tuneloop.models.find import find_base
     from tuneloop.render.load import renderer_of
     from tuneloop.tune.config import TuneConfig
+    from tuneloop.tune.plan import Order
     from tuneloop.tune.rows import render_rows
 
     started = time.perf_counter()
     config = TuneConfig()
     rows = render_rows(renderer_of(find_base(ModelConfig(base=model))), load_examples(path), config, "render").rendered
-    lengths = [len(row) for row in rows]
-    for step in epoch_steps(len(rows), config.batch_size, 7, 0):
-        micro_batches(lengths, step, token_budget("cpu"), packed=True)
+    lengths, ids = [len(row) for row in rows], [row.ids for row in rows]
+    for step in Order(config, rows, 7).epoch(0):
+        micro_batches(lengths, step, token_budget("cpu"), packed=True, ids=ids)
     print(json.dumps({"seconds": time.perf_counter() - started, "rows": len(rows)}))
 
 
