@@ -52,10 +52,13 @@ CONTESTANTS = {
     "plain": Contestant("plain bf16 loop, padded", "plain", "default"),
     "plain-length": Contestant("plain bf16 loop, by length", "plain", "length", best=True),
     "tuneloop": Contestant("tuneloop", "tuneloop"),
+    "tuneloop-uncached": Contestant("tuneloop, frozen layers computed in every epoch", "tuneloop", "uncached"),
 }
-LORA_ONLY = ("trl-length-bf16-weights",)
+ONLY = {"trl-length-bf16-weights": "lora", "tuneloop-uncached": "freeze"}
+"""Who takes part only where this method is asked for."""
 USUAL = (
     "tuneloop",
+    "tuneloop-uncached",
     "trl-length",
     "trl-length-bf16-weights",
     "plain-length",
@@ -75,8 +78,6 @@ class Sample:
     tokens_per_second: float
     flops_per_second: float
     """Of what the work needs at least; see flops.py."""
-    first_epoch: float | None
-    """Tokens a second of the first epoch, where there are several."""
     first_loss: float
     last_loss: float
     first_step: float
@@ -89,7 +90,7 @@ class Sample:
 
 def taking_part(work: Work, asked: list[str]) -> list[str]:
     """Names in the order of their turns."""
-    return [name for name in asked or USUAL if name not in LORA_ONLY or "lora" in work.method]
+    return [name for name in asked or USUAL if ONLY.get(name) in (None, *work.method)]
 
 
 def python(script: str, work: Path) -> str:
@@ -101,7 +102,7 @@ def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
     """Puts the work to a contestant. Raises Failed when it does not get through."""
     spec, chosen = json.loads(spec_path.read_text("utf-8")), CONTESTANTS[name]
     if chosen.script == "tuneloop":
-        run, said = _tuneloop(spec, spec_path, folder)
+        run, said = _tuneloop(spec, spec_path, folder, chosen.variant)
     else:
         script = str(RIVALS_FOLDER / f"train_{chosen.script}.py")
         run = ran([python(chosen.script, work), script, str(spec_path), str(folder), chosen.variant], folder)
@@ -116,7 +117,6 @@ def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
         contestant=name,
         tokens_per_second=_rate(counted),
         flops_per_second=sum(step["flops"] for step in counted) / sum(step["seconds"] for step in counted),
-        first_epoch=_rate(steps[: len(steps) // epochs]) if epochs > 1 else None,
         first_loss=said["losses"][0],
         last_loss=statistics.mean(last),
         first_step=said["first"] - run.started,
@@ -126,10 +126,13 @@ def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
     )
 
 
-def _tuneloop(spec: dict[str, Any], spec_path: Path, folder: Path) -> tuple[Ran, dict[str, Any]]:
+def _tuneloop(spec: dict[str, Any], spec_path: Path, folder: Path, variant: str) -> tuple[Ran, dict[str, Any]]:
     """The command line on a recipe; what the rivals' scripts report is read from its metrics.jsonl."""
     path, metrics = folder / "recipe.yaml", "runs/*-tune-*/metrics.jsonl"
-    path.write_text(json.dumps(recipe(spec, spec_path.parent / "mixed.messages.jsonl")), "utf-8")  # JSON is YAML
+    chosen = recipe(spec, spec_path.parent / "mixed.messages.jsonl")
+    if variant == "uncached":
+        chosen["tune"]["memory"] = {"trunk_cache": False}
+    path.write_text(json.dumps(chosen), "utf-8")  # JSON is YAML
     command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "tune", str(path)]
     run = ran([*command, "--runs", str(folder / "runs")], folder, metrics)
     rows = [json.loads(line) for line in next(folder.glob(metrics)).read_text("utf-8").splitlines()]

@@ -95,7 +95,6 @@ def _training(name: str, rows: list[Row]) -> str:
         )
     lines += [f"\nfailed: {CONTESTANTS[row['contestant']].title}: {row['failed']}" for row in rows if "failed" in row]
     if ours:
-        lines += _first_epoch(groups, ours)
         lines += ["", *(_goal(groups, ours, rival, factor) for rival, factor in work.goals.items())]
         lines += _memory(groups)
         lines += _rate(groups) if name in HALF else []
@@ -107,21 +106,11 @@ def _share_of_rate(rows: Sequence[Row]) -> float:
     return statistics.median(row["flops_per_second"] / row["rates"]["bf16"] for row in rows)
 
 
-def _first_epoch(groups: dict[str, list[Row]], ours: float) -> list[str]:
-    if not groups["tuneloop"][0]["first_epoch"]:
-        return []
-    first = _median(groups["tuneloop"], "first_epoch")
-    return [f"\ntuneloop's first epoch: {first:,.0f} tokens/s; the later ones are {ours / first:.1f} × as fast"]
-
-
 def _goal(groups: dict[str, list[Row]], ours: float, rival: str, factor: float) -> str:
-    if rival == "tuneloop-first-epoch":
-        rate, title = _median(groups["tuneloop"], "first_epoch"), "its own first epoch"
-    else:
-        named = _fastest(groups, rival)
-        if named is None:
-            return f"- goal {factor:g} × {rival}: not measured"
-        rate, title = _median(groups[named], "tokens_per_second"), CONTESTANTS[named].title
+    named = _fastest(groups, rival)
+    if named is None:
+        return f"- goal {factor:g} × {rival}: not measured"
+    rate, title = _median(groups[named], "tokens_per_second"), CONTESTANTS[named].title
     reached = ours / rate
     return f"- goal {factor:g} × {title}: {reached:.1f} × ({'reached' if reached >= factor else 'missed'})"
 

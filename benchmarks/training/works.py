@@ -59,7 +59,7 @@ WORKS = {
     ),
     "freeze": Work(
         "top 2 of 12 layers of the 26 M model, Alpaca rows, epochs 2 and 3", "llama-26m", made.alpaca, FREEZE, 8, 4,
-        1e-3, {"tuneloop-first-epoch": 4, "llama-factory": 10}, epochs=3,
+        1e-3, {"tuneloop-uncached": 4, "llama-factory": 10}, epochs=3,
     ),
     "qwen05b-gsm8k": Work(
         "Qwen2.5 shape of 0.5 B, LoRA, GSM8K rows", "qwen2.5-0.5b", made.gsm8k, LORA, 8, 2, 5e-4, {"trl-best": 2.5}
