@@ -7,7 +7,7 @@ TORCH_CPU := torch==2.13.0+cpu
 # One process a core, each with one thread; the tests of a file stay together, as they share what they made.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all check format base clean
+.PHONY: demo test test-all bench check format base clean
 
 demo: .venv/.installed
 	$(BIN)/tuneloop demo
@@ -18,6 +18,13 @@ test: check
 # The tests of `make test`, and every architecture by every method.
 test-all: check
 	$(PYTEST) -m "matrix or not matrix"
+
+# Training side by side with TRL, LLaMA-Factory and a plain loop (installed apart, about 2 GB): benchmarks/RESULTS.md.
+# An hour and more on two cores; `make bench WORKS=alpaca-full ROUNDS=1` is a part of it.
+ROUNDS := 3
+bench: .venv/.installed
+	$(BIN)/python benchmarks/train.py $(WORKS) --rounds $(ROUNDS)
+	$(BIN)/python benchmarks/train.py --write
 
 check: .venv/.installed
 	$(BIN)/ruff check .

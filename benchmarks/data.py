@@ -14,29 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
-import venv
-from dataclasses import dataclass
 from pathlib import Path
 
+from environments import Rival, python_of
 from made_rows import rows
 from rivals.run_tuneloop import data_of
 
 HERE = Path(__file__).resolve().parent
 WORK, COMMAND = "tuneloop, the work alone", "tuneloop prepare, the whole command"
-
-
-@dataclass(frozen=True)
-class Rival:
-    """What to install, and which of our steps it does. `bare` packages come without their dependencies, most of which
-    (streamlit, uv, …) no step here needs."""
-
-    does: str
-    packages: tuple[str, ...]
-    bare: tuple[str, ...] = ()
 
 
 RIVALS = {
@@ -71,7 +59,7 @@ def ours(path: Path, folder: Path) -> tuple[float, int]:
 
 def rival(name: str, path: Path, folder: Path, work: Path) -> tuple[float, int]:
     """CPU seconds of a rival's work in its own process and environment, and the rows that it kept."""
-    return _script(str(_environment(name, work)), name, path, folder)
+    return _script(python_of(name, RIVALS[name], work), name, path, folder)
 
 
 def _script(python: str, name: str, path: Path, folder: Path) -> tuple[float, int]:
@@ -80,22 +68,6 @@ def _script(python: str, name: str, path: Path, folder: Path) -> tuple[float, in
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
     return result["seconds"], result["kept"]
-
-
-def _environment(name: str, work: Path) -> Path:
-    """The Python of a rival's environment; made on first use."""
-    folder, chosen = work / f"env-{name}", RIVALS[name]
-    python, ready = folder / "bin" / "python", folder / "READY"
-    if not ready.exists():
-        print(f"making the environment of {name} …", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder, with_pip=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, *chosen.packages], check=True, stdout=sys.stderr)
-        if chosen.bare:
-            subprocess.run([*pip, "--no-deps", *chosen.bare], check=True, stdout=sys.stderr)
-        ready.touch()
-    return python
 
 
 def _children() -> float:
