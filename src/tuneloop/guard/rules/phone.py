@@ -64,7 +64,10 @@ class Phone(Rule):
         for pattern, judge in _FORMS:
             for match in pattern.finditer(text):
                 strength = judge(_without_extension(match[0]))
-                code = _CODE.search(before(text, match.start())) if pattern is _MOBILE else None
+                left = before(text, match.start())
+                code = _CODE.search(left) if pattern is _MOBILE else None
+                if not code and re.search("[0-9]86$", left):  # the end of a longer number
+                    continue
                 start = match.start() - (len(code[0]) if code else 0)
                 if strength and not _is_another_number(text, start, match.end()):
                     yield Span(start, match.end(), strength)
