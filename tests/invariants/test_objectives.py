@@ -112,7 +112,7 @@ def test_packed_is_padded_is_accumulated(part: str, method: Any, tiny_model: Mak
         other, its = computed(packed, budget)
         for key, value in line.items():
             assert other[key] == pytest.approx(value, rel=1e-6), (key, packed, budget)
-        assert float((its - gradient).norm() / gradient.norm()) < 2e-6, (packed, budget)
+        assert float((its - gradient).norm() / gradient.norm()) < 3e-6, (packed, budget)
 
 
 def log_p(model: Any, row: Rendered, temperature: float = 1.0) -> Tensor:

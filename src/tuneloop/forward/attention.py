@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 from tuneloop.forward.blocked import blocked_attention
+from tuneloop.forward.norms import hasten_norms, own_norms
 from tuneloop.forward.tree import Tree
 
 NAME = "tuneloop_packed"
@@ -312,11 +313,13 @@ def standard(model: PreTrainedModel) -> Iterator[None]:
 
 
 def use_packed(model: PreTrainedModel) -> None:
-    """Makes a model attend within packed rows; generation then needs `use_standard` first."""
+    """Makes a model attend within packed rows, with faster norms; generation then needs `use_standard` first."""
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
+    hasten_norms(model)
 
 
 def use_standard(model: PreTrainedModel) -> None:
-    """The model's own attention again (padded batches, generation with a cache)."""
+    """The model's own attention and norms again (padded batches, generation with a cache)."""
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    own_norms(model)

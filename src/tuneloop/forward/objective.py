@@ -21,7 +21,6 @@ from tuneloop.forward.batch import Batch, Row, collate
 from tuneloop.forward.divergence import Side
 from tuneloop.forward.loss import chunked_nll
 from tuneloop.forward.noise import noisy_embeddings
-from tuneloop.forward.norms import hasten_norms
 from tuneloop.forward.plan import micro_batches
 from tuneloop.forward.tree import FLOOR
 from tuneloop.render.flat import lengths_of
@@ -138,7 +137,6 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     rows = [_head_of(row) for row in sample[:4]]
     reference_N = _own_nll(model, rows)
     tolerance = TOLERANCE[core.dtype]
-    hasten_norms(core)
     packed = Objective(model, packed=True)
     try:
         _refuse_long(core, virtual.count(model) + max(lengths_of(sample)))
