@@ -19,8 +19,8 @@ from tuneloop.tune.loop import _step, train
 
 Make = Callable[..., Any]
 TOLERANCE = 1e-6
-"""Of the loss, relative: fp32 sums in another order. Gradients may have 3 times as much, relative to their norm: Qwen3's
-norms of queries and keys amplify rounding. That it is rounding alone shows in float64, where 1e-12 is kept."""
+"""Of the loss, relative: fp32 sums in another order. Gradients may have 3 times as much, relative to their norm:
+Qwen3's norms of queries and keys amplify rounding. That it is rounding alone shows in float64, where 1e-12 is kept."""
 
 
 def loss_and_gradient(model: Any, folder: Path, rows: Any = None, **options: Any) -> tuple[float, Tensor]:

@@ -16,6 +16,7 @@ def measure(recipe: Recipe, examples: Sequence[Example]) -> Forecast | None:
     import numpy as np
 
     from tuneloop.render.load import find_renderer
+    from tuneloop.render.many import render_all
 
     try:
         renderer = find_renderer(recipe.model)
@@ -23,7 +24,7 @@ def measure(recipe: Recipe, examples: Sequence[Example]) -> Forecast | None:
         console.decided("no forecast", f"tokens are not counted: {error}")
         return None
     with console.waiting("counting tokens"):
-        rows, _ = renderer.render_all(examples)
+        rows, _ = render_all(renderer, examples)
     return Forecast(
         tokens=np.array([len(row) for row in rows]),
         supervised=np.array([row.supervised for row in rows]),

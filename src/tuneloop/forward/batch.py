@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuneloop.forward.attention import Layout
+from tuneloop.forward.layout import Layout
 from tuneloop.forward.tree import Tree
 
 

@@ -17,8 +17,9 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from tuneloop.core.errors import DataError, ModelError
-from tuneloop.forward import attention
+from tuneloop.forward.attention import standard
 from tuneloop.forward.batch import Batch, Row
+from tuneloop.forward.layout import Layout
 from tuneloop.forward.tree import Tree
 
 KeysValues = list[tuple[Tensor, Tensor]]
@@ -95,7 +96,7 @@ def _packed_prompt(prompt_VD: Tensor, own: Tensor, batch: Batch) -> dict[str, An
     return {
         "inputs_embeds": both.index_select(0, torch.from_numpy(np.concatenate(gather)).to(device))[None],
         "position_ids": torch.from_numpy(positions)[None].to(device),
-        "layout": attention.Layout.of(Tree.flat([virtual + length for length in lengths.tolist()])).to(device),
+        "layout": Layout.of(Tree.flat([virtual + length for length in lengths.tolist()])).to(device),
     }
 
 
@@ -166,6 +167,6 @@ def keys_and_values(core: PreTrainedModel, ids: Sequence[int]) -> KeysValues:
     if core._is_stateful or not all(isinstance(layer, DynamicLayer) for layer in own):  # some hold both in one layer
         raise ModelError(ATTENTION_ONLY)
     cache = DynamicCache()  # not `own`: sliding windows would cut a text that is longer than they are
-    with attention.standard(core):
+    with standard(core):
         core(torch.tensor([list(ids)], device=core.device), past_key_values=cache, use_cache=True)
     return layers_of(cache)

@@ -6,16 +6,13 @@ Knows nothing of models, batches or files.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuneloop.core import digest
-from tuneloop.core.conversation import Drop, Example, JsonObject, Message
-from tuneloop.core.machine import cores
+from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.render import decide
 from tuneloop.render import overlong as policies
 from tuneloop.render.answers import AnswerReader
@@ -32,15 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Overlong", "Rendered", "Renderer", "Unrenderable"]
 
 Overlong = Literal["reject", "drop_turns", "truncate"]
-BATCH = 256  # examples tokenised together
 HERE = Path(__file__).parent
 Planned = list[Passage] | Unrenderable
-
-
-class Progress(Protocol):
-    """What is told how many Examples were rendered."""
-
-    def advance(self, n: int, /) -> object: ...
 
 
 class Renderer:
@@ -108,67 +98,10 @@ class Renderer:
         are left out of one sequence get their own; "truncate" cuts the end, answer or not.
         Raises Unrenderable.
         """
-        (found,) = self._plan([example])
+        (found,) = self.plan([example])
         if isinstance(found, Unrenderable):
             raise found
-        encoded = self._encoder.encode([passage.text for passage in found])
-        return self._finish(example, found, encoded, max_length, overlong)
-
-    def render_all(
-        self,
-        examples: Iterable[Example],
-        *,
-        max_length: int | None = None,
-        overlong: Overlong = "reject",
-        progress: Progress | None = None,
-    ) -> tuple[list[Rendered], list[Drop]]:
-        """As `render`, for many: all sequences in order, and a Drop of step "render" for every Unrenderable."""
-        rendered: list[Rendered] = []
-        drops: list[Drop] = []
-        for found, lost in self.render_batches(examples, max_length=max_length, overlong=overlong, progress=progress):
-            rendered += found
-            drops += lost
-        return rendered, drops
-
-    def render_batches(
-        self,
-        examples: Iterable[Example],
-        *,
-        max_length: int | None = None,
-        overlong: Overlong = "reject",
-        progress: Progress | None = None,
-    ) -> Iterator[tuple[list[Rendered], list[Drop]]]:
-        """`render_all` bit by bit. Templates are Python and hold its lock, the tokenizer lets go of it: while this
-        thread writes texts, others tokenise them."""
-        with ThreadPoolExecutor(cores()) as pool:
-            waiting: deque[tuple[int, Future[tuple[list[Rendered], list[Drop]]]]] = deque()
-            for batch in chain(_batches(examples, BATCH), [None]):
-                if batch is not None:
-                    work = pool.submit(self._tokenised, batch, self._plan(batch), max_length, overlong)
-                    waiting.append((len(batch), work))
-                while waiting and (batch is None or len(waiting) > cores()):
-                    count, work = waiting.popleft()
-                    yield work.result()
-                    if progress is not None:
-                        progress.advance(count)
-
-    def _tokenised(
-        self, batch: Sequence[Example], planned: Sequence[Planned], max_length: int | None, overlong: Overlong
-    ) -> tuple[list[Rendered], list[Drop]]:
-        """From texts to weights in one thread: the tokenizer's results are small pieces of memory, slow to be freed
-        by another one."""
-        rendered: list[Rendered] = []
-        drops: list[Drop] = []
-        texts = [passage.text for found in planned if not isinstance(found, Unrenderable) for passage in found]
-        encoded = iter(self._encoder.encode(texts))
-        for example, found in zip(batch, planned, strict=True):
-            try:
-                if isinstance(found, Unrenderable):
-                    raise found
-                rendered += self._finish(example, found, list(islice(encoded, len(found))), max_length, overlong)
-            except Unrenderable as error:
-                drops.append(Drop(example, "render", error.reason, example.origin, error.evidence))
-        return rendered, drops
+        return self.finish(example, found, self.encode([found])[0], max_length, overlong)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> list[int]:
         """The ids that generation starts from: the chat up to the assistant's turn, or the prose itself."""
@@ -187,9 +120,9 @@ class Renderer:
         """Reasoning (None where there is none) and answer in generated ids, up to the first stop token."""
         return self._reader.read(ids)
 
-    # -- the way ------------------------------------------------------------------------------------------------------
-    def _plan(self, examples: Sequence[Example]) -> list[Planned]:
-        """The passages of each Example, or why it has none."""
+    # -- the way, for one conversation and for many (many.py) ---------------------------------------------------------
+    def plan(self, examples: Sequence[Example]) -> list[Planned]:
+        """The passages of each Example, or why it has none: texts, not yet tokens."""
         wanted = [self._wanted(example) for example in examples]
         turns = iter(self._read([one for found in wanted if isinstance(found, list) for one in found]))
         out: list[Planned] = []
@@ -224,9 +157,17 @@ class Renderer:
         if decision not in self.decisions:
             self.decisions.append(decision)
 
-    def _finish(
+    def encode(self, planned: Sequence[Planned]) -> list[list[Encoded]]:
+        """The tokens of the passages that `plan` found, all at once; none for an Example that has no passages."""
+        counts = [0 if isinstance(found, Unrenderable) else len(found) for found in planned]
+        texts = [passage.text for found in planned if not isinstance(found, Unrenderable) for passage in found]
+        encoded = iter(self._encoder.encode(texts))
+        return [list(islice(encoded, count)) for count in counts]
+
+    def finish(
         self, example: Example, found: list[Passage], texts: list[Encoded], max_length: int | None, overlong: Overlong
     ) -> list[Rendered]:
+        """From passages and their tokens to rows within `max_length`; raises Unrenderable as `render` does."""
         out: list[Rendered] = []
         for passage, encoded in zip(found, texts, strict=True):
             out += [Rendered(ids, weights, example.id) for ids, weights, _ in self._weigh(example, passage, encoded)]
@@ -315,9 +256,3 @@ def _refuse_mixed(messages: Sequence[Message]) -> None:
     if any(message.role == "text" for message in messages):
         roles = [message.role for message in messages]
         raise Unrenderable("prose (role text) and chat messages cannot stand in one conversation", {"roles": roles})
-
-
-def _batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    source = iter(examples)
-    while batch := list(islice(source, size)):
-        yield batch

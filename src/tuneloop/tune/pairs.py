@@ -12,7 +12,8 @@ from tuneloop.render.rendered import Rendered
 
 if TYPE_CHECKING:
     from tuneloop.forward.objective import Objective
-    from tuneloop.render.template import Overlong, Progress, Renderer
+    from tuneloop.render.many import Progress
+    from tuneloop.render.template import Overlong, Renderer
     from tuneloop.tune.objective import ObjectiveConfig
 
 
@@ -44,8 +45,10 @@ def render_pairs(
 
     Raises DataError as `sides` does.
     """
+    from tuneloop.render.many import render_all
+
     both = sides(examples)
-    rendered, drops = renderer.render_all(both, max_length=max_length, overlong=overlong, progress=progress)
+    rendered, drops = render_all(renderer, both, max_length=max_length, overlong=overlong, progress=progress)
     reasons = {id(drop.example): drop for drop in drops}
     sequences = iter(rendered)
     chosen: list[Rendered] = []

@@ -15,6 +15,7 @@ from tuneloop.core.errors import DataError
 from tuneloop.core.example_file import ExampleFile
 from tuneloop.render import store
 from tuneloop.render.flat import FlatRows, flat, lengths_of, supervised_of
+from tuneloop.render.many import render_batches
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
@@ -83,7 +84,7 @@ def _rendered(renderer: Renderer, examples: Sequence[Example], config: TuneConfi
         else:
 
             def batches() -> Iterator[list[Rendered]]:
-                for found, lost in renderer.render_batches(each(), **options):
+                for found, lost in render_batches(renderer, each(), **options):
                     drops.extend(lost)
                     yield found
 

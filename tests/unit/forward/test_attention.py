@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from tuneloop.forward import attention
-from tuneloop.forward.attention import Layout, Unsupported, packed_attention
+from tuneloop.forward.attention import Unsupported, packed_attention
+from tuneloop.forward.layout import Layout
 from tuneloop.forward.tree import Tree
 
 LENGTHS = [7, 1, 12, 3, 12, 30, 2]

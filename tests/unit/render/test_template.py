@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.core.errors import ModelError
-from tuneloop.render.template import BATCH, Renderer, Unrenderable
+from tuneloop.render.many import BATCH, render_all
+from tuneloop.render.template import Renderer, Unrenderable
 
 ORIGIN = Origin("test", 0)
 RENDERERS = {
@@ -406,7 +407,7 @@ def test_many_at_once_are_the_same_and_nothing_is_lost():
     examples = [
         chat("a", f"b{i}", "c", "d") if i % 3 else chat("a", Message("assistant", "b", train=0)) for i in range(600)
     ]
-    rendered, drops = renderer.render_all(examples, progress=count)
+    rendered, drops = render_all(renderer, examples, progress=count)
     assert count.n == 600 and len(drops) == 200 and {drop.step for drop in drops} == {"render"}
     alone = [one for i, example in enumerate(examples) if i % 3 for one in renderer.render(example)]
     assert [(one.example, one.ids.tolist(), one.weights.tolist()) for one in rendered] == [
@@ -429,7 +430,7 @@ def test_many_at_once_are_each_alone(name):
     ]
     examples = [replace(kinds[i % len(kinds)], meta={"i": i}) for i in range(2 * BATCH + 5)]
     renderer = RENDERERS[name, False]
-    rendered, drops = renderer.render_all(examples)
+    rendered, drops = render_all(renderer, examples)
     alone, refused = [], []
     for example in examples:
         try:
