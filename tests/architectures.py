@@ -37,7 +37,7 @@ PACKED: dict[str, dict[str, Any]] = {
 PADDED: dict[str, dict[str, Any]] = {
     "llama4_text": {
         **GROUPED, "num_local_experts": 4, "intermediate_size_mlp": 48, "interleave_moe_layer_step": 1,
-        "attention_chunk_size": 64,
+        "attention_chunk_size": 256,
     },
     "falcon": {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 48},
     "falcon_alibi": {"model_type": "falcon", "alibi": True, "multi_query": False, "bias": True, "ffn_hidden_size": 48},

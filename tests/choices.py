@@ -57,6 +57,7 @@ def rate_of(key: str) -> float:
 HYBRID = ("mamba2", "falcon_h1", "jamba", "qwen3_next")
 REFUSED: dict[tuple[str, str], str] = {
     # a shared prefix of keys and values has no place in a recurrent state, nor one size in DeepSeek's latent cache
+    **{("qlora", name): "no layer of .* can be held in" for name in ("falcon", "falcon_alibi")},
     **{("prefix", name): "needs layers of attention alone.*use method prompt" for name in HYBRID},
     **{
         ("prefix", name): "has 1 heads of size 16 in its cache.*use method prompt"

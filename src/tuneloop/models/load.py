@@ -79,8 +79,11 @@ def model_from(
             f"{folder}: {len(wrong)} weights are missing or of another shape than config.json says: "
             f"{', '.join(wrong[:3])}"
         )
-    if quantization:
-        settle(model)
+    if quantization and not settle(model):
+        raise ModelError(
+            f"{folder}: no layer of {type(model).__name__} can be held in {quantization}: transformers replaces plain "
+            "linear layers only, and this architecture has a kind of its own. Take method lora instead of qlora"
+        )
     return model.eval()
 
 
