@@ -81,7 +81,7 @@ def model_from(
         )
     if quantization and not settle(model):
         raise ModelError(
-            f"{folder}: no layer of {type(model).__name__} can be held in {quantization}: transformers replaces plain "
+            f"no layer of {type(model).__name__} can be held in {quantization}: transformers replaces plain "
             "linear layers only, and this architecture has a kind of its own. Take method lora instead of qlora"
         )
     return model.eval()
