@@ -106,9 +106,9 @@ def test_state_space_layers_run_padded(tiny_tokenizer: Any) -> None:
 
 def test_what_only_long_rows_and_batches_would_show(tiny_model: Make) -> None:
     """Llama 4 scales its queries from the 8192th token of the batch on, and attends in chunks."""
-    _, why = prepare(tiny_model("llama4_text"), random_rows(4), 0)
+    _, why = prepare(tiny_model("llama4_text", attention_chunk_size=64), random_rows(4), 0)
     assert "scales queries by their place in the whole batch" in why
-    plain = tiny_model("llama4_text", attn_temperature_tuning=False)
+    plain = tiny_model("llama4_text", attention_chunk_size=64, attn_temperature_tuning=False)
     assert prepare(plain, random_rows(5, shortest=60, longest=64), 0)[0].packed
     rows = [*random_rows(5), *random_rows(1, shortest=65, longest=65)]
     objective, why = prepare(plain, rows, 0)
