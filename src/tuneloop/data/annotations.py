@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
-from tuneloop.data.words import count_words
+from tuneloop.texts.words import count_words
 
 Kind = Literal[
     "string", "choice", "choices", "path", "paths", "number", "text", "spans", "relations", "pair", "chat", "other"

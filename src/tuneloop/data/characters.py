@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneloop.data.words import CJK, JOINERS
+from tuneloop.texts.words import CJK, JOINERS
 
 _POINTS = 0x110000
 _WORD, _JOINER, _CJK = 1, 2, 4

@@ -10,7 +10,7 @@ import re
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuneloop.data.words import Letters, count_words, letters
+from tuneloop.texts.words import Letters, count_words, letters
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

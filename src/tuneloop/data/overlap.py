@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tuneloop.data.words import HAN, KANA, normalise
+from tuneloop.texts.words import HAN, KANA, normalise
 
 TEMPLATE_GRAM = 8  # tokens in a row that several evaluation rows have
 TEMPLATE_ROWS, TEMPLATE_SHARE = 5, 0.02  # in how many rows at least, and in which share of them

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from tuneloop.data.words import HAN, KANA
+from tuneloop.texts.words import HAN, KANA
 
 FEWEST_TOKENS = 30  # below that, "ha ha ha" is no defect
 GRAM = 5  # words, Chinese characters each one, that count as the same when they come again

@@ -16,7 +16,7 @@ import numpy as np
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
 from tuneloop.data.characters import count_words
-from tuneloop.data.words import prompt_key, script_of, spoken
+from tuneloop.texts.words import prompt_key, script_of, spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys

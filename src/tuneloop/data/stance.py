@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tuneloop.core import digest
 from tuneloop.core.conversation import Example
-from tuneloop.data.words import count_words, normalise, spoken
+from tuneloop.texts.words import count_words, normalise, spoken
 
 SHORT_WORDS = 4
 """An answer of so many words at most (Chinese characters count as words) is taken for a choice, not for prose."""

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneloop.core.conversation import Example
-from tuneloop.generate.engine import Completion, Engine, Progress
+from tuneloop.core.conversation import Example, ToolCall
+from tuneloop.core.errors import DataError
+from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
@@ -20,11 +21,31 @@ Nll = Callable[[Sequence["Rendered"]], list[tuple[float, float]]]
 """(summed nll in nats, summed weight) of each Rendered, as `forward.nll` gives them."""
 
 
+Progress = Callable[[int], None]
+"""Called with the number of examples done since the last call."""
+
+
 @dataclass(frozen=True)
 class Contestant:
-    """A loaded model that can be asked: greedy answers by `engine`, likelihoods of given answers by `nll`."""
+    """A model that can be asked: answers by `engine`; where its weights are here, likelihoods by `renderer` and `nll`.
+
+    Behind an API there are answers only, and `local` is None.
+    """
 
     engine: Engine
+    local: Local | None = None
+
+    def count(self, text: str) -> int:
+        """Tokens of a text: exact where the tokenizer is here, else no fewer than any usual tokenizer makes."""
+        if self.local is None:
+            return len(text.encode())
+        return len(self.local.renderer.tokenizer.encode(text, add_special_tokens=False))
+
+
+@dataclass(frozen=True)
+class Local:
+    """What only weights in this process can give."""
+
     renderer: Renderer
     nll: Nll
 
@@ -40,6 +61,15 @@ class Answer:
     text: str | None
     finished: bool = False
     why: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    """The tool calls in it, where the engine gives them apart; `text` is then what is said beside them."""
+
+    @classmethod
+    def of(cls, completion: Completion) -> Answer:
+        """The answer that an engine gave."""
+        if completion.refused is not None:
+            return cls(None, why=completion.refused)
+        return cls(completion.text, completion.finished, calls=completion.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,58 +82,47 @@ class Likelihood:
 
 
 def answers(
-    contestant: Contestant, examples: Sequence[Example], max_new_tokens: int, progress: Progress | None = None
+    contestant: Contestant, examples: Sequence[Example], decoding: Decoding, progress: Progress | None = None
 ) -> list[Answer]:
-    """The greedy answer to each example's prompt, in order."""
-    found: list[Answer | None] = []
-    prompts: list[list[int]] = []
-    for example in examples:
-        try:
-            prompts.append(contestant.renderer.prompt(example.prompt, example.tools))
-            found.append(None)
-        except Unrenderable as error:
-            found.append(Answer(None, why=error.reason))
-    if progress is not None and len(prompts) < len(examples):
-        progress(len(examples) - len(prompts))
-    completions = iter(
-        contestant.engine.complete(
-            prompts, max_new_tokens=max_new_tokens, stop_ids=contestant.renderer.stop_ids, progress=progress
-        )
-    )
-    return [_answer(next(completions)) if answer is None else answer for answer in found]
-
-
-def _answer(completion: Completion) -> Answer:
-    if completion.refused is not None:
-        return Answer(None, why=completion.refused)
-    return Answer(completion.text, completion.finished)
+    """The answer to each example's prompt, in order."""
+    requests = [Request(example.prompt, example.tools) for example in examples]
+    done = (lambda place, completion: progress(1)) if progress is not None else None
+    return [Answer.of(completion) for completion in contestant.engine.answer(requests, decoding, done)]
 
 
 def likelihoods(
     contestant: Contestant, examples: Sequence[Example], progress: Progress | None = None
 ) -> list[Likelihood]:
-    """The likelihood of each example's supervised tokens; the parts of an example that renders to several add up."""
+    """The likelihood of each example's supervised tokens; the parts of an example that renders to several add up.
+
+    Raises DataError for a model behind an API, which gives no likelihoods of given texts.
+    """
+    if contestant.local is None:
+        raise DataError(
+            "likelihoods (perplexity and the like) need the model's weights, and a model behind an API gives answers "
+            "only; leave these metrics out of evaluate.metrics"
+        )
     found: list[Likelihood] = []
     for start in range(0, len(examples), BLOCK):
         block = examples[start : start + BLOCK]
-        found.extend(_likelihoods(contestant, block))
+        found.extend(_likelihoods(contestant.local, block))
         if progress is not None:
             progress(len(block))
     return found
 
 
-def _likelihoods(contestant: Contestant, examples: Sequence[Example]) -> list[Likelihood]:
+def _likelihoods(local: Local, examples: Sequence[Example]) -> list[Likelihood]:
     rendered: list[Rendered] = []
     parts: list[int | str] = []
     for example in examples:
         try:
-            several = contestant.renderer.render(example)
+            several = local.renderer.render(example)
         except Unrenderable as error:
             parts.append(error.reason)
         else:
             rendered.extend(several)
             parts.append(len(several))
-    scored = iter(contestant.nll(rendered))
+    scored = iter(local.nll(rendered))
     found: list[Likelihood] = []
     for part in parts:
         if isinstance(part, str):

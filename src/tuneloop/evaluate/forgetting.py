@@ -14,7 +14,7 @@ from tuneloop.core.errors import DataError
 from tuneloop.evaluate.config import ForgettingConfig
 from tuneloop.evaluate.contestant import Answer
 from tuneloop.evaluate.metrics import Score
-from tuneloop.evaluate.scoring import compare, groups, picked
+from tuneloop.evaluate.scoring import PROPORTION, compare, groups, picked
 from tuneloop.evaluate.text import has_unspaced
 
 SIGNATURE = "completion|greedy|strip|starts_with_answer|as_a_whole_word|v1"
@@ -81,9 +81,9 @@ def forgetting_report(
     }
     metas = [probe.meta for probe in probes]
     out: dict[str, Any] = {"probes": name, "better": "higher", "signature": SIGNATURE}
-    out |= compare("proportion", scores, confidence)
+    out |= compare(PROPORTION, scores, confidence)
     out["slices"] = {
-        key: {value: compare("proportion", picked(scores, rows), confidence) for value, rows in found.items()}
+        key: {value: compare(PROPORTION, picked(scores, rows), confidence) for value, rows in found.items()}
         for key in SLICES
         if len(found := groups(metas, key)) > 1
     }

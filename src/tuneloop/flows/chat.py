@@ -13,6 +13,7 @@ from tuneloop.core.errors import RunError
 from tuneloop.core.runs import resolve
 from tuneloop.evaluate.contestant import Contestant
 from tuneloop.flows.contestants import entrant
+from tuneloop.generate.engine import Decoding, Request
 from tuneloop.models.config import ModelConfig
 from tuneloop.track import console
 
@@ -34,13 +35,10 @@ def chat(model: str, root: Path, messages: Sequence[str], system: str | None, ma
 
 
 def _answer(contestant: Contestant, history: Sequence[Message], max_new_tokens: int) -> str:
-    prompt = contestant.renderer.prompt(history)
-    (completion,) = contestant.engine.complete(
-        [prompt], max_new_tokens=max_new_tokens, stop_ids=contestant.renderer.stop_ids
-    )
+    (completion,) = contestant.engine.answer([Request(tuple(history))], Decoding(max_new_tokens))
     if completion.refused:
         raise RunError(f"the model cannot answer: {completion.refused}")
-    return contestant.renderer.answer_text(completion.ids)
+    return completion.text
 
 
 def _printable(text: str) -> str:

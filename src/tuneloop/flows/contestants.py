@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuneloop.core import digest
 from tuneloop.core.conversation import Example
 from tuneloop.evaluate.config import EvaluateConfig
-from tuneloop.evaluate.contestant import Contestant, Entrant
+from tuneloop.evaluate.contestant import Contestant, Entrant, Local
 from tuneloop.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -36,13 +37,15 @@ def entrant(config: ModelConfig, seed: int) -> Entrant:
         base = find_base(config)
         dtype, _ = pick_dtype(config.dtype, device)
         model = load_with_adapter(base, dtype, seed=seed, device=device)
-        yield contestant(model, renderer_of(base))
+        renderer = renderer_of(base)
+        parts = [base.digest, renderer.digest(), str(dtype), base.config.model_dump(mode="json")]
+        yield contestant(model, renderer, digest.of_value([*parts, seed if base.is_new else None]))
 
     return opened
 
 
-def contestant(model: nn.Module, renderer: Renderer) -> Contestant:
-    """A loaded model, ready to answer and to score."""
+def contestant(model: nn.Module, renderer: Renderer, identity: str = "") -> Contestant:
+    """A loaded model, ready to answer and to score; `identity` as Engine's, empty for a model that still changes."""
     from tuneloop.forward import objective as forward
     from tuneloop.forward.plan import token_budget
     from tuneloop.generate.transformers_engine import TransformersEngine
@@ -53,7 +56,7 @@ def contestant(model: nn.Module, renderer: Renderer) -> Contestant:
             scored, rows, pad_id=renderer.pad_id, budget=token_budget(str(next(model.parameters()).device))
         )
 
-    return Contestant(TransformersEngine(model, renderer), renderer, nll)
+    return Contestant(TransformersEngine(model, renderer, identity), Local(renderer, nll))
 
 
 def tuned_config(config: ModelConfig, run: Path) -> ModelConfig:

@@ -9,6 +9,7 @@ from tuneloop.evaluate.config import ForgettingConfig
 from tuneloop.evaluate.contestant import answers
 from tuneloop.evaluate.forgetting import is_right, load_probes
 from tuneloop.flows.contestants import entrant
+from tuneloop.generate.engine import Decoding
 from tuneloop.models.config import ModelConfig
 
 
@@ -16,7 +17,7 @@ def completed(base: str, config: ForgettingConfig) -> dict[str, Any]:
     """{"right", "n", "kinds": {"kind.language": [right, n]}} of greedy completions."""
     probes = load_probes(config)
     with entrant(ModelConfig(base=base), seed=0)() as contestant:
-        given = answers(contestant, probes, config.max_new_tokens)
+        given = answers(contestant, probes, Decoding(config.max_new_tokens))
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for probe, answer in zip(probes, given, strict=True):

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-from tuneloop.generate.engine import Completion, Progress
+from tuneloop.generate.engine import Completion, Decoding, Done, Request
 
 
 class ScriptedEngine:
-    """Answers by a function of the prompt's ids that gives the new ids, stop token included where there is one."""
+    """Answers by a function of the request; None is refused. An answer's tokens are its characters."""
 
-    def __init__(
-        self, answer: Callable[[tuple[int, ...]], Sequence[int]], decode: Callable[[Sequence[int]], str]
-    ) -> None:
-        self.answer, self.decode = answer, decode
-        self.asked: list[tuple[int, ...]] = []
-        """All prompts so far."""
+    def __init__(self, answer: Callable[[Request], str | None], identity: str = "scripted") -> None:
+        self._answer, self.identity = answer, identity
+        self.asked: list[Request] = []
+        """All requests so far."""
 
-    def complete(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        stop_ids: Collection[int],
-        progress: Progress | None = None,
-    ) -> list[Completion]:
-        """As Engine.complete."""
+    def answer(self, requests: Sequence[Request], decoding: Decoding, done: Done | None = None) -> list[Completion]:
+        """As Engine.answer; longer than `max_new_tokens` characters is cut."""
         completions: list[Completion] = []
-        for prompt in prompts:
-            self.asked.append(tuple(prompt))
-            ids = list(self.answer(tuple(prompt)))[:max_new_tokens]
-            stop = next((place for place, id in enumerate(ids) if id in stop_ids), None)
-            kept = ids[:stop]
-            completions.append(Completion(tuple(kept), self.decode(kept), stop is not None))
-            if progress is not None:
-                progress(1)
+        for place, request in enumerate(requests):
+            self.asked.append(request)
+            text = self._answer(request)
+            if text is None:
+                completions.append(Completion((), "", False, refused="the script has no answer"))
+            else:
+                kept = text[: decoding.max_new_tokens]
+                completions.append(Completion(tuple(map(ord, kept)), kept, kept == text))
+            if done is not None:
+                done(place, completions[-1])
         return completions

@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention, virtual
-from tuneloop.generate.engine import Completion, Progress
+from tuneloop.generate.engine import Completion, Decoding, Done, Request
+from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
     from tuneloop.render.template import Renderer
@@ -35,8 +36,35 @@ class TransformersEngine:
     `model` is a PreTrainedModel or a PEFT model around one; it runs in its own precision on its own device.
     """
 
-    def __init__(self, model: torch.nn.Module, renderer: Renderer, batch_tokens: int = 8_192) -> None:
-        self.model, self.renderer, self.batch_tokens = model, renderer, batch_tokens
+    def __init__(
+        self, model: torch.nn.Module, renderer: Renderer, identity: str = "", batch_tokens: int = 8_192
+    ) -> None:
+        self.model, self.renderer, self.identity, self.batch_tokens = model, renderer, identity, batch_tokens
+
+    def answer(self, requests: Sequence[Request], decoding: Decoding, done: Done | None = None) -> list[Completion]:
+        """As Engine.answer: prompts by the model's own template, up to its stop tokens."""
+        prompts: list[Sequence[int]] = []
+        places: list[int] = []
+        completions: list[Completion | None] = [None] * len(requests)
+
+        def found(place: int, completion: Completion) -> None:
+            completions[place] = completion
+            if done is not None:
+                done(place, completion)
+
+        for place, request in enumerate(requests):
+            try:
+                prompts.append(self.renderer.prompt(request.messages, request.tools))
+                places.append(place)
+            except Unrenderable as error:
+                found(place, Completion((), "", False, refused=error.reason))
+        self.complete(
+            prompts,
+            max_new_tokens=decoding.max_new_tokens,
+            stop_ids=self.renderer.stop_ids,
+            done=lambda row, completion: found(places[row], completion),
+        )
+        return [completion for completion in completions if completion is not None]
 
     def complete(
         self,
@@ -44,7 +72,7 @@ class TransformersEngine:
         *,
         max_new_tokens: int,
         stop_ids: Collection[int],
-        progress: Progress | None = None,
+        done: Done | None = None,
     ) -> list[Completion]:
         """One completion a prompt, in order. A prompt that leaves no room in the context is refused with the reason."""
         core = _pretrained(self.model)
@@ -54,8 +82,10 @@ class TransformersEngine:
         order = sorted(
             (row for row, refusal in enumerate(completions) if refusal is None), key=lambda row: -len(prompts[row])
         )
-        if progress is not None and len(order) < len(prompts):
-            progress(len(prompts) - len(order))
+        if done is not None:
+            for row, refusal in enumerate(completions):
+                if refusal is not None:
+                    done(row, refusal)
         if order:
             longest = before + len(prompts[order[0]]) + max_new_tokens
             with _generating(self.model, core), torch.inference_mode():
@@ -65,9 +95,9 @@ class TransformersEngine:
                 start = decoder.read(shared)
                 for batch in _batches(order, list(map(len, prompts)), self.batch_tokens, start, plain):
                     for row, ids in self._decode(decoder, batch, prompts, shared):
-                        completions[row] = self._completion(ids, decoder.stop_ids)
-                        if progress is not None:
-                            progress(1)
+                        completions[row] = completion = self._completion(ids, decoder.stop_ids)
+                        if done is not None:
+                            done(row, completion)
         return [completion for completion in completions if completion is not None]
 
     def _decode(

@@ -6,7 +6,7 @@ Legend: N examples, R resamples. Every bootstrap is seeded, so the same numbers 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -94,6 +94,33 @@ def bootstrap_ratio(
         [top_N[index_RN].sum(axis=1) / bottom_N[index_RN].sum(axis=1) for index_RN in resamples(top_N.size, seed)]
     )
     return percentile(ratios_R, confidence)
+
+
+def bootstrap_sums(
+    statistics: Array, combine: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap interval of `combine` of the summed statistics [N, S] of N examples.
+
+    `combine` maps R sums [R, S] to R numbers [R], e.g. n-gram counts to BLEU; resamples for which it is undefined (NaN)
+    are left out. Raises ValueError without examples.
+    """
+    import numpy as np
+
+    if statistics.ndim != 2 or not statistics.size:
+        raise ValueError(f"an interval needs examples with statistics, given: shape {statistics.shape}")
+    numbers_R = np.concatenate([combine(sums_RS) for sums_RS in resampled_sums(statistics, seed)])
+    known_R = numbers_R[np.isfinite(numbers_R)]
+    return percentile(known_R, confidence) if known_R.size else Interval(float("nan"), float("nan"))
+
+
+def resampled_sums(statistics: Array, seed: int) -> Iterator[Array]:
+    """Blocks [r, S] of the sums over examples drawn with replacement; the same draws for the same N and seed."""
+    import numpy as np
+
+    n = len(statistics)
+    for index_RN in resamples(n, seed):
+        counts_RN = np.stack([np.bincount(index_N, minlength=n) for index_N in index_RN])
+        yield counts_RN.astype(np.float64) @ statistics
 
 
 def percentile(estimates_R: Array, confidence: float = 0.95) -> Interval:

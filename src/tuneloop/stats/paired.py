@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuneloop.stats.intervals import Interval, percentile, resamples, wilson
+from tuneloop.stats.intervals import Interval, percentile, resampled_sums, resamples, wilson
 
 if TYPE_CHECKING:
     from tuneloop.stats.intervals import Array
@@ -112,6 +112,24 @@ def compare_ratios(
     low, high = percentile(np.concatenate(scaled), confidence)
     p = bootstrap_p(float((b - a)[0]), np.concatenate(plain))
     return Difference(float((mapped(b) - mapped(a))[0]), low, high, p)
+
+
+def compare_sums(
+    first: Array, second: Array, combine: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """Statistics [N, S] of the same examples: paired bootstrap of the difference of `combine` of their sums.
+
+    `combine` as in `intervals.bootstrap_sums`.
+    """
+    import numpy as np
+
+    _pairs(list(first), list(second))
+    both = zip(resampled_sums(first, seed), resampled_sums(second, seed), strict=True)
+    changes_R = np.concatenate([combine(b_RS) - combine(a_RS) for a_RS, b_RS in both])
+    known_R = changes_R[np.isfinite(changes_R)]
+    value = float((combine(second.sum(axis=0, keepdims=True)) - combine(first.sum(axis=0, keepdims=True)))[0])
+    low, high = percentile(known_R, confidence) if known_R.size else (float("nan"), float("nan"))
+    return Difference(value, low, high, bootstrap_p(value, known_R))
 
 
 def bootstrap_p(value: float, resampled_R: Array) -> float:

@@ -13,7 +13,7 @@ import polars as pl
 from tuneloop.core.conversation import Example, JsonObject, Message, Origin
 from tuneloop.data.audit import audit
 from tuneloop.data.facts import Facts, Forecast, SourceFacts
-from tuneloop.data.words import count_words, prompt_key, script_of, spoken
+from tuneloop.texts.words import count_words, prompt_key, script_of, spoken
 
 SCHEMA = {
     "split": pl.String, "source": pl.String, "row": pl.UInt32, "id": pl.String, "language": pl.String,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tuneloop.data.audit import near as module
 from tuneloop.data.audit.near import DENSE, LEAST, LONG, SHARED_LEAST, SHORT, SIMILAR, near
-from tuneloop.data.words import normalise
+from tuneloop.texts.words import normalise
 
 ZH = "患者张三主诉头痛三天伴恶心无呕吐查体未见明显异常建议完善头颅检查后复诊并注意休息清淡饮食"
 EN = "The patient reports a headache for three days with nausea and without vomiting; the examination is normal."

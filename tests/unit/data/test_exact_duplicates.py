@@ -14,7 +14,7 @@ from stepping import decide, run
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.data.steps import STEPS
 from tuneloop.data.steps.exact_duplicates import REASON, ExactDuplicates
-from tuneloop.data.words import content_key
+from tuneloop.texts.words import content_key
 
 
 def example(prompt: str, answer: str, row: int = 0, **meta: Any) -> Example:

@@ -20,7 +20,7 @@ from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.data.steps import STEPS, Rows
 from tuneloop.data.steps.exact_duplicates import ExactDuplicates
 from tuneloop.data.steps.near_duplicates import REASON, NearDuplicates
-from tuneloop.data.words import normalise
+from tuneloop.texts.words import normalise
 
 WORDS = "refund order card account balance transfer limit payment invoice receipt".split()
 CHINESE = "退款 订单 银行卡 账户 余额 转账 限额 付款 发票 收据 客服 申请".split()

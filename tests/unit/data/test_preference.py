@@ -17,7 +17,7 @@ from tuneloop.data.llama_factory import expand
 from tuneloop.data.llama_factory_lints import lint
 from tuneloop.data.prepare import load_examples, prepare_in
 from tuneloop.data.steps import STEPS
-from tuneloop.data.words import content_key
+from tuneloop.texts.words import content_key
 
 Load = Callable[..., Any]
 USER, GOOD, BAD = ({"role": role, "content": text} for role, text in

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,32 +13,19 @@ from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.core.errors import DataError
 from tuneloop.evaluate.config import EvaluateConfig
-from tuneloop.evaluate.contestant import Contestant
+from tuneloop.evaluate.contestant import Contestant, Local
 from tuneloop.evaluate.evaluate import evaluate
+from tuneloop.generate.engine import Request
 from tuneloop.generate.scripted import ScriptedEngine
-from tuneloop.render.rendered import Unrenderable
-
-STOP = 0
 
 
 class Letters:
     """A renderer whose tokens are characters; a prompt that says so cannot be rendered."""
 
-    stop_ids = frozenset({STOP})
-    pad_id = STOP
     tokenizer = SimpleNamespace(encode=lambda text, add_special_tokens: list(text))
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
-        if "too long" in messages[-1].content:
-            raise Unrenderable("too long for the context")
-        return [ord(letter) for letter in messages[-1].content]
 
     def render(self, example: Example) -> list[Example]:
         return [example, example] if example.meta.get("twice") else [example]
-
-
-def spoken(ids: Sequence[int]) -> str:
-    return "".join(map(chr, ids))
 
 
 def entrant(say: Callable[[str], str], nll: float, opened: list[str] | None = None) -> Any:
@@ -46,10 +33,13 @@ def entrant(say: Callable[[str], str], nll: float, opened: list[str] | None = No
     def opening() -> Iterator[Contestant]:
         if opened is not None:
             opened.append("open")
-        answer = lambda ids: [*map(ord, say(spoken(ids))), STOP]  # noqa: E731
+
+        def answer(request: Request) -> str | None:
+            asked = request.messages[-1].content
+            return None if "too long" in asked else say(asked)
+
         score = lambda rows: [(nll * len(row.answer.content), float(len(row.answer.content))) for row in rows]  # noqa: E731
-        contestant: Any = Contestant(ScriptedEngine(answer, spoken), Letters(), score)  # type: ignore[arg-type]
-        yield contestant
+        yield Contestant(ScriptedEngine(answer), Local(Letters(), score))  # type: ignore[arg-type]
         if opened is not None:
             opened.append("close")
 
@@ -92,7 +82,7 @@ def test_report_and_samples_have_the_documented_shape(examples: list[Example], r
     assert match["tuned"]["value"] == 1 and match["tuned"]["n"] == 13 and match["base"]["value"] == 0
     assert set(match["difference"]) >= {"value", "low", "high", "p"} and match["difference"]["p"] < 0.001
     assert match["unscored"]["tuned"] == {
-        "too long for the context": 1, "no reference text (a tool call or an empty answer)": 1
+        "the script has no answer": 1, "no reference text (a tool call or an empty answer)": 1
     }  # fmt: skip
     assert value["metrics"]["perplexity"]["tuned"]["value"] == pytest.approx(2.718281828**0.1)
     assert value["metrics"]["perplexity"]["better"] == "lower"

@@ -14,7 +14,7 @@ from tuneloop.evaluate.metrics.exact_match import ExactMatch
 from tuneloop.evaluate.metrics.perplexity import Perplexity
 from tuneloop.evaluate.page import pick_samples, to_html
 from tuneloop.evaluate.report import Context, Report, read, to_markdown, verdict, write_pages
-from tuneloop.evaluate.scoring import compare, summary
+from tuneloop.evaluate.scoring import PROPORTION, How, compare, summary
 from tuneloop.evaluate.table import to_rich
 
 EVIL = '<script>alert("x")</script> & | `码` </pre>'
@@ -32,7 +32,7 @@ def sample(i: int, base: float, tuned: float) -> dict[str, Any]:
 def report() -> Report:
     scores = {"base": [Score(0.0)] * 19 + [Score(None, EVIL)], "tuned": [Score(float(i > 2)) for i in range(20)]}
     surprise = {"base": [Score(30.0, weight=3.0)] * 20, "tuned": [Score(1.0 + i / 10, weight=2.0) for i in range(20)]}
-    facts = compare("proportion", scores, 0.95)
+    facts = compare(PROPORTION, scores, 0.95)
     line = {"id": "1", "prompt": EVIL, "answer": EVIL, "base": EVIL, "tuned": EVIL}
     value = {
         "version": 1, "split": "test", "n": 20, "confidence": 0.95,
@@ -40,7 +40,7 @@ def report() -> Report:
             "exact_match": summary(ExactMatch(), scores, 0.95), "perplexity": summary(Perplexity(), surprise, 0.95)
         },
         "slices": {"kind+language": {EVIL: {
-            "exact_match": facts, "perplexity": compare("geometric", surprise, 0.95)
+            "exact_match": facts, "perplexity": compare(How("geometric"), surprise, 0.95)
         }}},
         "answers": {"base": {"n": 20, "unfinished": 7, "max_new_tokens": 12}},
         "forgetting": {"probes": "embedded", "better": "higher", "signature": "s", **facts,

@@ -6,7 +6,7 @@ import pytest
 
 from tuneloop.evaluate.metrics import Score
 from tuneloop.evaluate.metrics.exact_match import ExactMatch
-from tuneloop.evaluate.scoring import compare, estimate, groups, summary
+from tuneloop.evaluate.scoring import PROPORTION, How, compare, estimate, groups, summary
 from tuneloop.stats.intervals import wilson
 from tuneloop.stats.paired import mcnemar
 
@@ -24,25 +24,25 @@ def test_unscored_is_counted_and_never_zero() -> None:
 
 
 def test_nothing_scored_is_null() -> None:
-    found = compare("mean", {"base": scores(None), "tuned": scores(None)}, 0.95)
+    found = compare(How("mean"), {"base": scores(None), "tuned": scores(None)}, 0.95)
     assert found["tuned"] == {"value": None, "n": 0, "low": None, "high": None}
     assert found["difference"] == {"value": None, "n": 0, "low": None, "high": None, "p": None}
 
 
 def test_difference_is_paired_and_only_with_both() -> None:
     base, tuned = scores(0, 0, 0, 1), scores(1, 1, 0, 1)
-    assert compare("proportion", {"base": base, "tuned": tuned}, 0.95)["difference"]["p"] == mcnemar(0, 2)
-    assert "difference" not in compare("proportion", {"tuned": tuned}, 0.95)
+    assert compare(PROPORTION, {"base": base, "tuned": tuned}, 0.95)["difference"]["p"] == mcnemar(0, 2)
+    assert "difference" not in compare(PROPORTION, {"tuned": tuned}, 0.95)
 
 
 def test_equal_means_still_have_an_interval() -> None:
-    found = estimate("mean", scores(*[1.0] * 20), 0.95)
+    found = estimate(How("mean"), scores(*[1.0] * 20), 0.95)
     assert found["value"] == 1 and found["low"] == pytest.approx(wilson(20, 20).low) and found["high"] == 1
 
 
 def test_geometric_is_token_weighted() -> None:
     given = [Score(math.exp(2.0), weight=30.0), Score(math.exp(4.0), weight=10.0)]
-    found = estimate("geometric", given, 0.95)
+    found = estimate(How("geometric"), given, 0.95)
     assert found["value"] == pytest.approx(math.exp((2 * 30 + 4 * 10) / 40))
     assert found["low"] <= found["value"] <= found["high"]
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from tuneloop.generate.engine import Completion, Engine
+from tuneloop.core.conversation import Message
+from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.generate.scripted import ScriptedEngine
 
 
-def test_scripted_answers_stop_where_a_model_would() -> None:
-    told: list[int] = []
-    engine: Engine = ScriptedEngine(lambda prompt: [*prompt, 9, 7], decode=lambda ids: "".join(map(str, ids)))
-    found = engine.complete([[1, 2], [3]], max_new_tokens=3, stop_ids={9}, progress=told.append)
-    assert found == [Completion((1, 2), "12", True), Completion((3,), "3", True)]
-    assert engine.complete([[1, 2]], max_new_tokens=2, stop_ids={9}) == [Completion((1, 2), "12", False)]
-    assert sum(told) == 2
+def test_scripted_answers_are_cut_and_refused_as_a_model_would() -> None:
+    told: dict[int, Completion] = {}
+    say = {"a": "yes", "b": None}
+    engine: Engine = ScriptedEngine(lambda request: say[request.messages[-1].content])
+    requests = [Request((Message("user", text),)) for text in "ab"]
+    found = engine.answer(requests, Decoding(3), told.__setitem__)
+    assert found[0] == Completion((121, 101, 115), "yes", True)
+    assert found[1].refused and found == [told[0], told[1]]
+    assert engine.answer(requests[:1], Decoding(2))[0] == Completion((121, 101), "ye", False)

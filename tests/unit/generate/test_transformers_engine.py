@@ -83,10 +83,10 @@ def test_equals_generate_one_prompt_at_a_time(model: Any, shared: int, batch_tok
     prompts = some_prompts(shared=shared)
     expected = one_by_one(model, prompts)
     assert 0 < sum(completion.finished for completion in expected) < len(expected), "the test needs both kinds"
-    told: list[int] = []
+    told: dict[int, Completion] = {}
     engine = TransformersEngine(model, Words(), batch_tokens)
-    assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS, progress=told.append) == expected
-    assert sum(told) == len(prompts)
+    assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS, done=told.__setitem__) == expected
+    assert [told[place] for place in range(len(prompts))] == expected
 
 
 def test_padding_between_the_shared_beginning_and_the_rest(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,14 +106,14 @@ def test_equal_prompts_and_prompts_within_prompts(model: Any) -> None:
 
 def test_refuses_what_has_no_room_and_stops_at_the_context(model: Any) -> None:
     prompts = [[], [1] * 64, [2] * 60, [1, 2]]
-    told: list[int] = []
+    told: dict[int, Completion] = {}
     engine = TransformersEngine(model, Words())
-    found = engine.complete(prompts, max_new_tokens=20, stop_ids=set(), progress=told.append)
+    found = engine.complete(prompts, max_new_tokens=20, stop_ids=set(), done=told.__setitem__)
     assert found[0].refused == "the prompt is empty"
     assert found[1].refused == "the prompt has 64 tokens, the model's context only 64"
     assert len(found[2].ids) == 4 and not found[2].finished
     assert len(found[3].ids) == 20
-    assert sum(told) == 4
+    assert [told[place] for place in range(4)] == found
     assert TransformersEngine(model, Words()).complete([], max_new_tokens=3, stop_ids=set()) == []
 
 

@@ -11,8 +11,8 @@ from tuneloop.data.audit.question import Question
 from tuneloop.data.audit.quote import quoted
 from tuneloop.data.audit.reading import Reading, Row
 from tuneloop.data.findings import finding
-from tuneloop.data.words import normalise, prompt_key
 from tuneloop.pages.numbers import count, share
+from tuneloop.texts.words import normalise, prompt_key
 
 STEP = "label_conflicts"
 MANY = 0.01  # of the rows

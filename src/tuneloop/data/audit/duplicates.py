@@ -14,9 +14,9 @@ from tuneloop.data.audit.question import Question
 from tuneloop.data.audit.quote import quoted
 from tuneloop.data.audit.reading import Reading
 from tuneloop.data.findings import finding
-from tuneloop.data.words import prompt_key
 from tuneloop.pages.numbers import count, number, share
 from tuneloop.stats.intervals import wilson
+from tuneloop.texts.words import prompt_key
 
 NEAR_ERROR = 0.05  # of a split's rows with a near-duplicate in train; below, a warning
 EXAMPLES = 5

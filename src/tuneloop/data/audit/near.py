@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneloop.data.words import normalise
+from tuneloop.texts.words import normalise
 
 SIMILAR = 0.8
 LONG, SHORT = 5, 3  # characters of a shingle

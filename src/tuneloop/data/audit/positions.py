@@ -18,9 +18,9 @@ from tuneloop.data.audit.blocks import Block, Columns, Figures, Table
 from tuneloop.data.audit.question import Question
 from tuneloop.data.audit.reading import Reading, Row
 from tuneloop.data.findings import finding
-from tuneloop.data.words import HAN, KANA
 from tuneloop.pages.numbers import count, share
 from tuneloop.stats.intervals import wilson
+from tuneloop.texts.words import HAN, KANA
 
 MOST = 10_000  # rows
 CHARACTERS = 20_000  # of a prompt; the thirds of a longer one are those of this part

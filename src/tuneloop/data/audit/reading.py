@@ -11,7 +11,7 @@ import polars as pl
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.audit.near import Near, near
 from tuneloop.data.facts import SPLITS, Facts
-from tuneloop.data.words import spoken
+from tuneloop.texts.words import spoken
 
 
 @dataclass(frozen=True)

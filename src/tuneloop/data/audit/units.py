@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tuneloop.data.words import HAN, KANA
+from tuneloop.texts.words import HAN, KANA
 
 _UNIT = re.compile(rf"[{HAN}{KANA}]|[^\W_{HAN}{KANA}]+(?:['’][^\W_{HAN}{KANA}]+)*")
 _HAN = re.compile(f"[{HAN}]")

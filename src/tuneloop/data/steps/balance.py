@@ -12,7 +12,7 @@ from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.findings import finding
 from tuneloop.data.stance import hash_of
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.data.words import count_words, script_of, spoken
+from tuneloop.texts.words import count_words, script_of, spoken
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from tuneloop.core.conversation import Example
 from tuneloop.data.findings import finding
 from tuneloop.data.stance import hash_of
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.data.words import content_key
+from tuneloop.texts.words import content_key
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from tuneloop.core.conversation import Example
-from tuneloop.data.expressions import ExpressionError, checked, compile_expression
 from tuneloop.data.steps import Rejection, RowStep
+from tuneloop.texts.expressions import ExpressionError, checked, compile_expression
 
 
 class Filter(RowStep):

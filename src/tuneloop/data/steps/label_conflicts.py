@@ -12,7 +12,7 @@ from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.findings import finding
 from tuneloop.data.stance import KINDS, SHORT_WORDS, Stance, question, question_key, said, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.data.words import normalise
+from tuneloop.texts.words import normalise
 
 if TYPE_CHECKING:
     import numpy as np

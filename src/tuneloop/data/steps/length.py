@@ -13,7 +13,7 @@ from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.recipe import InputPath
 from tuneloop.data.steps import Rejection, RowStep
-from tuneloop.data.words import count_words, spoken
+from tuneloop.texts.words import count_words, spoken
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from tuneloop.core.conversation import Example, Message
 from tuneloop.core.plugins import did_you_mean
-from tuneloop.data.expression_values import question
-from tuneloop.data.expressions import ExpressionError, checked, compile_expression
 from tuneloop.data.steps import Rejection, RowStep
+from tuneloop.texts.expression_values import question
+from tuneloop.texts.expressions import ExpressionError, checked, compile_expression
 
 TARGETS = ("prompt", "answer", "meta")
 

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.data.stance import Stance, are_short, asked, dispute, is_short, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.data.words import normalise, spoken
+from tuneloop.texts.words import normalise, spoken
 
 if TYPE_CHECKING:
     import numpy as np

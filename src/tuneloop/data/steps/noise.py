@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.repetition import may_repeat, repetition
 from tuneloop.data.steps import Rejection, RowStep
-from tuneloop.data.words import count_words
+from tuneloop.texts.words import count_words
 
 SHORT = 80  # words (Chinese characters) up to which an answer that begins with a refusal is one and no more
 LONG = 100  # characters from which an answer that ends in a comma is cut off

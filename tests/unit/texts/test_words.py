@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.data.encoding import common_characters
-from tuneloop.data.words import HAN, KANA, content_key, count_words, letters, normalise, script_of
+from tuneloop.texts.words import HAN, KANA, content_key, count_words, letters, normalise, script_of
 
 ODD = (
     "aB1_'’.,- \n，。　中文的〇々②Ａéл×÷ªµ²\u0301\u200bァかン〆㐀\U00020001😀ﬁ℃；：（)~～…ß İ\u3099￥Ⅳ½"

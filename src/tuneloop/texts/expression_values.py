@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
-from tuneloop.data.words import count_words
+from tuneloop.texts.words import count_words
 
 LARGEST = 2**63  # numbers; beyond it, a few multiplications make ones that fill the memory
 MOST_TEXT = 1_000_000  # characters of a text that an expression makes or searches with a pattern

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from tuneloop.core.plugins import did_you_mean, listed
-from tuneloop.data.expression_values import (
+from tuneloop.texts.expression_values import (
     ARITHMETIC,
     COMPARISONS,
     CONSTANTS,

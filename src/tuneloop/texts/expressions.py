@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import TuneloopError
-from tuneloop.data.expression_syntax import Code, Env, compile_node
-from tuneloop.data.expression_values import CONSTANTS, NAMES, ExpressionError
+from tuneloop.texts.expression_syntax import Code, Env, compile_node
+from tuneloop.texts.expression_values import CONSTANTS, NAMES, ExpressionError
 
 __all__ = ["Expression", "ExpressionError", "checked", "compile_expression"]
 
