@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
-from tuneloop.data import words
 from tuneloop.data.characters import count_words
 from tuneloop.data.config import DataConfig
 from tuneloop.data.steps import RowStep
+from tuneloop.texts import words
 
 ODD = "aB1_'’.,- \n，。　中文的〇②Ａéл×ª\u0301\u200bァん㐀\U00020001😀ß\ud800한"
 PIECES = [

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.core.errors import DataError
-from tuneloop.data import expression_values
 from tuneloop.data.steps import STEPS, Rejection
+from tuneloop.texts import expression_values
 from tuneloop.texts.expressions import ExpressionError, compile_expression
 
 ROW = Example(
