@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tuneloop.render.chat import THINK_CLOSE, THINK_OPEN, Habits, any_of
 
@@ -36,5 +37,53 @@ class AnswerReader:
         reasoning = self._plain(reasoning).strip() or None if reasoning is not None else None
         return reasoning, self._plain(content)
 
+    def stream(self) -> AnswerStream:
+        """The same for an answer that comes in pieces."""
+        opening, close = self._habits.thinking or (THINK_OPEN, THINK_CLOSE)
+        begun = bool(self._habits.unwritten)
+        return AnswerStream(opening.rstrip(), close.strip(), begun, self._habits.opening or "", self._special)
+
     def _plain(self, text: str) -> str:
         return self._special.sub("", text)
+
+
+class AnswerStream:
+    """Lets the answer through and holds reasoning back. All pieces together are what `AnswerReader.read` gives."""
+
+    def __init__(self, opening: str, close: str, begun: bool, prefix: str, special: re.Pattern[str]) -> None:
+        self._opening, self._close, self._prefix, self._special = opening, close, prefix, special
+        self._text = ""
+        self._state: Literal["start", "inside", "after", "plain"] = "inside" if begun else "start"
+
+    def push(self, text: str) -> str:
+        """What of the answer has become sure by a new piece of text."""
+        self._text += text
+        if self._state == "start":
+            self._begin()
+        if self._state == "inside":
+            _, found, rest = self._text.partition(self._close)
+            if found:
+                self._state, self._text = "after", rest
+        if self._state == "after":
+            self._text = self._text.lstrip("\n")
+            if self._text:
+                self._state = "plain"
+        if self._state != "plain":
+            return ""
+        text, self._text = self._text, ""
+        return self._special.sub("", text)
+
+    def end(self) -> str:
+        """What was still undecided when the answer ended."""
+        text = self._text if self._state in ("start", "plain") else ""
+        self._text = ""
+        return self._special.sub("", text)
+
+    def _begin(self) -> None:
+        """Whether the text begins with reasoning, with the template's own opening, or with the answer."""
+        if self._opening and self._text.startswith(self._opening):
+            self._state, self._text = "inside", self._text.removeprefix(self._opening)
+        elif any(known and known.startswith(self._text) for known in (self._opening, self._prefix)):
+            return
+        else:
+            self._state, self._text = "plain", self._text.removeprefix(self._prefix)

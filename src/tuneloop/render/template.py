@@ -15,7 +15,7 @@ from tuneloop.core import digest
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.render import decide
 from tuneloop.render import overlong as policies
-from tuneloop.render.answers import AnswerReader
+from tuneloop.render.answers import AnswerReader, AnswerStream
 from tuneloop.render.borders import Encoded, Encoder
 from tuneloop.render.chat import ChatTemplate, learn, to_template
 from tuneloop.render.rendered import Rendered, Unrenderable
@@ -119,6 +119,10 @@ class Renderer:
     def answer_parts(self, ids: Iterable[int]) -> tuple[str | None, str]:
         """Reasoning (None where there is none) and answer in generated ids, up to the first stop token."""
         return self._reader.read(ids)
+
+    def answer_stream(self) -> AnswerStream:
+        """For an answer that comes in pieces of text: the answer without special tokens and without reasoning."""
+        return self._reader.stream()
 
     # -- the way, for one conversation and for many (many.py) ---------------------------------------------------------
     def plan(self, examples: Sequence[Example]) -> list[Planned]:

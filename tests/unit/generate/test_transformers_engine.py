@@ -12,18 +12,19 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, Lla
 
 from tuneloop.forward import attention
 from tuneloop.generate import transformers_engine
-from tuneloop.generate.engine import Completion
+from tuneloop.generate.engine import Completion, Decoding
 from tuneloop.generate.transformers_engine import TransformersEngine
 
 VOCABULARY = 60
 STOPS = {3, 5, 17, 40, 41}  # several, so that random models meet one now and then
 NEW = 7
+GREEDY = Decoding(NEW)
 
 
 class Words:
     """The part of a renderer that an engine needs."""
 
-    pad_id = 0
+    stop_ids = STOPS
 
     def answer_text(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
@@ -85,36 +86,32 @@ def test_equals_generate_one_prompt_at_a_time(model: Any, shared: int, batch_tok
     assert 0 < sum(completion.finished for completion in expected) < len(expected), "the test needs both kinds"
     told: dict[int, Completion] = {}
     engine = TransformersEngine(model, Words(), batch_tokens)
-    assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS, done=told.__setitem__) == expected
+    assert engine.complete(prompts, GREEDY, done=told.__setitem__) == expected
     assert [told[place] for place in range(len(prompts))] == expected
 
 
 def test_padding_between_the_shared_beginning_and_the_rest(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers_engine, "WASTE", 1.0)  # everything in one batch
     prompts = some_prompts(shared=9, seed=4)
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == one_by_one(
-        model, prompts
-    )
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == one_by_one(model, prompts)
 
 
 def test_equal_prompts_and_prompts_within_prompts(model: Any) -> None:
     prompts = [[7] * 10, [7] * 10, [7] * 14]
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == one_by_one(
-        model, prompts
-    )
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == one_by_one(model, prompts)
 
 
 def test_refuses_what_has_no_room_and_stops_at_the_context(model: Any) -> None:
     prompts = [[], [1] * 64, [2] * 60, [1, 2]]
     told: dict[int, Completion] = {}
     engine = TransformersEngine(model, Words())
-    found = engine.complete(prompts, max_new_tokens=20, stop_ids=set(), done=told.__setitem__)
+    found = engine.complete(prompts, Decoding(20), stop_ids=(), done=told.__setitem__)
     assert found[0].refused == "the prompt is empty"
     assert found[1].refused == "the prompt has 64 tokens, the model's context only 64"
     assert len(found[2].ids) == 4 and not found[2].finished
     assert len(found[3].ids) == 20
     assert [told[place] for place in range(4)] == found
-    assert TransformersEngine(model, Words()).complete([], max_new_tokens=3, stop_ids=set()) == []
+    assert TransformersEngine(model, Words()).complete([], Decoding(3), stop_ids=()) == []
 
 
 def test_leaves_the_model_as_it_was() -> None:
@@ -124,7 +121,7 @@ def test_leaves_the_model_as_it_was() -> None:
     expected = one_by_one(model.eval(), prompts)
     model.train()
     attention.use_packed(model)
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == expected
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == expected
     assert model.training and model.config._attn_implementation == attention.NAME
 
 
@@ -136,8 +133,8 @@ def test_peft_models_with_and_without_their_adapter() -> None:
     tuned: Any = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
     engine = TransformersEngine(tuned, Words())
     with tuned.disable_adapter():
-        assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == before
-    after = engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS)
+        assert engine.complete(prompts, GREEDY) == before
+    after = engine.complete(prompts, GREEDY)
     assert after == one_by_one(tuned.eval(), prompts) and after != before
 
 
@@ -151,9 +148,7 @@ def test_out_of_memory_halves_the_batch(model: Any, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(transformers_engine._Decoder, "decode", short_of_memory)
     prompts = [prompt * 10 for prompt in some_prompts(9) if len(prompt) == 1] or [[4] * 10] * 9
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=3, stop_ids=STOPS) == one_by_one(
-        model, prompts, 3
-    )
+    assert TransformersEngine(model, Words()).complete(prompts, Decoding(3)) == one_by_one(model, prompts, 3)
 
 
 @pytest.mark.parametrize("start", [0, 5])
@@ -177,5 +172,5 @@ def test_every_architecture_equals_generate(name: str, tiny_model: Callable[...,
     """Shared beginnings, padding, and caches of every kind: Mamba takes its own under another name."""
     model = tiny_model(name)
     prompts = some_prompts(6, shared=12, seed=3)
-    found = TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS)  # type: ignore[arg-type]
+    found = TransformersEngine(model, Words()).complete(prompts, GREEDY)  # type: ignore[arg-type]
     assert found == one_by_one(model, prompts)
