@@ -76,6 +76,10 @@ class _Row:
     def cancel(self) -> None:
         self.cancelled = True
 
+    def over(self, now: float) -> Finish | None:
+        """Why it is given up, if it is."""
+        return "cancelled" if self.cancelled else "timeout" if now > self.deadline else None
+
 
 class ContinuousEngine:
     """A LiveEngine by a transformers model in this process, with LoRA adapters beside one another."""
@@ -200,10 +204,8 @@ class ContinuousEngine:
     def _made(self) -> tuple[Slots | Padded, float]:
         """How rows are computed, and how many tokens of them fit into memory."""
         self._known = PrefixCache(int(REMEMBERED * available_memory(str(self.core.device))))
-        sample = [
-            self.renderer.tokenizer.encode("The quick brown fox 快速的棕色狐狸 0123", add_special_tokens=False)
-        ] * 2
-        a_token = slots.exact(self.core, None, 0, sample)
+        words = self.renderer.tokenizer.encode("The quick brown fox 快速的棕色狐狸 0123", add_special_tokens=False)
+        a_token = slots.exact(self.core, None, 0, [words, words[2:]])
         if a_token is None:
             longest = self.context or 1 << 20
             return Padded(self.core, None, 0, self.limits.seats, longest), float("inf")
@@ -217,14 +219,10 @@ class ContinuousEngine:
                 self._change.wait()
             changes, self._changes = self._changes, []
             now = time.monotonic()
-            gone = self._waiting.take_out(lambda row: row.cancelled or now > row.deadline)
+            gone = self._waiting.take_out(lambda row: row.over(now) is not None)
         for row in gone:
-            self._tell_end(row, "cancelled" if row.cancelled else "timeout")
-        over = {
-            row: "cancelled" if row.cancelled else "timeout"
-            for row in self._rows
-            if row.cancelled or now > row.deadline
-        }
+            self._tell_end(row, row.over(now) or "cancelled")
+        over = {row: finish for row in self._rows if (finish := row.over(now))}
         if over:
             self._leave(over)
         for change, found in changes:
@@ -237,20 +235,14 @@ class ContinuousEngine:
 
     def _load(self, name: str, folder: Path) -> Served:
         if name in self._served:
-            raise ModelError(
-                f"'{name}' is loaded already; adapters are immutable: load other weights under another name"
-            )
+            raise ModelError(f"'{name}' is loaded already; load other weights under another name")
         try:
             self._mixed.add(name, folder)
         except ModelError:
             self._mixed.remove(name)
             raise
-        files = {
-            path.name: digest.of_file(path)
-            for path in (folder / WEIGHTS, folder / "adapter_config.json", folder / RECORD)
-            if path.is_file()
-        }
-        found = digest.of_value(files)
+        parts = [folder / part for part in (WEIGHTS, "adapter_config.json", RECORD)]
+        found = digest.of_value({path.name: digest.of_file(path) for path in parts if path.is_file()})
         served = Served(name, digest.of_value([self._digest, found]), self.context, found)
         with self._change:
             self._served[name] = served
@@ -271,27 +263,9 @@ class ContinuousEngine:
 
     def _admit(self) -> None:
         """Lets those who wait join, as far as there are seats and memory."""
-        joining: list[_Row] = []
-        tokens = 0
-        with self._change:
-            longest = max((len(row.prompt) + row.room for row in self._rows), default=0)
-            while len(self._waiting) and len(self._rows) + len(joining) < self.limits.seats:
-                row = next(iter(self._waiting))
-                longest = max(longest, len(row.prompt) + row.room)
-                first = not (self._rows or joining)
-                if not first and (
-                    longest * (len(self._rows) + len(joining) + 1) > self._capacity
-                    or (joining and tokens + len(row.prompt) > JOIN_TOKENS)
-                    or (isinstance(self._form, Padded) and (self._rows or len(row.prompt) != len(joining[0].prompt)))
-                ):
-                    break
-                joining.append(self._waiting.pop())
-                tokens += len(row.prompt)
         fresh: dict[str, list[_Row]] = {}
-        for row in joining:
-            known, parts = (
-                self._known.find(self._digest_of(row), row.prompt) if isinstance(self._form, Slots) else (0, [])
-            )
+        for row in self._chosen():
+            known, parts = self._known.find(self._digest_of(row), row.prompt)
             if known and isinstance(self._form, Slots):
                 row.cached = known
                 self._rows.append(row)
@@ -300,14 +274,28 @@ class ContinuousEngine:
             else:
                 fresh.setdefault(row.ask.model, []).append(row)
         for name, rows in fresh.items():  # apart: what rows of one adapter have in common others must not share
-            if isinstance(self._form, Padded) and self._rows:
-                with self._change:
-                    for row in rows:
-                        self._waiting.put(row.ask.user, row)
-                continue
             self._rows += rows
             with self._mixed.routed(self._whole(name)):
                 self._advance(rows, self._form.join([row.prompt for row in rows]))
+
+    def _chosen(self) -> list[_Row]:
+        """Who joins now, in turns of the users."""
+        found: list[_Row] = []
+        with self._change:
+            while len(self._waiting) and len(self._rows) + len(found) < self.limits.seats:
+                if (self._rows or found) and not self._may_join(next(iter(self._waiting)), found):
+                    break
+                found.append(self._waiting.pop())
+        return found
+
+    def _may_join(self, row: _Row, others: Sequence[_Row]) -> bool:
+        """Whether there is memory for a row beside all others, and time to compute its prompt between two steps."""
+        if isinstance(self._form, Padded):  # which has no place for a row that comes later
+            return not self._rows and row.ask.model == others[0].ask.model
+        everyone = [*self._rows, *others, row]
+        longest = max(len(one.prompt) + one.room for one in everyone)
+        tokens = sum(len(one.prompt) for one in (*others, row))
+        return longest * len(everyone) <= self._capacity and (not others or tokens <= JOIN_TOKENS)
 
     def _step(self) -> None:
         started = time.monotonic()

@@ -29,7 +29,7 @@ class PrefixCache:
         return len(self._entries)
 
     def find(self, model: str, ids: Sequence[int]) -> tuple[int, Parts]:
-        """(known tokens, their keys and values): of the entry that begins with most of `ids`; at least one stays out."""
+        """(known tokens, their keys and values): of the entry that begins with most of `ids`; one at least is new."""
         wanted = np.asarray(ids, np.int32)
         best, most = None, SHORTEST - 1
         for key, (held, _, _) in self._entries.items():

@@ -1,4 +1,4 @@
-"""From tokens that come one by one to text that may be shown: whole characters, no reasoning, nothing of a stop text."""
+"""From tokens that come one by one to text that may be shown: whole characters, no reasoning, no stop text."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ class Spoken:
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)]
-        held = max(
-            (length for stop in self._stop for length in range(len(stop)) if text.endswith(stop[:length])), default=0
-        )
+        beginnings = (stop[:length] for stop in self._stop for length in range(len(stop)))
+        held = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

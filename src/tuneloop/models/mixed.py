@@ -23,6 +23,8 @@ from tuneloop.core.errors import ModelError
 from tuneloop.models.adapters import PREFIX, WEIGHTS, check_belongs, check_folder, shapes
 from tuneloop.models.find import Base
 
+BEYOND = ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "layer_replication")
+"""Options of LoRA with which an adapter is more than low-rank products in linear layers."""
 HALVES = {".lora_A.weight": 0, ".lora_B.weight": 1}
 Routes = Mapping[str, Tensor | None]
 """Adapter → places of its tokens in the pass (its rows, where a pass keeps rows apart); None: all of them."""
@@ -110,11 +112,7 @@ _ADVICE = "merge it (`tuneloop merge RUN`) and serve the merged model"
 def _refuse_unmixable(config: Mapping[str, Any], folder: Path) -> None:
     """Raises ModelError for what is no sum of the base and a low-rank product."""
     kind = str(config.get("peft_type"))
-    odd = [
-        key
-        for key in ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "layer_replication")
-        if config.get(key)
-    ]
+    odd = [key for key in BEYOND if config.get(key)]
     if config.get("bias", "none") != "none":
         odd.append("bias")
     if kind != "LORA" or odd:
