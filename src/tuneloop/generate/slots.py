@@ -27,7 +27,7 @@ from tuneloop.forward import attention, virtual
 from tuneloop.forward.attention import Unsupported, packed_attention, written_out
 from tuneloop.forward.layout import Layout
 from tuneloop.forward.norms import hasten_norms, own_norms
-from tuneloop.forward.objective import TOLERANCE, logit_finish, trunk_of
+from tuneloop.forward.objective import logit_finish, trunk_of
 from tuneloop.forward.tree import Tree
 
 NAME = "tuneloop_slots"
@@ -39,6 +39,8 @@ HEAD, CHECKED = 96, 4
 """First tokens of how many prompts are computed both ways, to see whether this form is exact."""
 Parts = list[tuple[Tensor, Tensor]]
 """Keys [K, L, D] and values of a row's L tokens, layer by layer."""
+GAP = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""How far logits may be from the model's own, as a share of their spread; 16 bits round within 0.1."""
 _KNOWN: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], int | None]] = WeakKeyDictionary()
 
 
@@ -294,13 +296,13 @@ def _compared(
         with attending(core):
             slots = Slots(core, beginning, start, len(sample))
             slots.join([prompt[:-1] for prompt in sample])
-            ours_BV = slots.step([prompt[-1] for prompt in sample]).float().log_softmax(-1)
+            ours_BV = slots.step([prompt[-1] for prompt in sample]).float()
     except (Unsupported, ModelError, TypeError, ValueError):
         return None
     with attention.standard(core):
-        own_BV = torch.stack([_own(core, beginning, start, prompt) for prompt in sample]).float().log_softmax(-1)
-    gap = (ours_BV - own_BV).abs().mean()
-    return slots.bytes_a_token if bool(gap <= TOLERANCE[core.dtype]) and slots.bytes_a_token else None
+        own_BV = torch.stack([_own(core, beginning, start, prompt) for prompt in sample]).float()
+    gap = (ours_BV - own_BV).norm() / (own_BV - own_BV.mean(-1, keepdim=True)).norm()
+    return slots.bytes_a_token if bool(gap <= GAP.get(core.dtype, 0.1)) and slots.bytes_a_token else None
 
 
 def _own(core: PreTrainedModel, beginning: DynamicCache | None, start: int, prompt: list[int]) -> Tensor:
