@@ -99,10 +99,11 @@ def bootstrap_ratio(
 def bootstrap_sums(
     statistics: Array, combine: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of `combine` of the summed statistics [N, S] of N examples.
+    """BCa bootstrap interval of `combine` of the summed statistics [N, S] of N examples.
 
     `combine` maps R sums [R, S] to R numbers [R], e.g. n-gram counts to BLEU; resamples for which it is undefined (NaN)
-    are left out. Raises ValueError without examples.
+    are left out. Bias-corrected, because such numbers can be biased themselves: a resample's calibration error is on
+    average larger than the sample's. Acceleration by the jackknife. Raises ValueError without examples.
     """
     import numpy as np
 
@@ -110,7 +111,21 @@ def bootstrap_sums(
         raise ValueError(f"an interval needs examples with statistics, given: shape {statistics.shape}")
     numbers_R = np.concatenate([combine(sums_RS) for sums_RS in resampled_sums(statistics, seed)])
     known_R = numbers_R[np.isfinite(numbers_R)]
-    return percentile(known_R, confidence) if known_R.size else Interval(float("nan"), float("nan"))
+    total_1S = statistics.sum(axis=0, keepdims=True)
+    value = float(combine(total_1S)[0])
+    if not known_R.size or not np.isfinite(value):
+        return Interval(float("nan"), float("nan"))
+    if np.ptp(known_R) == 0:
+        return Interval(value, value)
+    slack = 1e-12 * max(1.0, abs(value))  # sums in another order must count as equal
+    below = (np.count_nonzero(known_R < value - slack) + np.count_nonzero(np.abs(known_R - value) <= slack) / 2) / (
+        known_R.size
+    )
+    left_N = combine(total_1S - statistics)
+    centred_N = np.nanmean(left_N) - left_N if np.isfinite(left_N).any() else np.zeros(1)
+    centred_N = centred_N[np.isfinite(centred_N)]
+    spread = float((centred_N**2).sum() ** 1.5)
+    return _bca(known_R, below, float((centred_N**3).sum()) / (6 * spread) if spread else 0.0, confidence)
 
 
 def resampled_sums(statistics: Array, seed: int) -> Iterator[Array]:

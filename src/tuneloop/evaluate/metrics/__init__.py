@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Json = dict[str, Any]
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
+"""Which direction is good; `neither` of a length, say, where a change is worth knowing and neither good nor bad."""
 Needs = Literal["generation", "likelihood", "choices", "samples"]
 """What a metric looks at: one answer, the likelihood of the reference, of each choice, or several sampled answers."""
 Aggregation = Literal["proportion", "mean", "geometric", "corpus"]
@@ -98,6 +99,8 @@ class Metric(Plugin):
     AGGREGATION: ClassVar[Aggregation]
     BOUNDED: ClassVar[bool] = True
     """Whether values lie in [0, 1]."""
+    REFERENCE: ClassVar[bool] = True
+    """Whether it holds the answer against a reference text; without one the observation is unscored."""
     SLOW: ClassVar[bool] = False
     """Whether scoring takes long enough to show its progress (it asks another model)."""
 
