@@ -51,4 +51,4 @@ def _value(found: re.Match[str], percent: Percent) -> Decimal:
         value *= _UNITS[found["unit"]]
     elif found["unit"] and percent == "share":
         value /= 100 if found["unit"] == "%" else 1000
-    return -value if found["sign"] or found["inner"] else value
+    return value.copy_negate() if found["sign"] or found["inner"] else value

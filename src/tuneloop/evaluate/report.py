@@ -55,11 +55,13 @@ def read(folder: Path) -> Report:
 
 # -- numbers in words -------------------------------------------------------------------------------------------------
 def verdict(difference: Mapping[str, Any] | None, better: str, confidence: float = 0.95) -> str:
-    """better, worse or even: even where the p-value does not rule out chance."""
+    """better, worse, changed (where neither direction is better) or even: the p-value does not rule out chance."""
     if not difference or difference.get("value") is None:
         return "unknown"
     if difference["p"] >= 1 - confidence or difference["value"] == 0:
         return "even"
+    if better == "neither":
+        return "changed"
     return "better" if (difference["value"] > 0) == (better == "higher") else "worse"
 
 

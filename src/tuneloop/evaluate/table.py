@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-COLOURS = {"better": "green", "worse": "red", "even": "dim", "unknown": "dim"}
+COLOURS = {"better": "green", "worse": "red", "even": "dim", "changed": "yellow", "unknown": "dim"}
 
 
 def to_rich(report: Report) -> Group:

@@ -24,6 +24,8 @@ _SYMBOL = re.compile(r"([{-~\[-`!-&(-+:-@/])")
 _AFTER_NO_DIGIT = re.compile(r"([^0-9])([.,])")
 _BEFORE_NO_DIGIT = re.compile(r"([.,])([^0-9])")
 _DASH = re.compile(r"([0-9])(-)")
+_DIGIT = re.compile("[0-9]")
+_WITHOUT_DIGITS = re.compile(r"[{-~\[-`!-&(-+:-@/.,]|[^\s{-~\[-`!-&(-+:-@/.,]+")
 # What sacrebleu's tokenizer `zh` sets apart. It spells two ranges beyond the basic plane with four digits, so that they
 # are others (2001-2a6d, 2f81-2fa1); equal numbers matter more than right ranges here.
 _APART = (
@@ -94,6 +96,8 @@ BLEU_TOKENIZERS = {"13a": mteval_tokens, "zh": chinese_tokens, "char": character
 
 
 def _parted(text: str) -> list[str]:
+    if not _DIGIT.search(text):  # every sign is a token then: one pass in place of three
+        return _WITHOUT_DIGITS.findall(text)
     text = _SYMBOL.sub(r" \1 ", text)
     if "." in text or "," in text:
         text = _BEFORE_NO_DIGIT.sub(r" \1 \2", _AFTER_NO_DIGIT.sub(r"\1 \2 ", text))

@@ -57,7 +57,7 @@ def single(metric: Metric, text: str, reference: str) -> float | None:
     return metric.score(Observation(reference, text=text)).value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXT)
 def test_tokenizers_are_those_of_sacrebleu(text: str) -> None:
     for name, theirs in (("13a", Tokenizer13a()), ("zh", TokenizerZh()), ("char", TokenizerChar())):
@@ -79,7 +79,7 @@ def test_bleu_is_that_of_sacrebleu(pairs: list[tuple[str, str]], tokenizer: str)
     assert corpus(ours, pairs) == pytest.approx(lower, abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(PAIRS)
 def test_bleu_and_chrf_are_those_of_sacrebleu_on_any_text(pairs: list[tuple[str, str]]) -> None:
     texts, references = zip(*pairs, strict=True)
@@ -155,7 +155,7 @@ def test_rouge_2_of_one_word_is_unscored() -> None:
     assert "fewer than 2" in (Rouge2().score(Observation("positive", text="positive")).why or "")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), st.randoms())
 def test_aggregates_are_bounded_and_do_not_depend_on_the_order(
     pairs: list[tuple[str, str]], draw: random.Random

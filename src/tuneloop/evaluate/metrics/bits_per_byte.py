@@ -29,7 +29,7 @@ class BitsPerByte(Metric):
         return "bits_per_byte|supervised_texts|utf8|byte_weighted|stop_token:yes|v1"
 
     def score(self, observation: Observation) -> Score:
-        if observation.reference is None:
+        if not observation.reference:
             return Score(None, "no reference text (a tool call or an empty answer)")
         if observation.nll is None or not observation.tokens:
             return Score(None, "no supervised tokens")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 
 from pydantic import Field
@@ -50,4 +49,4 @@ class NumericAnswer(Metric):
     def _equal(self, found: Decimal, expected: Decimal) -> bool:
         if not self.tolerance:
             return found == expected
-        return math.isclose(found, expected, rel_tol=self.tolerance)
+        return abs(found - expected) <= Decimal(str(self.tolerance)) * max(abs(found), abs(expected))
