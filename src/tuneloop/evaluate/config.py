@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneloop.core.plugins import Branch
 from tuneloop.core.recipe import InputPath
 from tuneloop.evaluate.metrics import METRICS, Metric
+from tuneloop.generate.config import EndpointConfig
 
 Choice = Annotated[Metric, METRICS]
 DEFAULT = ("exact_match", "f1", "perplexity")
@@ -46,6 +47,10 @@ class EvaluateConfig(Branch):
     """Columns (`meta` keys) by whose values the numbers are also given; `kind+language` combines two."""
     forgetting: ForgettingConfig | None = None
     """What the tuned model has lost of what the base knew; null leaves it out."""
+    against: EndpointConfig | None = None
+    """A served model to compare the tuned one with; it is asked in the base's place."""
+    cache: bool = True
+    """Answers that the same model gave to the same prompt before are not asked again."""
 
     @field_validator("metrics")
     @classmethod
@@ -55,6 +60,18 @@ class EvaluateConfig(Branch):
         if twice or not names:
             raise ValueError(f"'{twice[0]}' stands twice" if twice else "give at least one metric")
         return metrics
+
+    @model_validator(mode="after")
+    def _one_in_the_bases_place(self) -> Self:
+        if self.against is not None and not self.base:
+            raise ValueError(
+                "`against` is asked in the base's place, and `base: false` asks none: leave one of them out"
+            )
+        if self.against is not None and self.forgetting is not None:
+            raise ValueError(
+                "`forgetting` needs the base, and `against` takes its place: evaluate twice, with one of them each"
+            )
+        return self
 
     @field_validator("max_new_tokens")
     @classmethod

@@ -81,6 +81,8 @@ def _report(
         "metrics": metrics, "slices": slices,
         "answers": {name: _counts(who) for name, who in observed.items() if who.answers},
     }  # fmt: skip
+    if config.against is not None:
+        out["against"] = {"model": config.against.model, "url": config.against.url}
     if config.forgetting is not None:
         completions = {name: who.completions for name, who in observed.items()}
         out["forgetting"] = forgetting.forgetting_report(

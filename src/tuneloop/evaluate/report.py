@@ -74,6 +74,8 @@ def contestants(report: Json) -> list[str]:
 def notes(report: Json) -> list[str]:
     """What the numbers leave out: examples not scored and why, answers that were cut."""
     found: list[str] = []
+    if "against" in report:
+        found.append("base: in its place {model} at {url} was asked (evaluate.against)".format(**report["against"]))
     for name, entry in report["metrics"].items():
         counted = {(reason, count): [] for part in entry["unscored"].values() for reason, count in part.items()}
         for who, part in entry["unscored"].items():

@@ -81,8 +81,11 @@ def make_room(root: Path, limit: int, spared: Path | None = None) -> None:
     """
     sizes: dict[Path, tuple[float, int]] = {}
     for one in root.iterdir():
-        files = [path.stat() for path in one.rglob("*") if path.is_file()]
-        used = max([one.stat().st_mtime, *(file.st_mtime for file in files)])
+        try:
+            files = [path.stat() for path in one.rglob("*") if path.is_file()]
+            used = max([one.stat().st_mtime, *(file.st_mtime for file in files)])
+        except FileNotFoundError:  # another process deletes it, or files in it, at this moment
+            continue
         if not one.name.startswith("."):
             sizes[one] = used, sum(file.st_size for file in files)
         elif used < time.time() - ABANDONED:
