@@ -13,7 +13,7 @@ from tuneloop.evaluate.metrics.calibration import Calibration
 from tuneloop.evaluate.metrics.macro_f1 import MacroF1
 from tuneloop.evaluate.metrics.multiple_choice import MultipleChoice
 from tuneloop.evaluate.scoring import estimate, how
-from tuneloop.stats import intervals
+from tuneloop.stats import bootstrap, intervals
 
 LABELS = ("negative", "neutral", "positive")
 CHINESE = ("不满意", "一般", "满意")
@@ -119,7 +119,7 @@ def test_perfect_calibration_is_0_and_bins_are_closed_above() -> None:
 @pytest.mark.parametrize("measure", ["macro_f1", "brier"])
 def test_intervals_hold_what_they_promise(measure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets of 150 drawn from a population whose value is known: 95 % of the intervals hold it."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 1_000)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 1_000)
     draw = random.Random(3)
     metric: Metric = MacroF1() if measure == "macro_f1" else Calibration(measure="brier")
     rows = seen(LABELS, 3_000, 1)

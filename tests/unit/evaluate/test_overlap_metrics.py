@@ -23,7 +23,7 @@ from tuneloop.evaluate.metrics.rouge_1 import Rouge1
 from tuneloop.evaluate.metrics.rouge_2 import Rouge2
 from tuneloop.evaluate.metrics.rouge_l import RougeL
 from tuneloop.evaluate.text import BLEU_TOKENIZERS, bleu_tokenizer
-from tuneloop.stats import intervals
+from tuneloop.stats import bootstrap, intervals
 
 ENGLISH = [
     ("The cat sat on the mat.", "The cat is on the mat."),
@@ -195,7 +195,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("metric", [Bleu(), Chrf()])
 def test_intervals_of_corpus_metrics_hold_what_they_promise(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets of 100 drawn from a population of 2,000 pairs whose value is known: 95 % of the intervals hold it."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 1_000)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 1_000)
     draw = random.Random(1)
     vocabulary = [f"word{number}" for number in range(40)]
 
