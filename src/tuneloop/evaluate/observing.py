@@ -9,10 +9,10 @@ from tuneloop.core.conversation import Example
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Answer, Contestant, Likelihood, answers, likelihoods
 from tuneloop.evaluate.metrics import METRICS, Choice, Metric, Observation, Sampling, Score
+from tuneloop.evaluate.slices import labels_of
 from tuneloop.generate.engine import Decoding, Request
 from tuneloop.track.console import progress, say
 
-MOST_LABELS = 20  # more distinct references than this are no set of classes
 CHOICES = "choices"  # the column with the answers that a multiple-choice question offers
 
 
@@ -85,7 +85,7 @@ def weigh_choices(
     contestant: Contestant, examples: Sequence[Example], progress: Callable[[int], None] | None = None
 ) -> list[list[Choice] | str]:
     """The likelihood of each answer that an example offers: its column `choices`, else the labels of the whole set."""
-    labels = labels_of(examples)
+    labels = labels_of([reference(example) for example in examples])
     offered = [list(map(str, example.meta.get(CHOICES) or labels)) for example in examples]
     asked = [
         example.asking(replace(example.answer, content=choice, tool_calls=(), reasoning=None))
@@ -108,13 +108,6 @@ def weigh_choices(
     return found
 
 
-def labels_of(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The distinct references where they are few enough to be the classes of a classification."""
-    references = [reference(example) for example in examples]
-    distinct = sorted({text for text in references if text is not None})
-    return tuple(distinct) if len(distinct) <= min(MOST_LABELS, max(2, len(references) // 4)) else ()
-
-
 def reference(example: Example) -> str | None:
     """The expected text; None where the answer is a tool call or empty, which text metrics cannot score."""
     answer = example.answer
@@ -125,7 +118,7 @@ def observe(
     metric: Metric, examples: Sequence[Example], who: Observed, rival: Observed | None = None
 ) -> list[Observation | Score]:
     """What a metric sees of each example; an unscored Score where the contestant did not get to an answer."""
-    labels = labels_of(examples)
+    labels = labels_of([reference(example) for example in examples])
     found: list[Observation | Score] = []
     for place, example in enumerate(examples):
         seen = Observation(

@@ -95,6 +95,8 @@ def test_report_and_samples_have_the_documented_shape(examples: list[Example], r
     scores = lines[0].pop("scores")
     assert scores["exact_match"] == scores["f1"] == {"base": 0.0, "tuned": 1.0}
     assert scores["perplexity"] == {"base": pytest.approx(20.0855369), "tuned": pytest.approx(1.10517092)}
+    assert lines[0].pop("statistics") == {"perplexity": {"base": [6.0, 2.0], "tuned": pytest.approx([0.2, 2.0])}}
+    assert lines[0].pop("slices") == {"kind+language": ["even · en"]}
     assert lines[0] == {
         "id": examples[0].id,
         "prompt": [{"role": "user", "content": "q0"}],
