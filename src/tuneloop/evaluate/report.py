@@ -55,11 +55,16 @@ def read(folder: Path) -> Report:
 
 # -- numbers in words -------------------------------------------------------------------------------------------------
 def verdict(difference: Mapping[str, Any] | None, better: str, confidence: float = 0.95) -> str:
-    """better, worse or even: even where the p-value does not rule out chance."""
+    """better, worse or even: even where the p-value (of slices the corrected one) does not rule out chance.
+
+    `changed` where neither direction is good, as of a length.
+    """
     if not difference or difference.get("value") is None:
         return "unknown"
-    if difference["p"] >= 1 - confidence or difference["value"] == 0:
+    if difference.get("p_holm", difference["p"]) >= 1 - confidence or difference["value"] == 0:
         return "even"
+    if better == "neither":
+        return "changed"
     return "better" if (difference["value"] > 0) == (better == "higher") else "worse"
 
 

@@ -186,16 +186,13 @@ class _Estimate:
         if self.place is None or sums_RS is None:
             low, high = intervals.wilson(round(float(whole_1S[0, 0])), self.n, self.confidence)
         else:
-            low, high = self._ends(self.way.numbers(sums_RS[:, self.place]))
+            scored_NS = self.scored.statistics[self.scored.known]
+            numbers_R = self.way.numbers(sums_RS[:, self.place])
+            low, high = intervals.bca(scored_NS, self.way.numbers, numbers_R, self.confidence)
             if self.way.kind == "mean" and low == high and self.way.bounded:
                 # the bootstrap sees no spread; scores in [0, 1] vary at most as 0/1 ones do
                 low, high = intervals.wilson(min(float(self.n), float(whole_1S[0, 0])), self.n, self.confidence)
         return {"value": value, "n": self.n, "low": low, "high": high}
-
-    def _ends(self, numbers_R: Array) -> tuple[float, float]:
-        if self.way.kind == "mean":
-            return intervals.bca(self.scored.statistics[self.scored.known, 0], numbers_R, self.confidence)
-        return intervals.percentile(numbers_R, self.confidence)
 
 
 class _Change:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuneloop.stats.bootstrap import resampled_sums
+from tuneloop.stats.bootstrap import ratio, resampled_sums
 
 if TYPE_CHECKING:
     from tuneloop.stats.bootstrap import Array
@@ -55,18 +55,45 @@ def bootstrap_mean(values: Sequence[float] | Array, confidence: float = 0.95, se
     values_N = np.asarray(values, dtype=np.float64)
     if values_N.size == 0:
         raise ValueError("an interval needs at least one value")
-    return bca(values_N, resampled_sums(values_N[:, None], seed)[:, 0] / values_N.size, confidence)
+    return bootstrap_sums(np.column_stack([values_N, np.ones_like(values_N)]), ratio, confidence, seed)
 
 
 def bootstrap_sums(
     statistics: Array, combine: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of `combine` of the summed statistics [N, S] of N examples.
+    """BCa bootstrap interval of `combine` of the summed statistics [N, S] of N examples; see `bca`.
 
-    `combine` maps R sums [R, S] to R numbers [R], e.g. n-gram counts to BLEU, or `bootstrap.ratio`; resamples for which
-    it is undefined (NaN) are left out. Raises ValueError without examples.
+    `combine` maps R sums [R, S] to R numbers [R], e.g. n-gram counts to BLEU, or `bootstrap.ratio`. Raises ValueError
+    without examples.
     """
-    return percentile(combine(resampled_sums(statistics, seed)), confidence)
+    return bca(statistics, combine, combine(resampled_sums(statistics, seed)), confidence)
+
+
+def bca(statistics: Array, combine: Callable[[Array], Array], numbers_R: Array, confidence: float = 0.95) -> Interval:
+    """BCa interval of `combine` of the summed statistics [N, S], given the resampled numbers [R].
+
+    Bias-corrected and accelerated (Efron 1987, J. Am. Stat. Assoc. 82, 171), the acceleration by the jackknife: a
+    skewed sample (most scores 1, a few 0) gets a skewed interval, and a number that is biased itself, as a calibration
+    error, one around it. Undefined numbers (NaN) are left out; where nothing varies there is no width: the bootstrap
+    cannot see what the sample does not show.
+    """
+    import numpy as np
+
+    total_1S = statistics.sum(axis=0, keepdims=True)
+    value = float(combine(total_1S)[0])
+    numbers_R = numbers_R[np.isfinite(numbers_R)]
+    if not numbers_R.size or not math.isfinite(value):
+        return Interval(math.nan, math.nan)
+    slack = 1e-12 * max(1.0, abs(value))  # the same sums in another order must count as equal
+    if np.ptp(numbers_R) <= slack:
+        return Interval(value, value)
+    below = np.count_nonzero(numbers_R < value - slack) + np.count_nonzero(np.abs(numbers_R - value) <= slack) / 2
+    left_out_N = combine(total_1S - statistics)
+    left_out_N = left_out_N[np.isfinite(left_out_N)]
+    centred_N = left_out_N.mean() - left_out_N if left_out_N.size else np.zeros(1)
+    spread = float((centred_N**2).sum() ** 1.5)
+    acceleration = float((centred_N**3).sum()) / (6 * spread) if spread else 0.0
+    return _moved_percentiles(numbers_R, below / numbers_R.size, acceleration, confidence)
 
 
 def percentile(estimates_R: Array, confidence: float = 0.95) -> Interval:
@@ -78,25 +105,6 @@ def percentile(estimates_R: Array, confidence: float = 0.95) -> Interval:
         return Interval(math.nan, math.nan)
     low, high = np.quantile(known_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
-
-
-def bca(values: Array, means_R: Array, confidence: float = 0.95) -> Interval:
-    """BCa interval of the mean of values [N], given resampled means [R] (Efron 1987, J. Am. Stat. Assoc. 82, 171).
-
-    Bias-corrected and accelerated, so that a skewed sample (most scores 1, a few 0) gets a skewed interval. Values
-    that are all equal give an interval without width: the bootstrap cannot see what the sample does not show.
-    """
-    import numpy as np
-
-    mean = float(values.mean())
-    if values.size == 1 or np.ptp(values) == 0:
-        return Interval(mean, mean)
-    means_R = means_R[np.isfinite(means_R)]
-    slack = 1e-12 * max(1.0, abs(mean))  # the same values added in another order
-    below = np.count_nonzero(means_R < mean - slack) + np.count_nonzero(np.abs(means_R - mean) <= slack) / 2
-    centred = values - mean  # proportional to the jackknife's deviations (all without i) of a mean
-    acceleration = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
-    return _moved_percentiles(means_R, below / means_R.size, acceleration, confidence)
 
 
 def _moved_percentiles(estimates_R: Array, below: float, acceleration: float, confidence: float) -> Interval:
