@@ -121,9 +121,9 @@ class Comparison:
             gain = sign * (after - before)
             counts["won" if gain > 0 else "lost" if gain < 0 else "even"] += 1
             if gain:
-                first, second = (line.get(who) for line, who in ((lines[0], self.sides[0].who), (lines[place], side.who)))
-                told = {key: lines[0].get(key) for key in ("id", "prompt", "reference")}
-                line = {**told, "first": first, "second": second, "scores": [before, after]}
+                line = {key: lines[0].get(key) for key in ("id", "prompt", "reference")}
+                line["first"], line["second"] = lines[0].get(self.sides[0].who), lines[place].get(side.who)
+                line["scores"] = [before, after]
                 moved.append((gain, digest.of_value(line["id"]), line))
         moved.sort(key=lambda one: (-abs(one[0]), one[1]))
         return {
@@ -166,7 +166,7 @@ def align(sides: Sequence[Side], wanted: Wanted = Wanted()) -> Comparison:
         key, _, value = one.partition("=")
         rows = _known(key, parts).get(value)
         if rows is None:
-            raise DataError(f"--slice {one}: no shared example is in it; of {key} there are: {listed(list(parts[key]))}")
+            raise DataError(f"--slice {one}: no shared example is in it; there are: {listed(list(parts[key]))}")
         lines = [lines[row] for row in rows]
         parts = _parts(lines)
     keys = [one for one in wanted.slices if "=" not in one]

@@ -95,7 +95,10 @@ def _report(
 def _counts(who: Observed) -> dict[str, Any]:
     given = [answer for answer in who.answers if answer.text is not None]
     unfinished = sum(not answer.finished for answer in given)
-    return {"n": len(given), "unfinished": unfinished, "max_new_tokens": who.max_new_tokens}
+    return {
+        "n": len(given), "unfinished": unfinished, "max_new_tokens": who.max_new_tokens,
+        "seconds": round(who.seconds, 3),
+    }  # fmt: skip
 
 
 def _samples(

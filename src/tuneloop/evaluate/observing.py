@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,8 @@ class Observed:
     completions: list[Answer] = field(default_factory=list[Answer])
     """Of the forgetting probes."""
     max_new_tokens: int | None = None
+    seconds: float = 0.0
+    """What the answers took."""
 
 
 def ask(name: str, contestant: Contestant, config: EvaluateConfig, examples: Sequence[Example]) -> Observed:
@@ -45,8 +48,10 @@ def ask(name: str, contestant: Contestant, config: EvaluateConfig, examples: Seq
         if config.max_new_tokens == "auto":
             say(f"{name}: answers may have {out.max_new_tokens} tokens (twice the longest reference plus 8)")
     if "generation" in needs and out.max_new_tokens is not None:
+        started = time.perf_counter()
         with progress(f"{name}: answers", len(examples)) as bar:
             out.answers = answers(contestant, examples, Decoding(out.max_new_tokens), bar.advance)
+        out.seconds = time.perf_counter() - started
     wanted = {metric.sampling for metric in config.metrics} - {None}
     for sampling in sorted((one for one in wanted if one), key=str):
         with progress(f"{name}: {sampling.n} samples each", len(examples) * sampling.n) as bar:

@@ -76,7 +76,7 @@ def contestants(report: Json) -> list[str]:
 
 def notes(report: Json) -> list[str]:
     """What the numbers leave out: examples not scored and why, answers that were cut."""
-    found: list[str] = []
+    found: list[str] = list(report.get("notes", ()))
     for name, entry in report["metrics"].items():
         counted = {(reason, count): [] for part in entry["unscored"].values() for reason, count in part.items()}
         for who, part in entry["unscored"].items():
@@ -136,6 +136,6 @@ def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
         ]
         moved = f"{number(change['value'], True)} ({interval(change, True)})" if change else "–"
         n = (entry.get("tuned") or {}).get("n", 0)
-        p = probability(change["p"]) if change else "–"
+        p = probability(change.get("p_holm", change["p"])) if change else "–"
         lines.append(f"| {plain(label)} | {cells[0]} | {cells[1]} | {moved} | {p} | {n} |")
     return lines

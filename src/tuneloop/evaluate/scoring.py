@@ -216,12 +216,18 @@ class _Change:
             right = [one.statistics[self.both, 0] > 0.5 for one in (self.first, self.second)]
             found = paired.compare_proportions(right[0], right[1], self.confidence)
         elif self.places is None or sums_RS is None:
-            found = Difference(0.0, 0.0, 0.0, 1.0)
+            found = Difference(0.0, -self._unseen(), self._unseen(), 1.0)
         else:
             found = self._resampled(sums_RS, self.places)
         if not np.isfinite(found.value):
             return {**NOTHING, "n": self.n, "p": None}
         return {"value": found.value, "n": self.n, "low": found.low, "high": found.high, "p": found.p}
+
+    def _unseen(self) -> float:
+        """The most that scores in [0, 1] may still differ by where n of n are equal: a change that n examples do not
+        show happens to fewer than 1 - (alpha / 2)^(1/n) of all (Clopper and Pearson 1934; the rule of three)."""
+        bounded = self.way.kind == "mean" and self.way.bounded
+        return 1 - ((1 - self.confidence) / 2) ** (1 / self.n) if bounded else 0.0
 
     def _resampled(self, sums_RS: Array, places: tuple[slice, slice]) -> Difference:
         whole = [one.statistics.sum(axis=0, keepdims=True) for one in (self.first, self.second)]

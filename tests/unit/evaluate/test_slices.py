@@ -36,7 +36,9 @@ def test_a_key_that_nobody_has_is_a_note() -> None:
 def test_two_levels_are_both_counted() -> None:
     tasks = ["reasoning/common-sense", "reasoning/arithmetic", "summary/news", "reasoning/arithmetic"]
     assert counted(cut(["task"], [example("q", task=task) for task in tasks])) == {
-        "task": {"reasoning": 3, "reasoning/arithmetic": 2, "reasoning/common-sense": 1, "summary": 1, "summary/news": 1}
+        "task": {
+            "reasoning": 3, "reasoning/arithmetic": 2, "reasoning/common-sense": 1, "summary": 1, "summary/news": 1
+        }
     }  # fmt: skip
     plain = cut(["unit"], [example("q", unit=unit) for unit in ("n/a", "km", "a/b/c")])
     assert set(plain.keys["unit"]) == {"n/a", "km", "a/b/c"}, "a slash alone makes no levels"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,4 +30,4 @@ def test_both_texts_can_be_read_out_of_it(first: str, second: str) -> None:
     runs = differences(first, second)
     assert "".join(text for kind, text in runs if kind != "second") == first
     assert "".join(text for kind, text in runs if kind != "first") == second
-    assert all(a[0] != b[0] for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a[0] != b[0] for a, b in pairwise(runs))
