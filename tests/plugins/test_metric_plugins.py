@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from tuneloop.core.conversation import Message, ToolCall
@@ -152,12 +153,16 @@ def test_many_at_once_are_the_same_as_one_by_one(name: str, language: str) -> No
     done: list[int] = []
     assert metric.score_all(rows, done.append) == [metric.score(row) for row in rows]
     assert sum(done) == len(rows)
-    found = summary(metric, {"base": metric.score_all(rows[::-1], done.append), "tuned": [*map(metric.score, rows)]}, 0.95)
+    found = summary(
+        metric, {"base": metric.score_all(rows[::-1], done.append), "tuned": [*map(metric.score, rows)]}, 0.95
+    )
     assert found["tuned"]["n"] == 3 and sum(found["unscored"]["base"].values()) == 1
     assert found["tuned"]["low"] <= found["tuned"]["value"] <= found["tuned"]["high"]
     assert found["tuned"]["value"] == found["base"]["value"] and found["difference"]["value"] == 0
     statistics = {len(score.statistics) for score in map(metric.score, rows) if score.value is not None}
     assert len(statistics) == 1 and (statistics != {0}) == (metric.AGGREGATION == "corpus")
+    if metric.AGGREGATION == "corpus":
+        assert np.isnan(metric.combine(np.zeros((1, *statistics)))).all()  # of nothing there is no number, never 0
     details = metric.details(rows, metric.score_all(rows, done.append))
     assert details is None or isinstance(details["kind"], str)
     assert metric.details([NOTHING], [metric.score(NOTHING)]) is None
@@ -192,7 +197,18 @@ def test_every_option_that_changes_the_score_changes_the_signature(metric: Metri
 
 
 def test_importing_all_metrics_is_cheap() -> None:
-    heavy = ("torch", "transformers", "numpy", "scipy", "jinja2", "matplotlib", "polars", "jsonschema", "httpx", "regex")
+    heavy = (
+        "torch",
+        "transformers",
+        "numpy",
+        "scipy",
+        "jinja2",
+        "matplotlib",
+        "polars",
+        "jsonschema",
+        "httpx",
+        "regex",
+    )
     code = (
         "import sys; from tuneloop.evaluate.config import EvaluateConfig\n"
         "from tuneloop.evaluate.metrics import METRICS\n"

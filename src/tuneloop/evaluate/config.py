@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tuneloop.core.plugins import Branch
 from tuneloop.core.recipe import InputPath
 from tuneloop.evaluate.metrics import METRICS, Metric
+from tuneloop.evaluate.slices import Slice, Where
 from tuneloop.generate.config import EndpointConfig
 
 Choice = Annotated[Metric, METRICS]
@@ -24,6 +25,17 @@ class ForgettingConfig(Branch):
     """At most so many probes, chosen by their digests (a random but fixed choice); null takes all."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Length of a completion; enough for the longest answer."""
+
+
+class GateConfig(Branch):
+    """Non-inferiority: no metric of these may be worse than the reference by more than its margin."""
+
+    worse_by: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(min_length=1)
+    """Metric → the margin, in the metric's own unit: {exact_match: 0.02} allows two points of a hundred."""
+    least: int = Field(default=100, ge=1)
+    """Fewer shared examples than this are not enough evidence, whatever they show."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of the two-sided interval whose worse end decides; 0.95 lets a drop of the margin pass in 2.5 % of cases."""
 
 
 class EvaluateConfig(Branch):
@@ -43,8 +55,11 @@ class EvaluateConfig(Branch):
     """Of all intervals."""
     base: bool = True
     """Also ask the model as it was before tuning, on the same examples."""
-    slices: tuple[str, ...] = ()
-    """Columns (`meta` keys) by whose values the numbers are also given; `kind+language` combines two."""
+    slices: tuple[Slice, ...] = ()
+    """Parts of the examples for which the numbers are also given: columns (`kind+language` combines two), `label`,
+    `language`, `length` and `source` without any column, and expressions: {name: long, where: words(prompt) > 50}."""
+    gate: GateConfig | None = None
+    """What `tuneloop compare` of these runs demands; its option --gate comes before it."""
     forgetting: ForgettingConfig | None = None
     """What the tuned model has lost of what the base knew; null leaves it out."""
     against: EndpointConfig | None = None
@@ -72,6 +87,15 @@ class EvaluateConfig(Branch):
                 "`forgetting` needs the base, and `against` takes its place: evaluate twice, with one of them each"
             )
         return self
+
+    @field_validator("slices")
+    @classmethod
+    def _once(cls, slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
+        names = [one.name if isinstance(one, Where) else one for one in slices]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' stands twice")
+        return slices
 
     @field_validator("max_new_tokens")
     @classmethod

@@ -16,7 +16,8 @@ from tuneloop.evaluate.contestant import Entrant, answers
 from tuneloop.evaluate.metrics import METRICS, Score
 from tuneloop.evaluate.observing import Observed, ask, score_contestants
 from tuneloop.evaluate.report import Context, Report
-from tuneloop.evaluate.scoring import compare, groups, how, picked, summary
+from tuneloop.evaluate.scoring import SUMMED, How, Scored, arrays, by_slice, entry, facts, how, measure, statistics
+from tuneloop.evaluate.slices import Slices, cut
 from tuneloop.generate.engine import Decoding
 from tuneloop.track.console import progress
 
@@ -49,10 +50,11 @@ def evaluate(
                     decoding = Decoding(config.forgetting.max_new_tokens)
                     observed[name].completions = answers(contestant, probes, decoding, bar.advance)
     scores, details = score_contestants(config, chosen, observed)
-    value = _report(config, chosen, probes, observed, scores)
+    parts = cut(config.slices, chosen)
+    value = _report(config, chosen, probes, observed, scores, parts)
     for name, found in details.items():
         value["metrics"][name]["details"] = found
-    found = Report(value, _samples(config, chosen, observed, scores))
+    found = Report(value, _samples(config, chosen, observed, scores, parts))
     jsonl.write_lines(run.out / "samples.jsonl", found.samples)
     jsonl.write(run.out / "report.json", found.value)
     report.write_pages(run.out, found, context or Context())
@@ -65,20 +67,21 @@ def _report(
     probes: Sequence[Example],
     observed: Mapping[str, Observed],
     by_contestant: Mapping[str, Mapping[str, Sequence[Score]]],
+    parts: Slices,
 ) -> dict[str, Any]:
     """The value of report.json."""
-    metas = [example.meta for example in examples]
-    metrics, slices = {}, {key: {value: {} for value in groups(metas, key)} for key in config.slices}
+    given: dict[str, tuple[How, dict[str, Scored]]] = {}
+    metrics: dict[str, Any] = {}
     for metric in config.metrics:
         name = METRICS.name_of(metric)
         scores = {who: found[name] for who, found in by_contestant.items()}
-        metrics[name] = summary(metric, scores, config.confidence)
-        for key in config.slices:
-            for value, rows in groups(metas, key).items():
-                slices[key][value][name] = compare(how(metric), picked(scores, rows), config.confidence)
+        given[name] = how(metric), {who: arrays(how(metric), one) for who, one in scores.items()}
+        metrics[name] = facts(metric, scores)
+    for name, found in measure(given, config.confidence).items():
+        metrics[name] |= entry(found)
     out: dict[str, Any] = {
         "version": 1, "split": config.split, "n": len(examples), "confidence": config.confidence,
-        "metrics": metrics, "slices": slices,
+        "metrics": metrics, "slices": by_slice(given, parts.keys, config.confidence), "notes": parts.notes,
         "answers": {name: _counts(who) for name, who in observed.items() if who.answers},
     }  # fmt: skip
     if config.against is not None:
@@ -94,7 +97,10 @@ def _report(
 def _counts(who: Observed) -> dict[str, Any]:
     given = [answer for answer in who.answers if answer.text is not None]
     unfinished = sum(not answer.finished for answer in given)
-    return {"n": len(given), "unfinished": unfinished, "max_new_tokens": who.max_new_tokens}
+    return {
+        "n": len(given), "unfinished": unfinished, "max_new_tokens": who.max_new_tokens,
+        "seconds": round(who.seconds, 3),
+    }  # fmt: skip
 
 
 def _samples(
@@ -102,9 +108,16 @@ def _samples(
     examples: Sequence[Example],
     observed: Mapping[str, Observed],
     by_contestant: Mapping[str, Mapping[str, Sequence[Score]]],
+    parts: Slices,
 ) -> list[dict[str, Any]]:
-    """The lines of samples.jsonl. `scores` is {metric: {contestant: value or null}}."""
+    """The lines of samples.jsonl: `scores` is {metric: {contestant: value or null}}.
+
+    `statistics` is the same of the metrics whose number does not follow from these values (see `scoring.statistics`),
+    so that runs can be compared later.
+    """
     lines: list[dict[str, Any]] = []
+    members = parts.by_example(len(examples))
+    summed = [metric for metric in config.metrics if metric.AGGREGATION in SUMMED]
     for index, example in enumerate(examples):
         said = {name: who.answers[index].text if who.answers else None for name, who in observed.items()}
         lines.append({
@@ -118,6 +131,14 @@ def _samples(
                 }
                 for metric in config.metrics
             },
+            **({"statistics": {
+                METRICS.name_of(metric): {
+                    name: statistics(metric, found[METRICS.name_of(metric)][index])
+                    for name, found in by_contestant.items()
+                }
+                for metric in summed
+            }} if summed else {}),
+            **({"slices": members[index]} if parts.keys else {}),
             "meta": example.meta,
         })  # fmt: skip
     return lines

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-COLOURS = {"better": "green", "worse": "red", "even": "dim", "changed": "yellow", "unknown": "dim"}
+COLOURS = {"better": "green", "worse": "red", "changed": "yellow", "even": "dim", "unknown": "dim"}
 
 
 def to_rich(report: Report) -> Group:
@@ -66,7 +66,7 @@ def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidenc
         _measured(base, ""),
         _measured(tuned, "bold"),
         Text(number(change["value"], signed=True) if change else "–", style=colour),
-        Text(probability(change["p"]) if change else "–"),
+        Text(probability(change.get("p_holm", change["p"])) if change else "–"),
         Text(str(tuned.get("n", 0))),
     )
 

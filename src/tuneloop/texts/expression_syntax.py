@@ -21,8 +21,8 @@ from tuneloop.texts.expression_values import (
     as_number,
     as_text,
     bounded,
-    check_replacement,
     check_pattern,
+    check_replacement,
     kind,
 )
 

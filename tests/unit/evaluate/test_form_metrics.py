@@ -227,7 +227,9 @@ def test_tool_calls(text: str, options: dict[str, Any], expected: int) -> None:
 def test_calls_given_apart_several_calls_and_restraint() -> None:
     assert ToolCalls().score(Observation(None, text="", calls=EXPECTED.tool_calls, expected=EXPECTED)).value == 1
     two = Message("assistant", "", tool_calls=(ToolCall("a", {}), ToolCall("b", {"x": 1})))
-    turned = Observation(None, text='[{"name": "b", "arguments": {"x": 1}}, {"name": "a", "arguments": null}]', expected=two)
+    turned = Observation(
+        None, text='[{"name": "b", "arguments": {"x": 1}}, {"name": "a", "arguments": null}]', expected=two
+    )
     assert [ToolCalls(ordered=ordered).score(turned).value for ordered in (False, True)] == [1, 0]
     talk = Observation("hello", text="hello", expected=Message("assistant", "hello"))
     assert ToolCalls().score(talk).why == "no tool call is expected"

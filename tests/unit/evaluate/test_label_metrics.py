@@ -50,7 +50,10 @@ def test_macro_f1_is_that_of_scikit_learn(labels: tuple[str, ...]) -> None:
 
 def test_macro_f1_leaves_out_what_does_not_occur() -> None:
     """As scikit-learn without `labels`: a slice of two of three labels is not pulled to 0 by the third."""
-    rows = [Observation("positive", text="positive", labels=LABELS), Observation("neutral", text="neutral", labels=LABELS)]
+    rows = [
+        Observation("positive", text="positive", labels=LABELS),
+        Observation("neutral", text="neutral", labels=LABELS),
+    ]
     assert number(MacroF1(), rows) == 1.0
     rows.append(Observation("neutral", text="negative", labels=LABELS))  # named, and so it counts
     theirs = f1_score(["positive", "neutral", "neutral"], ["positive", "neutral", "negative"], average="macro")
@@ -92,7 +95,9 @@ def test_what_cannot_be_chosen_is_unscored(row: Observation, why: str) -> None:
 
 
 def binary(probability: float, right: bool) -> Observation:
-    return Observation("甲" if right else "B", choices=choices(-float(np.log(probability)), -float(np.log(1 - probability))))
+    return Observation(
+        "甲" if right else "B", choices=choices(-float(np.log(probability)), -float(np.log(1 - probability)))
+    )
 
 
 def test_calibration_by_hand() -> None:

@@ -50,7 +50,11 @@ def corpus(metric: Metric, pairs: list[tuple[str, str]]) -> float:
     scored = [score for score in scores if score.value is not None]
     if metric.AGGREGATION == "mean":
         return float(np.mean([score.value for score in scored])) if scored else float("nan")
-    return float(metric.combine(np.sum([score.statistics for score in scored], axis=0, keepdims=True))[0]) if scored else float("nan")
+    return (
+        float(metric.combine(np.sum([score.statistics for score in scored], axis=0, keepdims=True))[0])
+        if scored
+        else float("nan")
+    )
 
 
 def single(metric: Metric, text: str, reference: str) -> float | None:

@@ -81,12 +81,21 @@ def test_values_are_equal_as_json() -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_real_calls_are_read_back_from_every_form(language: str) -> None:
     conversations: list[Any] = json.loads((DATA / f"sharegpt_toolcalls_{language}.json").read_text("utf-8"))
-    written = [turn["value"] for row in conversations for turn in row["conversations"] if turn["from"] == "function_call"]
+    written = [
+        turn["value"] for row in conversations for turn in row["conversations"] if turn["from"] == "function_call"
+    ]
     assert len(written) > 100
     for text in written:
         call = json.loads(text)
         expected = [ToolCall(call["name"], call["arguments"])]
         llama = json.dumps({"name": call["name"], "parameters": call["arguments"]}, ensure_ascii=False)
         named = f"[TOOL_CALLS]{call['name']}[ARGS]{json.dumps(call['arguments'])}"
-        for form in (text, f"<tool_call>\n{text}\n</tool_call>", f"[TOOL_CALLS] [{text}]", f"```json\n{text}\n```", llama, named):
+        for form in (
+            text,
+            f"<tool_call>\n{text}\n</tool_call>",
+            f"[TOOL_CALLS] [{text}]",
+            f"```json\n{text}\n```",
+            llama,
+            named,
+        ):
             assert list(read_tool_calls(form).calls) == expected, form

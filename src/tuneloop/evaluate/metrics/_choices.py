@@ -41,8 +41,11 @@ class ChoiceMetric(Metric):
         expected = nfkc(observation.reference).strip()
         if texts.count(expected) != 1:
             return "the reference is none of the choices" if expected not in texts else "two choices are equal"
-        sizes = {"choice": [1.0] * len(texts), "token": [choice.tokens for choice in observation.choices],
-                 "byte": [float(len(choice.text.encode("utf-8", "surrogatepass"))) for choice in observation.choices]}
+        sizes = {
+            "choice": [1.0] * len(texts),
+            "token": [choice.tokens for choice in observation.choices],
+            "byte": [float(len(choice.text.encode("utf-8", "surrogatepass"))) for choice in observation.choices],
+        }
         losses = [choice.nll / size if size else math.nan
                   for choice, size in zip(observation.choices, sizes[self.per], strict=True)]  # fmt: skip
         if not all(map(math.isfinite, losses)):

@@ -45,4 +45,6 @@ class BitsPerByte(Metric):
         return Score(bits / size, statistics=(bits, float(size)))
 
     def combine(self, sums_RS: Array) -> Array:
-        return sums_RS[:, 0] / sums_RS[:, 1]
+        from tuneloop.stats.bootstrap import ratio
+
+        return ratio(sums_RS)

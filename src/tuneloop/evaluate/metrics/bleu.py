@@ -65,7 +65,8 @@ class Bleu(OverlapMetric):
             logs = np.where(counted, np.where(found > 0, np.log(top / found), -np.inf), 0.0)
             brevity = np.minimum(0.0, 1 - expected[:, 0] / found[:, 0])
             value = np.exp(logs.sum(axis=1) / counted.sum(axis=1) + brevity)
-        return np.where(common.sum(axis=1) > 0, value, 0.0)
+        value = np.where(common.sum(axis=1) > 0, value, 0.0)
+        return np.where(counted.any(axis=1), value, np.nan)
 
 
 def sentence_bleu(found: Sequence[int], expected: Sequence[int], common: Sequence[int]) -> float:

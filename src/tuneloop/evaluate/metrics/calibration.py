@@ -55,10 +55,12 @@ class Calibration(ChoiceMetric):
     def combine(self, sums_RS: Array) -> Array:
         import numpy as np
 
+        from tuneloop.stats.bootstrap import ratio
+
         if self.measure == "brier":
-            return sums_RS[:, 0] / sums_RS[:, 1]
+            return ratio(sums_RS)
         count, confidence, right = (sums_RS[:, kind::3] for kind in range(3))
-        return np.abs(right - confidence).sum(axis=1) / count.sum(axis=1)
+        return ratio(np.column_stack([np.abs(right - confidence).sum(axis=1), count.sum(axis=1)]))
 
     def details(self, observations: Sequence[Observation], scores: Sequence[Score]) -> Json | None:
         """{"kind": "reliability", "bins": [{"low", "high", "n", "confidence", "accuracy"}]}, bins with examples."""

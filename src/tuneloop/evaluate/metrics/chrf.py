@@ -67,4 +67,5 @@ class Chrf(OverlapMetric):
         )
         weight = self.beta**2
         top, bottom = (1 + weight) * precision * recall, weight * precision + recall
-        return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        value = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        return np.where(expected.sum(axis=1) > 0, value, np.nan)

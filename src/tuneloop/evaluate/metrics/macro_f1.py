@@ -43,10 +43,12 @@ class MacroF1(LabelMetric):
     def combine(self, sums_RS: Array) -> Array:
         import numpy as np
 
+        from tuneloop.stats.bootstrap import ratio
+
         right, found, expected = (sums_RS[:, kind::3] for kind in range(3))
         occur = found + expected
         scores = np.divide(2 * right, occur, out=np.zeros_like(occur), where=occur > 0)
-        return scores.sum(axis=1) / np.maximum((occur > 0).sum(axis=1), 1)
+        return ratio(np.column_stack([scores.sum(axis=1), (occur > 0).sum(axis=1)]))
 
     def details(self, observations: Sequence[Observation], scores: Sequence[Score]) -> Json | None:
         """{"kind": "confusion", "labels", "columns", "counts"}: a row for each expected label, a column for each named
