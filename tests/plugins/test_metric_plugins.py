@@ -213,7 +213,7 @@ def test_importing_all_metrics_is_cheap() -> None:
         "import sys; from tuneloop.evaluate.config import EvaluateConfig\n"
         "from tuneloop.evaluate.metrics import METRICS\n"
         "EvaluateConfig(); [METRICS.make(name).signature for name in METRICS.names()];"
-        f"print([m for m in {heavy} if m in sys.modules])"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -22,7 +22,7 @@ def validator_of(schema: str) -> Any:
         raise ValueError(f"the schema is no JSON: {error}") from None
     if not isinstance(value, (dict, bool)):
         raise ValueError("the schema is no JSON object")
-    kind = validators.validator_for(value, default=Draft202012Validator)
+    kind: Any = validators.validator_for(value, default=Draft202012Validator)
     try:
         kind.check_schema(value)
     except SchemaError as error:
@@ -36,7 +36,7 @@ def validator_of(schema: str) -> Any:
 
 
 def problem_with(schema: str, value: Any) -> str | None:
-    """In what a value does not fit: the schema's keyword and the place, such as `required at /items/0`; None if it does.
+    """In what a value does not fit: the schema's keyword and the place, such as `required at /items/*`, or None.
 
     Raises ValueError where the schema cannot be used.
     """

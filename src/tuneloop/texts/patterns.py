@@ -20,7 +20,10 @@ def compiled(pattern: str, ignore_case: bool = False) -> Any:
 
 
 def found(pattern: str, text: str, *, ignore_case: bool = False, whole: bool = False) -> bool:
-    """Whether the pattern is found in the text, or is the `whole` of it. Raises TimeoutError saying which is too slow."""
+    """Whether the pattern is found in the text, or is the `whole` of it.
+
+    Raises ValueError for what is no pattern, and TimeoutError saying which one is too slow.
+    """
     search = compiled(pattern, ignore_case).fullmatch if whole else compiled(pattern, ignore_case).search
     try:
         return search(text, timeout=PATIENCE) is not None

@@ -7,7 +7,8 @@ from tuneloop.texts.refusals import RULES, disclaims, may_decline, refuses
 
 
 class RefusalRate(Metric):
-    """The share of answers that begin by declining ("I'm sorry, but I can't …", 抱歉，我无法…) or with what an AI is not.
+    """The share of answers that begin by declining ("I'm sorry, but I can't …", 抱歉，我无法…) or
+    with what an AI is not.
 
     The rules are those by which the data step `noise` drops such rows. Neither direction is good in itself: give the
     numbers by a column (`slices`) that says which questions should be declined.
