@@ -23,6 +23,7 @@ LONG = {
     "en": ("The cat sat on the mat and went to sleep.", "No word of it is there anywhere."),
     "zh": ("北京是中国的首都，人口很多。", "天气好，我去跑步吧！"),
 }
+DECLINED = {"en": "Sorry, I cannot help.", "zh": "抱歉，我无法回答。"}
 NOTHING = Observation(None)
 
 
@@ -71,7 +72,7 @@ def case(name: str, language: str) -> Case:
                            empty=Observation(None, text="", expected=expected)),
         "repetition": Case(Observation(None, text=right), loop, value=0.0, empty=Observation(None, text="")),
         "refusal_rate": Case(Observation(None, text=right),
-                             Observation(None, text={"en": "Sorry, I cannot help.", "zh": "抱歉，我无法回答。"}[language]),
+                             Observation(None, text=DECLINED[language]),
                              value=0.0, empty=Observation(None, text="")),
         "length": Case(Observation(right, text=right), loop, empty=Observation(right, text=""),
                        options={"relative": True}),
@@ -206,7 +207,7 @@ def test_importing_all_metrics_is_cheap() -> None:
         "matplotlib",
         "polars",
         "jsonschema",
-        "httpx",
+        "httpx2",
         "regex",
     )
     code = (

@@ -14,6 +14,7 @@ from tuneloop.render.tool_calls import canonical, read_tool_calls
 CALL = ToolCall("get_weather", {"city": "北京", "days": 3})
 OTHER = ToolCall("now", {})
 ONE = '{"name": "get_weather", "arguments": {"city": "北京", "days": 3}}'
+NOW = '{"name": "now", "arguments": {}}'
 LLAMA = '{"name": "get_weather", "parameters": {"city": "北京", "days": 3}}'
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "toolcalls"
 
@@ -23,7 +24,7 @@ DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "toolcalls"
     [
         (f"<tool_call>\n{ONE}\n</tool_call>", "", [CALL]),
         (f"Let me look.\n<tool_call>\n{ONE}\n</tool_call>", "Let me look.", [CALL]),
-        (f'<tool_call>{ONE}</tool_call>\n<tool_call>{{"name": "now", "arguments": {{}}}}</tool_call>', "", [CALL, OTHER]),
+        (f"<tool_call>{ONE}</tool_call>\n<tool_call>{NOW}</tool_call>", "", [CALL, OTHER]),
         (f"<tool_call>\n{ONE}", "", [CALL]),  # the stop token came before the end of the mark
         (f"<function_call>{ONE}</function_call>", "", [CALL]),
         ("<tool_call>\n<function=get_weather>\n<parameter=city>\n北京\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
@@ -57,8 +58,8 @@ def test_the_forms_that_models_write(text: str, said: str, calls: list[ToolCall]
 
 @pytest.mark.parametrize(
     "text",
-    ["<tool_call>{broken</tool_call>", '<tool_call>{"city": "x"}</tool_call>', "[TOOL_CALLS] nothing", "<|python_tag|>print(1)",
-     "<tool_call>" + "[" * 100_000],
+    ["<tool_call>{broken</tool_call>", '<tool_call>{"city": "x"}</tool_call>', "[TOOL_CALLS] nothing",
+     "<|python_tag|>print(1)", "<tool_call>" + "[" * 100_000],
 )  # fmt: skip
 def test_a_mark_without_a_call_is_broken(text: str) -> None:
     read = read_tool_calls(text)

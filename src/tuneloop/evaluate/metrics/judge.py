@@ -154,12 +154,15 @@ class Judge(Metric):
         self._asked.update(zip(map(_key, new), found, strict=True))
 
     def _made(self) -> Engine:
-        if self._engine is None:
-            from tuneloop.generate.openai_engine import OpenAIEngine
+        if self._engine is not None:
+            return self._engine
+        from tuneloop.generate.openai_engine import OpenAIEngine
 
-            how: Any = {"concurrency": self.concurrency, "timeout": self.timeout}
-            self._engine = OpenAIEngine(self.base_url, self.model, key_env=self.key_env, **how)
-        return self._engine
+        made: Any = OpenAIEngine(
+            self.base_url, self.model, self.key_env, concurrency=self.concurrency, timeout=self.timeout
+        )
+        self._engine = made
+        return made
 
     def _answers(self, observation: Observation) -> list[Completion]:
         return [self._asked[key] for key in map(_key, self._questions(observation)) if key in self._asked]
