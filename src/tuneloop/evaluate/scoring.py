@@ -39,6 +39,7 @@ class How:
     kind: Aggregation
     bounded: bool = True
     combine: Callable[[Array], Array] | None = None
+    distance: Callable[[Array, Array], Array | None] | None = None
 
     def numbers(self, sums_RS: Array) -> Array:
         """The numbers [R] that follow from sums of the statistics of `Scored`; NaN where nothing was scored."""
@@ -56,7 +57,9 @@ PROPORTION = How("proportion")
 
 def how(metric: Metric) -> How:
     """A metric's own way."""
-    return How(metric.AGGREGATION, metric.BOUNDED, metric.combine if metric.AGGREGATION == "corpus" else None)
+    if metric.AGGREGATION != "corpus":
+        return How(metric.AGGREGATION, metric.BOUNDED)
+    return How("corpus", metric.BOUNDED, metric.combine, metric.distance)
 
 
 class Scored(NamedTuple):
@@ -186,13 +189,21 @@ class _Estimate:
         if self.place is None or sums_RS is None:
             low, high = intervals.wilson(round(float(whole_1S[0, 0])), self.n, self.confidence)
         else:
-            scored_NS = self.scored.statistics[self.scored.known]
-            numbers_R = self.way.numbers(sums_RS[:, self.place])
-            low, high = intervals.bca(scored_NS, self.way.numbers, numbers_R, self.confidence)
-            if self.way.kind == "mean" and low == high and self.way.bounded:
+            low, high = self._interval(sums_RS[:, self.place], whole_1S, value)
+            if self.way.kind in ("mean", "corpus") and low == high and self.way.bounded:
                 # the bootstrap sees no spread; scores in [0, 1] vary at most as 0/1 ones do
-                low, high = intervals.wilson(min(float(self.n), float(whole_1S[0, 0])), self.n, self.confidence)
+                low, high = intervals.wilson(min(1.0, max(0.0, value)) * self.n, self.n, self.confidence)
         return {"value": value, "n": self.n, "low": low, "high": high}
+
+    def _interval(self, sums_RS: Array, whole_1S: Array, value: float) -> tuple[float, float]:
+        import numpy as np
+
+        away_R = self.way.distance(sums_RS, whole_1S) if self.way.distance is not None else None
+        if away_R is None:
+            scored_NS = self.scored.statistics[self.scored.known]
+            return intervals.bca(scored_NS, self.way.numbers, self.way.numbers(sums_RS), self.confidence)
+        away = float(np.quantile(away_R[np.isfinite(away_R)], self.confidence))
+        return (max(0.0, value - away), min(1.0, value + away)) if self.way.bounded else (value - away, value + away)
 
 
 class _Change:

@@ -125,6 +125,11 @@ class Metric(Plugin):
         """[R] numbers from R sums over examples of their S statistics; NaN where undefined. For `corpus` only."""
         raise NotImplementedError(f"{type(self).__name__} has no statistics to combine")
 
+    def distance(self, sums_RS: Array, whole_1S: Array) -> Array | None:
+        """[R] bounds of how far resampled numbers lie from the whole's, for `corpus` metrics that are so biased that a
+        bootstrap of the number itself fails (a calibration error near 0). None: the usual bootstrap serves."""
+        return None
+
     @property
     def sampling(self) -> Sampling | None:
         """The samples that it needs, of metrics with NEEDS = "samples"."""

@@ -62,6 +62,17 @@ class Calibration(ChoiceMetric):
         count, confidence, right = (sums_RS[:, kind::3] for kind in range(3))
         return ratio(np.column_stack([np.abs(right - confidence).sum(axis=1), count.sum(axis=1)]))
 
+    def distance(self, sums_RS: Array, whole_1S: Array) -> Array | None:
+        """Resampling adds noise to every bin's gap, so that errors of resamples are larger than the sample's. The noise
+        itself is what a resample's gaps differ by; by the triangle inequality the error differs by no more."""
+        import numpy as np
+
+        if self.measure == "brier":
+            return None
+        gaps_RB, gap_1B = ((sums[:, 2::3] - sums[:, 1::3]) / sums[:, ::3].sum(axis=1, keepdims=True)
+                           for sums in (sums_RS, whole_1S))  # fmt: skip
+        return np.abs(gaps_RB - gap_1B).sum(axis=1)
+
     def details(self, observations: Sequence[Observation], scores: Sequence[Score]) -> Json | None:
         """{"kind": "reliability", "bins": [{"low", "high", "n", "confidence", "accuracy"}]}, bins with examples."""
         import numpy as np
