@@ -42,7 +42,7 @@ def made(rows: int) -> tuple[list[Any], dict[str, Any]]:
         examples.append(
             Example((Message("user", f"{asked} {number}"), answer), Origin(f"f{number % 8}", number), meta=meta)
         )
-    return examples, {name: share for name, share in (("base", 0.55), ("tuned", 0.8))}
+    return examples, {"base": 0.55, "tuned": 0.8}
 
 
 def entrant(share: float, seed: int) -> Any:

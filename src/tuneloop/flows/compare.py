@@ -98,6 +98,9 @@ def sides(evaluated: Sequence[Run]) -> list[Side]:
         report = read(run.out)
         if not isinstance(report.value, dict) or not isinstance(report.value.get("metrics"), dict):
             raise DataError(f"{run.out}/report.json is no report of an evaluation")
+        for number, line in enumerate(report.samples, 1):
+            if not isinstance(line.get("id"), str) or not isinstance(line.get("scores"), dict):
+                raise DataError(f"{run.out}: line {number} of samples.jsonl has no id or no scores")
         found.append(Side(name, report.value, report.samples))
     if len(found) > 1:
         return found
