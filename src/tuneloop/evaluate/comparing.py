@@ -14,7 +14,7 @@ from tuneloop.core import digest
 from tuneloop.core.errors import DataError
 from tuneloop.core.plugins import did_you_mean, listed
 from tuneloop.evaluate.metrics import METRICS, Score
-from tuneloop.evaluate.scoring import SUMMED, How, Measured, Scored, arrays, correct, measure
+from tuneloop.evaluate.scoring import SUMMED, How, Measured, Scored, arrays, correct, measure, measure_parts
 
 Json = dict[str, Any]
 VERSION = 1
@@ -64,9 +64,9 @@ class Comparison:
     def pairs(self) -> list[tuple[str, str]]:
         return [(self.sides[0].name, side.name) for side in self.sides[1:]]
 
-    def measured(self, confidence: float, rows: Sequence[int] | None = None) -> dict[str, Measured]:
+    def measured(self, confidence: float) -> dict[str, Measured]:
         """The numbers of all sides and their differences to the reference."""
-        return measure(self.given, confidence, self.pairs, rows)
+        return measure(self.given, confidence, self.pairs)
 
     def to_json(self) -> Json:
         """compare.json without what belongs to run folders."""
@@ -89,12 +89,10 @@ class Comparison:
 
     def _by_slice(self) -> dict[str, dict[str, dict[str, Json]]]:
         """As `scoring.by_slice`; p is corrected over all slices, for each metric and run."""
+        measured = measure_parts(self.given, self.parts, self.confidence, self.pairs)
         found = {
-            key: {
-                value: {name: _entry(one) for name, one in self.measured(self.confidence, rows).items()}
-                for value, rows in values.items()
-            }
-            for key, values in self.parts.items()
+            key: {value: {name: _entry(one) for name, one in numbers.items()} for value, numbers in values.items()}
+            for key, values in measured.items()
         }
         for name in self.given:
             for side in self.sides[1:]:

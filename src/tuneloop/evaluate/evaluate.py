@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tuneloop.core import jsonl
@@ -115,30 +116,26 @@ def _samples(
     `statistics` is the same of the metrics whose number does not follow from these values (see `scoring.statistics`),
     so that runs can be compared later.
     """
-    lines: list[dict[str, Any]] = []
+    named = {METRICS.name_of(metric): metric for metric in config.metrics}
+    summed = {name: metric for name, metric in named.items() if metric.AGGREGATION in SUMMED}
     members = parts.by_example(len(examples))
-    summed = [metric for metric in config.metrics if metric.AGGREGATION in SUMMED]
+    lines: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
+
+        def by_who(name: str, of: Callable[[Score], Any], index: int = index) -> dict[str, Any]:
+            return {who: of(found[name][index]) for who, found in by_contestant.items()}
+
         said = {name: who.answers[index].text if who.answers else None for name, who in observed.items()}
-        lines.append({
+        line = {
             "id": example.id,
             "prompt": [message.to_json() for message in example.prompt],
             "reference": example.answer.content,
             **said,
-            "scores": {
-                METRICS.name_of(metric): {
-                    name: found[METRICS.name_of(metric)][index].value for name, found in by_contestant.items()
-                }
-                for metric in config.metrics
-            },
-            **({"statistics": {
-                METRICS.name_of(metric): {
-                    name: statistics(metric, found[METRICS.name_of(metric)][index])
-                    for name, found in by_contestant.items()
-                }
-                for metric in summed
-            }} if summed else {}),
-            **({"slices": members[index]} if parts.keys else {}),
-            "meta": example.meta,
-        })  # fmt: skip
+            "scores": {name: by_who(name, lambda score: score.value) for name in named},
+        }
+        if summed:
+            line["statistics"] = {name: by_who(name, partial(statistics, metric)) for name, metric in summed.items()}
+        if parts.keys:
+            line["slices"] = members[index]
+        lines.append({**line, "meta": example.meta})
     return lines

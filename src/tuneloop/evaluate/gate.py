@@ -64,8 +64,7 @@ def decide(comparison: Comparison, gate: GateConfig) -> Json:
 def _row(run: str, metric: str, better: str, change: Json, margin: float, gate: GateConfig) -> Json:
     gain = _gain(change, better)
     verdict, why = _judge(gain, change["n"], margin, gate)
-    allowed = f"at most {number(margin)} worse is allowed"
-    words = f"{verdict}: {run}, {metric}: {why}; {allowed}"
+    words = f"{verdict}: {run}, {metric}: {why}; margin {number(margin)}"
     return {"run": run, "metric": metric, "verdict": verdict, "margin": margin, **change, "gain": gain, "words": words}
 
 
@@ -82,12 +81,12 @@ def _judge(gain: Json | None, n: int, margin: float, gate: GateConfig) -> tuple[
     if gain is None:
         return "not enough evidence", "no example was scored on both sides"
     share = percent(gate.confidence)
-    told = f"gain {number(gain['value'], True)}, {share} interval {number(gain['low'], True)} to "
-    told += f"{number(gain['high'], True)}, n {n}"
+    ends = f"{number(gain['low'], True)} to {number(gain['high'], True)}"
+    told = f"gain {number(gain['value'], True)} ({share}: {ends}), n {n}"
     if n < gate.least:
-        return "not enough evidence", f"{told}, of which the gate wants {gate.least} at least"
+        return "not enough evidence", f"{told} of at least {gate.least}"
     if not gain["low"] <= gain["high"]:  # NaN
         return "not enough evidence", f"{told}: no interval can be given"
     if gain["low"] >= -margin:
         return "pass", told
-    return ("worse", told) if gain["high"] < -margin else ("not enough evidence", f"{told}: it may be worse or not")
+    return ("worse", told) if gain["high"] < -margin else ("not enough evidence", told)

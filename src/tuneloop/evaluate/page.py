@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.core import digest
+from tuneloop.evaluate.details import shown
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
 from tuneloop.pages import drawing, training
@@ -36,6 +37,7 @@ def to_html(report: Report, context: Context) -> str:
         metrics=[_row(name, entry, entry, value) for name, entry in value["metrics"].items()],
         notes=notes(value),
         slices={key: _slice(rows, value) for key, rows in value["slices"].items()},
+        details=[one for name, entry in value["metrics"].items() for one in shown(name, entry.get("details", {}))],
         forgetting=_forgetting(value),
         charts=training.charts(context.curves),
         primary=primary,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.core import jsonl
+from tuneloop.evaluate import details
 from tuneloop.pages.markdown import code, plain
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -101,6 +102,8 @@ def to_markdown(report: Report, context: Context) -> str:
     lines = [f"# {plain(context.title)}", "", asked, ""]
     lines += _table(list(value["metrics"].items()), "metric")
     lines += ["", *(f"- {plain(note)}" for note in notes(value))]
+    for name, entry in value["metrics"].items():
+        lines += details.to_markdown(name, entry.get("details", {}))
     for key, rows in value["slices"].items():
         for metric in value["metrics"]:
             lines += ["", f"## {plain(metric)} by {plain(key)}", ""]

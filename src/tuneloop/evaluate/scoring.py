@@ -7,6 +7,7 @@ a function of sums over examples, so one bootstrap serves all numbers of one set
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,6 +170,23 @@ def measure(
     return found
 
 
+def measure_parts(
+    given: Mapping[str, tuple[How, Mapping[str, Scored]]],
+    parts: Mapping[str, Mapping[str, Sequence[int]]],
+    confidence: float,
+    pairs: Sequence[tuple[str, str]] = (PAIR,),
+) -> dict[str, dict[str, dict[str, Measured]]]:
+    """`measure` of every part, several at a time: drawing and adding up leave Python's lock alone."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = {
+            key: {value: pool.submit(measure, given, confidence, pairs, rows) for value, rows in values.items()}
+            for key, values in parts.items()
+        }
+        return {key: {value: one.result() for value, one in values.items()} for key, values in waiting.items()}
+
+
 class _Estimate:
     """One contestant's number: takes its columns into the bootstrap, then reads the resampled sums."""
 
@@ -292,12 +310,10 @@ def by_slice(
     confidence: float,
 ) -> dict[str, dict[str, dict[str, Json]]]:
     """Key → value → metric → numbers; `p_holm` is each metric's p corrected over all slices of all keys."""
+    measured = measure_parts(given, parts, confidence)
     found = {
-        key: {
-            value: {name: entry(one) for name, one in measure(given, confidence, rows=rows).items()}
-            for value, rows in values.items()
-        }
-        for key, values in parts.items()
+        key: {value: {name: entry(one) for name, one in numbers.items()} for value, numbers in values.items()}
+        for key, values in measured.items()
     }
     for name in given:
         correct([numbers[name].get("difference") for values in found.values() for numbers in values.values()])

@@ -52,7 +52,10 @@ def compare(plan: Plan, root: Path) -> Json:
     rows = _rows(compared, evaluated, tunings)
     recipes = {name: run.path / "recipe.yaml" for name, run in zip(_names(evaluated), evaluated, strict=True)}
     settings = comparison.settings_apart(recipes)
-    value = {**compared.to_json(), "rows": [row.to_json() for row in rows], "settings": settings, "gate": decided}
+    value = {
+        **compared.to_json(), "forgetting": _forgetting(evaluated), "gate": decided, "settings": settings,
+        "rows": [row.to_json() for row in rows],
+    }  # fmt: skip
     run = _write(plan, root, evaluated, rows, title, value)
     console.say(comparison_pages.to_rich(rows, title, value))
     console.decided("page", str(run.out / "compare.html"))
@@ -95,6 +98,9 @@ def sides(evaluated: Sequence[Run]) -> list[Side]:
         report = read(run.out)
         if not isinstance(report.value, dict) or not isinstance(report.value.get("metrics"), dict):
             raise DataError(f"{run.out}/report.json is no report of an evaluation")
+        for number, line in enumerate(report.samples, 1):
+            if not isinstance(line.get("id"), str) or not isinstance(line.get("scores"), dict):
+                raise DataError(f"{run.out}: line {number} of samples.jsonl has no id or no scores")
         found.append(Side(name, report.value, report.samples))
     if len(found) > 1:
         return found
@@ -124,6 +130,17 @@ def _rows(compared: Comparison, evaluated: Sequence[Run], tunings: Sequence[Run 
         scores = {metric: found.values[who] for metric, found in measured.items()}
         rows.append(replace(row, scores=scores, base={}))
     return rows
+
+
+def _forgetting(evaluated: Sequence[Run]) -> Json:
+    """Ability → run → numbers of base and tuned and their difference: of each run against its own base."""
+    found: Json = {}
+    for name, run in zip(_names(evaluated), evaluated, strict=True):
+        for ability, entry in comparison.abilities(jsonl.read(run.out / "report.json")).items():
+            known = {key: entry[key] for key in ("better", "base", "tuned", "difference") if key in entry}
+            if "tuned" in known:
+                found.setdefault(ability, {})[name] = known
+    return found
 
 
 def _gate_of(run: Run) -> GateConfig | None:

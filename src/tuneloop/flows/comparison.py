@@ -23,8 +23,6 @@ COSTS = {
     "seconds": "training, s", "bytes": "size on disk, MB", "answers_per_second": "answers/s",
     "val_loss": "validation loss",
 }  # fmt: skip
-KNOWN = "known facts"
-"""The score of the forgetting probes, beside the metrics."""
 NOT_SETTINGS = ("name", "track", "evaluate.gate")
 """Of a recipe, what changes no result."""
 
@@ -84,15 +82,19 @@ def _add_training(row: Row, tuned: Path) -> None:
 
 def _add_evaluation(row: Row, evaluated: Path) -> None:
     report = jsonl.read(evaluated / "out" / "report.json")
-    entries = dict(report["metrics"])
-    if report.get("forgetting"):
-        entries[KNOWN] = report["forgetting"]
+    entries = {**report["metrics"], **abilities(report)}
     row.scores.update({metric: entry["tuned"] for metric, entry in entries.items() if entry.get("tuned")})
     row.base.update({metric: entry["base"] for metric, entry in entries.items() if entry.get("base")})
     answers = report.get("answers", {}).get("tuned", {})
     if answers.get("seconds"):
         row.costs["answers_per_second"] = answers["n"] / answers["seconds"]
     row.runs["evaluate"] = str(evaluated)
+
+
+def abilities(report: Json) -> dict[str, Json]:
+    """What a report says of forgetting, by ability: numbers of base and tuned, their difference."""
+    value = report.get("forgetting") or {}
+    return value.get("abilities") or ({"known facts": value} if value else {})
 
 
 def columns(rows: Sequence[Row]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneloop.evaluate import page
 from tuneloop.evaluate.report import verdict
+from tuneloop.evaluate.scoring import NOTHING
 from tuneloop.evaluate.table import COLOURS
 from tuneloop.flows.comparison import Row, columns, common_base, cost, costs
 from tuneloop.pages import charts, drawing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 Json = dict[str, Any]
 LISTED, LISTED_IN_MARKDOWN = 30, 10  # wins and losses; compare.json has more
@@ -71,9 +73,11 @@ def moved(change: Json) -> str:
 
 def asked(value: Json) -> str:
     """How many examples are compared, of how many."""
-    of = ", ".join(f"{run['n']} of {name}" for name, run in value["runs"].items())
+    counts = [run["n"] for run in value["runs"].values()]
+    every = all(count == value["shared"] for count in counts)
+    of = "all" if every else "of " + ", ".join(f"{run['n']} of {name}" for name, run in value["runs"].items())
     only = f", only {', '.join(value['only'])}" if value["only"] else ""
-    return f"{value['shared']} shared examples ({of}{only}); {percent(value['confidence'])} intervals"
+    return f"{value['shared']} shared examples ({of}{only}), {percent(value['confidence'])} intervals"
 
 
 # -- terminal ---------------------------------------------------------------------------------------------------------
@@ -89,6 +93,7 @@ def to_rich(rows: Sequence[Row], title: str, value: Json | None = None) -> Group
             told = f"{run}, {found['metric']}: won {found['won']}, lost {found['lost']}, even {found['even']}"
             parts.append(Text(f"{told} (listed on the page)"))
         parts += [Text(f"not compared: {name}: {why}", "dim") for name, why in value["left_out"].items()]
+        parts += [_forgetting(value)] if value["forgetting"] else []
         parts += [_settings(value["settings"])] if value["settings"] else []
     named = costs(rows)
     if value is None or named:
@@ -125,8 +130,9 @@ def _numbers(value: Json, title: str) -> Table:
     def add(line: Line, indent: str = "") -> None:
         names = [Text(indent + line.label), *([Text(line.run)] if several else [])]
         colour = COLOURS[line.verdict(value["confidence"])]
-        table.add_row(*names, score(line.first), score(line.second), Text(moved(line.change), colour), line.p,
-                      str(line.change["n"]))  # fmt: skip
+        change = _narrow(line.change, "", True)
+        change.stylize(colour)
+        table.add_row(*names, _narrow(line.first), _narrow(line.second, "bold"), change, line.p, str(line.change["n"]))
 
     for metric in value["metrics"]:
         for line in lines_of(value, metric):
@@ -137,6 +143,27 @@ def _numbers(value: Json, title: str) -> Table:
         table.add_row(Text(f"{first} by {key} (p corrected)", style="dim italic"))
         for line in lines_of(value, first, key):
             add(line, "  ")
+    return table
+
+
+def _narrow(value: Json, style: str = "", signed: bool = False) -> Text:
+    """A number and its interval without the blanks that a wide page has."""
+    from rich.text import Text
+
+    ends = interval(value, signed).replace(" … ", " to " if signed else "–")
+    return Text.assemble((number(value["value"], signed), style), " ", (ends, "dim"))
+
+
+def _forgetting(value: Json) -> Table:
+    """Each run against its own base."""
+    from rich.text import Text
+
+    table = _new("forgetting, each against its own base", ["ability", "run"], ["base", "tuned", "change", "p", "n"])
+    for ability, runs in value["forgetting"].items():
+        for run, found in runs.items():
+            base, change = found.get("base") or NOTHING, found.get("difference") or {**NOTHING, "p": None}
+            table.add_row(Text(ability), Text(run), _narrow(base), _narrow(found["tuned"], "bold"),
+                          _narrow(change, "", True), probability(change["p"]), str(found["tuned"]["n"]))  # fmt: skip
     return table
 
 
@@ -205,6 +232,14 @@ def _markdown_comparison(value: Json) -> list[str]:
                 question = plain(line["prompt"][-1]["content"]) if line["prompt"] else ""
                 said = f"{plain(str(line['first']))} → {plain(str(line['second']))}"
                 lines.append(f"- {name}: {question} **{plain(str(line['reference']))}**: {said}")
+    if value["forgetting"]:
+        cells = [
+            [ability, run, score(found.get("base")), score(found["tuned"]),
+             moved(found["difference"]) if "difference" in found else "–", str(found["tuned"]["n"])]
+            for ability, runs in value["forgetting"].items() for run, found in runs.items()
+        ]  # fmt: skip
+        names = ["ability", "run", "base", "tuned", "change", "n"]
+        lines += ["", "## Forgetting, each run against its own base", "", *table(names, cells)]
     if value["settings"]:
         head = list(next(iter(value["settings"].values())))
         cells = [[key, *values.values()] for key, values in value["settings"].items()]
@@ -241,7 +276,8 @@ def to_html(rows: Sequence[Row], title: str, value: Json | None = None) -> str:
         "tuneloop.flows", "comparison.html.jinja", title=title, rows=rows, names=names, costs=named, cost=cost,
         base=common_base(good) if value is None else {}, bars=[bar for bar in bars if bar["svg"]], lines=curves,
         curves=drawing.curves(curves, log=True), value=value, asked=asked(value) if value else "",
-        compared=_tables(value) if value else [], changed=_changed(value) if value else [],
+        compared=_tables(value) if value else [],
+        forgetting=_forgotten(value) if value else [], changed=_changed(value) if value else [],
     )  # fmt: skip
 
 
@@ -258,6 +294,19 @@ def _tables(value: Json) -> list[Json]:
 def _drawn(line: Line, value: Json) -> Json:
     return {**line._asdict(), "p": line.p, "verdict": line.verdict(value["confidence"]),
             "bar": page.bar(line.first, line.second, line.facts)}  # fmt: skip
+
+
+def _forgotten(value: Json) -> list[Json]:
+    rows: list[Json] = []
+    for ability, runs in value["forgetting"].items():
+        for run, found in runs.items():
+            base, change, facts = found.get("base") or NOTHING, found.get("difference"), {"better": found["better"]}
+            rows.append({
+                "ability": ability, "run": run, "base": base, "tuned": found["tuned"], "change": change,
+                "verdict": verdict(change, found["better"], value["confidence"]),
+                "p": probability(change["p"]) if change else "–", "bar": page.bar(base, found["tuned"], facts),
+            })  # fmt: skip
+    return rows
 
 
 def _changed(value: Json) -> list[Json]:

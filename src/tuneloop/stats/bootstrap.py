@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-RESAMPLES = 5_000
-MOST_DRAWS = 20_000_000  # N · R is kept below this (a fifth of a second), with never fewer than LEAST_RESAMPLES
-LEAST_RESAMPLES = 1_000
-BLOCK_DRAWS = 100_000  # indices drawn at a time: they stay in the cache, and memory does not grow with N · R
+RESAMPLES, LEAST_RESAMPLES = 4_000, 2_000
+"""At 2,000 the ends of a 95 % interval vary by 3 % of its half width from seed to seed, at 4,000 by 2 %."""
+MOST_DRAWS = 5_000_000  # of N · R, beyond LEAST_RESAMPLES: a report has numbers for a hundred slices
+BLOCK_DRAWS = 50_000  # indices drawn at a time: they stay in the cache, and memory does not grow with N · R
 
 
 def resampled_sums(statistics: Array, seed: int = 0) -> Array:

@@ -93,7 +93,7 @@ def test_nothing_in_common_and_other_versions_are_refused() -> None:
     a = side("a", {"f1": RIGHT * 3})
     with pytest.raises(DataError, match=r"no example in common \(a: 3, b: 4\)"):
         align([a, side("b", {"f1": RIGHT * 4}, start=100)])
-    with pytest.raises(DataError, match="b: its report.json has version 2"):
+    with pytest.raises(DataError, match=r"b: its report\.json has version 2"):
         align([a, replace(a, name="b", report={**a.report, "version": 2})])
     with pytest.raises(DataError, match="second run"):
         align([a])

@@ -63,7 +63,7 @@ def test_the_worst_of_several_decides_and_every_row_is_told() -> None:
     ]  # fmt: skip
     assert decide(align([a, c]), gate)["exit"] == 4
     assert decide(align([a, side("d", {"exact_match": split(400, 0), "f1": split(400, 0)})]), gate)["exit"] == 0
-    assert "at most 0.020 worse is allowed" in both["words"][1] and "n 400" in both["words"][1]
+    assert "margin 0.020" in both["words"][1] and "n 400" in both["words"][1]
 
 
 def test_a_metric_that_was_not_compared_is_an_error() -> None:
