@@ -43,6 +43,8 @@ def section(name: str, metric: Metric) -> list[str]:
     """What one metric says of itself."""
     about = [" ".join(part.split()) for part in (type(metric).__doc__ or "").strip().split("\n\n")]
     number, interval = AGGREGATION[metric.AGGREGATION]
+    if type(metric).distance is not Metric.distance:
+        interval = "value ± what resamples differ by, which is never too narrow; paired bootstrap"
     needs = NEEDS[metric.NEEDS] + (", a reference" if metric.REFERENCE else "")
     lines = [
         f"### {name}", *_parted(about), "",

@@ -69,8 +69,8 @@ def test_f1(text: str, reference: str, expected: float) -> None:
     assert value(F1(), text, reference) == pytest.approx(expected)
 
 
-SQUAD_WORDS = ["a", "The", "an", "cat", "cats!", "don't", "$3.50", "1,000", "x-ray", "(never)", "U.S.", "U.S", '"quoted"',
-               "snake_case", "theory", "Ana", "--", "...", "5%"]  # fmt: skip
+SQUAD_WORDS = ["a", "The", "an", "cat", "cats!", "don't", "$3.50", "1,000", "x-ray", "(never)", "U.S.", "U.S",
+               '"quoted"', "snake_case", "theory", "Ana", "--", "...", "5%"]  # fmt: skip
 
 
 def official_squad_f1(text: str, reference: str) -> float:

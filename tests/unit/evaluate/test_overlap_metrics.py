@@ -212,4 +212,4 @@ def test_intervals_of_corpus_metrics_hold_what_they_promise(metric: Metric, monk
     seen = [Observation(reference, text=text) for text, reference in (pair() for _ in range(2_000))]
     scores = metric.score_all(seen, lambda count: None)
     statistics = np.asarray([score.statistics for score in scores])
-    assert 0.93 <= covered(statistics, metric.combine, size=100, sets=300) <= 0.97
+    assert 0.93 <= covered(statistics, metric.combine, size=100, sets=600) <= 0.97

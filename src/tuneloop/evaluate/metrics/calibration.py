@@ -69,8 +69,9 @@ class Calibration(ChoiceMetric):
 
         if self.measure == "brier":
             return None
-        gaps_RB, gap_1B = ((sums[:, 2::3] - sums[:, 1::3]) / sums[:, ::3].sum(axis=1, keepdims=True)
-                           for sums in (sums_RS, whole_1S))  # fmt: skip
+        with np.errstate(invalid="ignore"):
+            gaps_RB, gap_1B = ((sums[:, 2::3] - sums[:, 1::3]) / sums[:, ::3].sum(axis=1, keepdims=True)
+                               for sums in (sums_RS, whole_1S))  # fmt: skip
         return np.abs(gaps_RB - gap_1B).sum(axis=1)
 
     def details(self, observations: Sequence[Observation], scores: Sequence[Score]) -> Json | None:
