@@ -19,6 +19,9 @@ EXIT: dict[Verdict, int] = {"pass": 0, "worse": 3, "not enough evidence": 4}
 """Exit codes of `tuneloop compare --gate`; 2 is a user's error as everywhere."""
 
 
+SEVERITY: tuple[Verdict, ...] = ("pass", "not enough evidence", "worse")
+
+
 def parse(text: str) -> dict[str, float]:
     """`exact_match=0.02,f1=0.02` → metric and margin. Raises DataError for anything else."""
     found: dict[str, float] = {}
@@ -54,7 +57,7 @@ def decide(comparison: Comparison, gate: GateConfig) -> Json:
             change = measured[name].differences[pair]
             rows.append(_row(pair[1], name, comparison.facts[name]["better"], change, margin, gate))
     verdicts: list[Verdict] = [row["verdict"] for row in rows]
-    worst: Verdict = next((one for one in ("worse", "not enough evidence") if one in verdicts), "pass")
+    worst = max(verdicts, key=SEVERITY.index)
     return {
         "verdict": worst, "exit": EXIT[worst], "confidence": gate.confidence, "least": gate.least,
         "reference": comparison.sides[0].name, "rows": rows, "words": [row["words"] for row in rows],

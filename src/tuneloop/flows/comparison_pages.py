@@ -89,6 +89,7 @@ def to_rich(rows: Sequence[Row], title: str, value: Json | None = None) -> Group
     parts: list[Any] = []
     if value is not None:
         parts.append(_numbers(value, title))
+        parts += [Text("p of slices: corrected for their number (Holm)", "dim")] if value["slices"] else []
         for run, found in value["changed"].items():
             told = f"{run}, {found['metric']}: won {found['won']}, lost {found['lost']}, even {found['even']}"
             parts.append(Text(f"{told} (listed on the page)"))
@@ -140,7 +141,7 @@ def _numbers(value: Json, title: str) -> Table:
     first = next(iter(value["metrics"]))
     for key in value["slices"]:
         table.add_section()
-        table.add_row(Text(f"{first} by {key} (p corrected)", style="dim italic"))
+        table.add_row(Text(f"{first} by {key}", style="dim italic"))
         for line in lines_of(value, first, key):
             add(line, "  ")
     return table

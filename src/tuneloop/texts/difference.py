@@ -29,7 +29,11 @@ def differences(first: str, second: str) -> list[tuple[Kind, str]]:
         found.append(("first", "".join(a[a_from:a_to])))
         found.append(("second", "".join(b[b_from:b_to])))
     rest = "".join(a[LONGEST:]), "".join(b[LONGEST:])
-    found += [("same", rest[0])] if rest[0] == rest[1] else [("first", rest[0]), ("second", rest[1])]
+    if rest[0] == rest[1]:
+        found.append(("same", rest[0]))
+    else:
+        found.append(("first", rest[0]))
+        found.append(("second", rest[1]))
     return _joined([(kind, text) for kind, text in found if text])
 
 
@@ -39,7 +43,8 @@ def _joined(runs: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
     for place, (kind, text) in enumerate(runs):
         between = 0 < place < len(runs) - 1 and runs[place - 1][0] != "same" and runs[place + 1][0] != "same"
         if kind == "same" and between and not text.strip():
-            found += [("first", text), ("second", text)]
+            found.append(("first", text))
+            found.append(("second", text))
         else:
             found.append((kind, text))
     merged: list[tuple[Kind, str]] = []
