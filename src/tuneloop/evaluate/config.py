@@ -35,7 +35,7 @@ class GateConfig(Branch):
     least: int = Field(default=100, ge=1)
     """Fewer shared examples than this are not enough evidence, whatever they show."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Of the two-sided interval whose worse end decides; 0.95 lets a drop of the margin pass in 2.5 % of cases."""
+    """Of the two-sided interval whose worse end decides; 0.95 lets a drop of the margin pass in about 3 % of cases."""
 
 
 class EvaluateConfig(Branch):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tuneloop.evaluate.metrics import Score
 from tuneloop.evaluate.metrics.exact_match import ExactMatch
 from tuneloop.evaluate.scoring import PROPORTION, How, arrays, by_slice, compare, estimate, groups, picked, summary
+from tuneloop.stats.bootstrap import ratio
 from tuneloop.stats.intervals import wilson
 from tuneloop.stats.paired import mcnemar
 
@@ -79,7 +80,7 @@ def test_p_of_slices_is_corrected_over_all_of_them() -> None:
 
 
 def test_corpus_statistics_are_summed() -> None:
-    way = How("corpus", combine=lambda sums: sums[:, 0] / sums[:, 1])
+    way = How("corpus", combine=ratio)
     given = [Score(0.5, statistics=(1.0, 2.0)), Score(None, "no"), Score(0.0, statistics=(0.0, 6.0))]
     found = estimate(way, given, 0.95)
     assert found["value"] == 1 / 8 and found["n"] == 2 and 0 <= found["low"] <= 1 / 8 <= found["high"] <= 0.5
