@@ -230,7 +230,7 @@ def attending(core: PreTrainedModel) -> Iterator[None]:
             attention.use_packed(core)
         else:
             own_norms(core)
-            core.set_attn_implementation(before)
+            core.set_attn_implementation(before or "eager")
 
 
 def exact(
