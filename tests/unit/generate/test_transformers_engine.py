@@ -157,6 +157,15 @@ def test_leaves_the_model_as_it_was() -> None:
     assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == expected
     assert model.training and model.config._attn_implementation == attention.NAME
 
+    def stopped(place: int, completion: Completion) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TransformersEngine(model, Words()).complete(prompts, GREEDY, done=stopped)
+    assert (
+        model.training and model.config._attn_implementation == attention.NAME and not torch.is_inference_mode_enabled()
+    )
+
 
 def test_peft_models_with_and_without_their_adapter() -> None:
     torch.manual_seed(0)
