@@ -36,15 +36,18 @@ def run(contestant: Contestant, tasks: Sequence[str], limit: int | None, chat: b
     """
     try:
         from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+        from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtra("lm_eval", "evaluate.tasks", "lm-eval") from error
     if contestant.local is None or contestant.local.weigh is None:
         raise DataError("evaluate.tasks needs the model's weights here; leave it out, or leave evaluate.against out")
+    own = all(name.endswith((".yaml", ".yml")) for name in tasks)  # then its thousands of tasks need not be read
     with _quiet():
         try:
+            manager = TaskManager(include_defaults=not own)
             found = simple_evaluate(
                 model=_language_model(contestant, contestant.local), tasks=list(tasks), limit=limit, log_samples=False,
-                apply_chat_template=chat, bootstrap_iters=1000,
+                task_manager=manager, apply_chat_template=chat, bootstrap_iters=1000,
             )  # fmt: skip
         except (KeyError, ValueError, OSError) as error:
             raise DataError(f"evaluate.tasks [{', '.join(tasks)}]: {error}; `lm_eval ls tasks` lists them") from error

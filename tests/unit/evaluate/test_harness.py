@@ -127,6 +127,6 @@ def test_rolling_likelihoods_and_answers(opened: tuple[Any, Contestant], tmp_pat
 
 def test_what_cannot_be_asked_is_said(opened: tuple[Any, Contestant]) -> None:
     with pytest.raises(DataError, match="no_such_task"):
-        harness.run(opened[1], ["no_such_task"], None, False)
+        harness.run(opened[1], ["no_such_task.yaml"], None, False)
     with pytest.raises(DataError, match="needs the model's weights"):
         harness.run(Contestant(opened[1].engine), ["gsm8k"], None, False)
