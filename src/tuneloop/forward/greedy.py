@@ -20,7 +20,7 @@ def weigh(objective: Objective, rows: Sequence[Row], *, pad_id: int, budget: int
         for picked in objective.micro_batches(rows, range(len(rows)), budget):
             batch = objective.batch([rows[i] for i in picked], pad_id)
             side = objective.side(batch)
-            vocabulary = side.head.weight.shape[0]  # type: ignore[union-attr]
+            vocabulary = int(side.head.weight.shape[0])  # type: ignore[arg-type, index]
             for slab in slabs(side.hidden_ND, vocabulary):
                 logits_NV = side.head(side.hidden_ND[slab])
                 logits_NV = (side.finish(logits_NV) if side.finish else logits_NV).float()
