@@ -64,6 +64,10 @@ class EvaluateConfig(Branch):
     """What the tuned model has lost of what the base knew; null leaves it out."""
     against: EndpointConfig | None = None
     """A served model to compare the tuned one with; it is asked in the base's place."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, by name or as a YAML file, asked in addition; needs `tuneloop[lm-eval]`."""
+    tasks_as_chat: bool = False
+    """Whether their prompts are put into the model's chat template; the harness's own default is plain text."""
     cache: bool = True
     """Answers that the same model gave to the same prompt before are not asked again."""
 

@@ -20,6 +20,8 @@ BLOCK = 256  # examples scored between two signs of progress; within a block `nl
 Nll = Callable[[Sequence["Rendered"]], list[tuple[float, float]]]
 """(summed nll in nats, summed weight) of each Rendered, as `forward.nll` gives them."""
 
+Weigh = Callable[[Sequence["Rendered"]], list[tuple[float, bool]]]
+"""(summed log-likelihood in nats, whether greedy decoding gives just these tokens) of what is scored of each."""
 
 Progress = Callable[[int], None]
 """Called with the number of examples done since the last call."""
@@ -48,6 +50,9 @@ class Local:
 
     renderer: Renderer
     nll: Nll
+    weigh: Weigh | None = None
+    context: int | None = None
+    """Tokens that the model can see; None where it does not say."""
 
 
 Entrant = Callable[[], AbstractContextManager[Contestant]]

@@ -11,7 +11,7 @@ from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
-from tuneloop.evaluate import forgetting, report
+from tuneloop.evaluate import forgetting, harness, report
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Entrant, answers
 from tuneloop.evaluate.metrics import METRICS, Score
@@ -20,7 +20,7 @@ from tuneloop.evaluate.report import Context, Report
 from tuneloop.evaluate.scoring import SUMMED, How, Scored, arrays, by_slice, entry, facts, how, measure, statistics
 from tuneloop.evaluate.slices import Slices, cut
 from tuneloop.generate.engine import Decoding
-from tuneloop.track.console import progress
+from tuneloop.track.console import progress, waiting
 
 
 def evaluate(
@@ -43,6 +43,7 @@ def evaluate(
         probes = choose(forgetting.load_probes(config.forgetting), config.forgetting.limit, "evaluate")
     names = [name for name in ("base", "tuned") if name in entrants and (name == "tuned" or config.base)]
     observed: dict[str, Observed] = {}
+    tasks: dict[str, dict[str, dict[str, Any]]] = {}
     for name in names:
         with entrants[name]() as contestant:
             observed[name] = ask(name, contestant, config, chosen)
@@ -50,11 +51,16 @@ def evaluate(
                 with progress(f"{name}: known facts", len(probes)) as bar:
                     decoding = Decoding(config.forgetting.max_new_tokens)
                     observed[name].completions = answers(contestant, probes, decoding, bar.advance)
+            if config.tasks:
+                with waiting(f"{name}: tasks {', '.join(config.tasks)}"):
+                    tasks[name] = harness.run(contestant, config.tasks, config.limit, config.tasks_as_chat)
     scores, details = score_contestants(config, chosen, observed)
     parts = cut(config.slices, chosen)
     value = _report(config, chosen, probes, observed, scores, parts)
     for name, found in details.items():
         value["metrics"][name]["details"] = found
+    if tasks:
+        value["tasks"] = harness.report(tasks, config.confidence)
     found = Report(value, _samples(config, chosen, observed, scores, parts))
     jsonl.write_lines(run.out / "samples.jsonl", found.samples)
     jsonl.write(run.out / "report.json", found.value)

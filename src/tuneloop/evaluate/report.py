@@ -86,6 +86,10 @@ def notes(report: Json) -> list[str]:
             for reason, count in part.items():
                 counted[reason, count].append(who)
         found += [f"{name}: {count} unscored ({' and '.join(who)}): {why}" for (why, count), who in counted.items()]
+    for task, metrics in report.get("tasks", {}).items():
+        for metric, entry in metrics.items():
+            scores = ", ".join(f"{who} {number(part['value'])} ({interval(part)})" for who, part in entry.items())
+            found.append(f"{task} {metric}: {scores}")
     for who, counts in report.get("answers", {}).items():
         if counts["unfinished"]:
             cut, limit = f"{counts['unfinished']} of {counts['n']} answers", counts["max_new_tokens"]

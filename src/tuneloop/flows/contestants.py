@@ -70,17 +70,23 @@ def _remembering(contestant: Contestant) -> Contestant:
 
 def contestant(model: nn.Module, renderer: Renderer, identity: str = "") -> Contestant:
     """A loaded model, ready to answer and to score; `identity` as Engine's, empty for a model that still changes."""
+    from tuneloop.forward import greedy
     from tuneloop.forward import objective as forward
     from tuneloop.forward.plan import token_budget
     from tuneloop.generate.transformers_engine import TransformersEngine
 
+    budget = token_budget(str(next(model.parameters()).device))
+
     def nll(rows: Sequence[forward.Row]) -> list[tuple[float, float]]:
         scored, _ = forward.prepare(model, rows, renderer.pad_id)
-        return forward.nll(
-            scored, rows, pad_id=renderer.pad_id, budget=token_budget(str(next(model.parameters()).device))
-        )
+        return forward.nll(scored, rows, pad_id=renderer.pad_id, budget=budget)
 
-    return Contestant(TransformersEngine(model, renderer, identity), Local(renderer, nll))
+    def weigh(rows: Sequence[forward.Row]) -> list[tuple[float, bool]]:
+        scored, _ = forward.prepare(model, rows, renderer.pad_id)
+        return greedy.weigh(scored, rows, pad_id=renderer.pad_id, budget=budget)
+
+    context = getattr(forward.core_of(model).config.get_text_config(), "max_position_embeddings", None)
+    return Contestant(TransformersEngine(model, renderer, identity), Local(renderer, nll, weigh, context))
 
 
 def tuned_config(config: ModelConfig, run: Path) -> ModelConfig:
