@@ -13,6 +13,7 @@ from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
+    from tuneloop.forward.distributions import Distributions
     from tuneloop.render.template import Rendered, Renderer
 
 BLOCK = 256  # examples scored between two signs of progress; within a block `nll` forms its own batches
@@ -48,6 +49,8 @@ class Local:
 
     renderer: Renderer
     nll: Nll
+    distributions: Callable[[Sequence[Rendered]], Distributions] | None = None
+    """What it says after every token of some rows, to be compared with another model's."""
 
 
 Entrant = Callable[[], AbstractContextManager[Contestant]]

@@ -12,13 +12,12 @@ from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
 from tuneloop.evaluate import forgetting, report
 from tuneloop.evaluate.config import EvaluateConfig
-from tuneloop.evaluate.contestant import Entrant, answers
+from tuneloop.evaluate.contestant import Entrant
+from tuneloop.evaluate.forgetting import Probed
 from tuneloop.evaluate.metrics import METRICS, Score
 from tuneloop.evaluate.observing import Observed, ask, score_contestants
 from tuneloop.evaluate.report import Context, Report
 from tuneloop.evaluate.scoring import compare, groups, how, picked, summary
-from tuneloop.generate.engine import Decoding
-from tuneloop.track.console import progress
 
 
 def evaluate(
@@ -36,20 +35,19 @@ def evaluate(
     if not examples:
         raise DataError(f"the {config.split} split is empty: nothing to evaluate; give evaluate.split or data.split")
     chosen = choose(examples, config.limit, "evaluate")
-    probes: list[Example] = []
-    if config.forgetting is not None:
-        probes = choose(forgetting.load_probes(config.forgetting), config.forgetting.limit, "evaluate")
+    probes = forgetting.load(config.forgetting) if config.forgetting is not None else None
     names = [name for name in ("base", "tuned") if name in entrants and (name == "tuned" or config.base)]
     observed: dict[str, Observed] = {}
+    probed: dict[str, Probed] = {}
     for name in names:
         with entrants[name]() as contestant:
             observed[name] = ask(name, contestant, config, chosen)
-            if probes and config.forgetting is not None:
-                with progress(f"{name}: known facts", len(probes)) as bar:
-                    decoding = Decoding(config.forgetting.max_new_tokens)
-                    observed[name].completions = answers(contestant, probes, decoding, bar.advance)
+            if probes is not None:
+                probed[name] = forgetting.probe(name, contestant, probes)
     scores, details = score_contestants(config, chosen, observed)
-    value = _report(config, chosen, probes, observed, scores)
+    value = _report(config, chosen, observed, scores)
+    if probes is not None:
+        value["forgetting"] = forgetting.forgetting_report(probes, probed, config.confidence)
     for name, found in details.items():
         value["metrics"][name]["details"] = found
     found = Report(value, _samples(config, chosen, observed, scores))
@@ -62,7 +60,6 @@ def evaluate(
 def _report(
     config: EvaluateConfig,
     examples: Sequence[Example],
-    probes: Sequence[Example],
     observed: Mapping[str, Observed],
     by_contestant: Mapping[str, Mapping[str, Sequence[Score]]],
 ) -> dict[str, Any]:
@@ -76,17 +73,11 @@ def _report(
         for key in config.slices:
             for value, rows in groups(metas, key).items():
                 slices[key][value][name] = compare(how(metric), picked(scores, rows), config.confidence)
-    out: dict[str, Any] = {
+    return {
         "version": 1, "split": config.split, "n": len(examples), "confidence": config.confidence,
         "metrics": metrics, "slices": slices,
         "answers": {name: _counts(who) for name, who in observed.items() if who.answers},
     }  # fmt: skip
-    if config.forgetting is not None:
-        completions = {name: who.completions for name, who in observed.items()}
-        out["forgetting"] = forgetting.forgetting_report(
-            config.forgetting.probes, probes, completions, config.confidence
-        )
-    return out
 
 
 def _counts(who: Observed) -> dict[str, Any]:

@@ -47,16 +47,23 @@ def entrant(config: ModelConfig, seed: int) -> Entrant:
 def contestant(model: nn.Module, renderer: Renderer, identity: str = "") -> Contestant:
     """A loaded model, ready to answer and to score; `identity` as Engine's, empty for a model that still changes."""
     from tuneloop.forward import objective as forward
+    from tuneloop.forward.distributions import Distributions
+    from tuneloop.forward.distributions import distributions as keep
     from tuneloop.forward.plan import token_budget
     from tuneloop.generate.transformers_engine import TransformersEngine
 
     def nll(rows: Sequence[forward.Row]) -> list[tuple[float, float]]:
         scored, _ = forward.prepare(model, rows, renderer.pad_id)
-        return forward.nll(
-            scored, rows, pad_id=renderer.pad_id, budget=token_budget(str(next(model.parameters()).device))
-        )
+        return forward.nll(scored, rows, pad_id=renderer.pad_id, budget=budget())
 
-    return Contestant(TransformersEngine(model, renderer, identity), Local(renderer, nll))
+    def distributions(rows: Sequence[forward.Row]) -> Distributions:
+        asked, _ = forward.prepare(model, rows, renderer.pad_id)
+        return keep(asked, rows, pad_id=renderer.pad_id, budget=budget())
+
+    def budget() -> int:
+        return token_budget(str(next(model.parameters()).device))
+
+    return Contestant(TransformersEngine(model, renderer, identity), Local(renderer, nll, distributions))
 
 
 def tuned_config(config: ModelConfig, run: Path) -> ModelConfig:
