@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
-from tuneloop.evaluate.config import ForgettingConfig, ProbeSet
+from tuneloop.evaluate.config import EvaluateConfig, ForgettingConfig, ProbeSet
 from tuneloop.evaluate.contestant import Contestant, answers, likelihoods
 from tuneloop.evaluate.contradiction import rivals, says_instead
 from tuneloop.evaluate.drift import Drift, neutral_rows
 from tuneloop.evaluate.judging import BitsPerByte, LikeliestChoice, Match, likeliest, perplexity
 from tuneloop.evaluate.metrics import METRICS, Metric, Observation, Score
-from tuneloop.evaluate.observing import CHOICES, Observed, observe, score, weigh_choices
+from tuneloop.evaluate.observing import CHOICES, Observed, answer_length, observe, score, weigh_choices
 from tuneloop.evaluate.probes import asked, has_answer, is_prose, is_text, read_probes
 from tuneloop.evaluate.scoring import PROPORTION, How, compare, estimate, groups, how, picked, summary
 from tuneloop.generate.engine import Decoding
@@ -39,7 +39,8 @@ class Ability:
     name: str
     probes: Sequence[Example]
     metric: Metric
-    max_new_tokens: int
+    max_new_tokens: int | None
+    """None: twice the longest reference plus 8."""
     source: str = ""
     """The file, or `embedded`."""
 
@@ -138,7 +139,8 @@ def _ask(name: str, contestant: Contestant, ability: Ability) -> Observed:
     out = Observed()
     with progress(f"{name}: {ability.name}", len(ability.probes)) as bar:
         if ability.metric.NEEDS == "generation":
-            decoding = Decoding(ability.max_new_tokens)
+            limit = ability.max_new_tokens or answer_length(contestant, EvaluateConfig(), ability.probes)
+            decoding = Decoding(limit)
             out.answers = answers(contestant, ability.probes, decoding, bar.advance)
         elif ability.metric.NEEDS == "likelihood":
             out.likelihoods = likelihoods(contestant, ability.probes, bar.advance)
