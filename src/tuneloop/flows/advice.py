@@ -103,8 +103,8 @@ def _chosen(best: Version, tuned: Version, gate: Gate, run: str) -> Step:
     assert worst is not None and lost is not None
     here = gate.drops(best)[lost["ability"]][0]
     why = (
-        f"{lost['ability']} drops by {lost['drop']:.3f} as tuned and by {here:.3f} here, where {worst['ability']} drops "
-        f"most, by {worst['drop']:.3f}. The task: {number(tuned.value(gate.task))} as tuned, "
+        f"{lost['ability']} drops by {lost['drop']:.3f} as tuned and by {here:.3f} here; {worst['ability']} drops most "
+        f"here, by {worst['drop']:.3f}. The task: {number(tuned.value(gate.task))} as tuned, "
         f"{number(best.value(gate.task))} here{_sure(gate, best)}"
     )
     scale = best.facts.get("scale")
@@ -137,9 +137,7 @@ def _training(
         if name not in done
     ]
     if general is None:
-        why = (
-            "replay and KL to the base help most, and need rows of the kind that must not be forgotten, not the probes"
-        )
+        why = "replay and KL to the base need rows of the kind that must not be forgotten, other ones than the probes"
         command = f"tuneloop remedy {run} --general FILE --apply replay --apply keep"
         steps.insert(0, Step("give general rows", why, (command,)))
     return steps

@@ -37,12 +37,17 @@ def merge_run(
     adapter = run.out / "adapter"
     if run.stage != "tune" or not run.done:
         raise RunError(f"{run.path} is a {run.stage} run ({run.status}); merge takes a finished tune run")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"--out {out} exists already, and merge never overwrites; name a new folder")
+    if not adapter.is_dir() and scale is not None:
+        target = out or run.out / f"model-{scale:g}"
+        scaled.write(run, load_recipe(run.path / "recipe.yaml"), scale, target)
+        console.decided("written", f"{target}: the whole model at scale {scale:g}")
+        return {"folder": str(target), "check": None}
     if not adapter.is_dir():
         raise RunError(f"{run.path} holds a whole model, nothing to merge: {run.out / 'model'} is ready to use")
     if dtype is not None and dtype not in DTYPES:
         raise RunError(f"--dtype {dtype}: known are {', '.join(DTYPES)}")
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"--out {out} exists already, and merge never overwrites; name a new folder")
     base = find_base(tuned_config(load_recipe(run.path / "recipe.yaml").model, run.path))
     target = out or run.out / ("merged" if scale is None else f"merged-{scale:g}")
     with _scaled(run, adapter, scale) as adapter:
