@@ -102,10 +102,10 @@ def _chosen(best: Version, tuned: Version, gate: Gate, run: str) -> Step:
     worst, lost = gate.worst(best), gate.worst(tuned)
     assert worst is not None and lost is not None
     here = gate.drops(best)[lost["ability"]][0]
+    most = "" if worst["ability"] == lost["ability"] else f" (most here: {worst['ability']}, {worst['drop']:.3f})"
     why = (
-        f"{lost['ability']} drops by {lost['drop']:.3f} as tuned and by {here:.3f} here; {worst['ability']} drops most "
-        f"here, by {worst['drop']:.3f}. The task: {number(tuned.value(gate.task))} as tuned, "
-        f"{number(best.value(gate.task))} here{_sure(gate, best)}"
+        f"{lost['ability']} drops by {lost['drop']:.3f} as tuned, by {here:.3f} so{most}; the task's value is "
+        f"{number(tuned.value(gate.task))} as tuned, {number(best.value(gate.task))} so{_sure(gate, best)}"
     )
     scale = best.facts.get("scale")
     if scale is not None:

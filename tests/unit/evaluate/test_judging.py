@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tuneloop.core.conversation import Example, Message, Origin
-from tuneloop.evaluate.contradiction import rivals, says_instead
+from tuneloop.evaluate.contradiction import Rivals, rivals, says_instead
 from tuneloop.evaluate.judging import Match, is_right, names
 from tuneloop.evaluate.metrics import Observation
 
@@ -100,4 +100,6 @@ def test_rivals_are_of_the_same_kind_and_language_and_never_the_answer_itself() 
         probe("f", "x"),
     ]
     found = rivals(probes)
-    assert found[0] == ["Lima", "Lyon"] and found[1] == ["Paris"] and found[2] == found[4] == found[5] == []
+    assert found[0].same == ["Lima", "Lyon"] and found[1].same == ["Paris"]
+    assert found[2].same == found[4].same == found[5].same == [] and found[0].foreign == {"利马", "red", "x"}
+    assert says_instead("Paris is", probe("f", "Arabic", kind="language"), Rivals((), frozenset({"Paris"}))) is None
