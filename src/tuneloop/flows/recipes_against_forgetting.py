@@ -12,7 +12,7 @@ from tuneloop.tune.config import TuneConfig
 NAMES = ("replay", "keep", "epochs")
 REPLAY = 0.2
 KEEP = {"weight": 1.0, "rows": 16}
-EARLIER = 0.9
+EARLIER = 0.75
 """The best validation before this part of the run says that the rest was too much."""
 
 

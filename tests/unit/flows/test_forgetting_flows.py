@@ -189,7 +189,7 @@ def test_the_best_scale_that_passes_is_taken_and_a_cheap_one_ends_the_search() -
 def test_a_costly_scale_is_taken_and_training_suggested() -> None:
     tuned, scale = version("tuned", 0.9, 0.5), version("scale 0.4", 0.5, 1.0, scale=0.4)
     assert [step.title for step in told(tuned, scale).steps] == ["take scale 0.4", "try replay", "try epochs"]
-    replay = version("replay", 0.88, 0.99, remedy="replay", says="ratio", run="r")
+    replay = version("replay", 0.89, 0.99, remedy="replay", says="ratio", run="r")
     found = told(tuned, scale, replay)
     assert found.choice == "replay" and found.scale is None and len(found.steps) == 1
 
