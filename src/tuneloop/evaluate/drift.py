@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuneloop.core.conversation import Example
-from tuneloop.core.errors import DataError
 from tuneloop.evaluate.scoring import NOTHING
-from tuneloop.render.rendered import Rendered, Unrenderable
 from tuneloop.stats import intervals
 
 if TYPE_CHECKING:
     from tuneloop.evaluate.forgetting import Probed
-    from tuneloop.render.template import Renderer
 
-LONGEST = 512  # tokens of a neutral row
 SIGNATURE = "kl|tuned_to_base|every_position|whole_vocabulary|nats_per_token|v1"
 
 
@@ -46,26 +41,3 @@ class Drift:
         low, high = intervals.bootstrap_ratio(sums, tokens, confidence)
         value = sum(sums) / sum(tokens)
         return {**out, "value": value, "n": len(tokens), "low": low, "high": high, "tokens": sum(tokens)}
-
-
-def neutral_rows(renderer: Renderer, examples: Sequence[Example]) -> list[Rendered]:
-    """Prompts (with their answers, where they have some) as tokens, at most LONGEST of each.
-
-    Raises DataError where none of them can be rendered.
-    """
-    import numpy as np
-
-    rows: list[Rendered] = []
-    reasons: list[str] = []
-    for example in examples:
-        try:
-            if any(message.weight > 0 for message in example.messages):
-                rows += renderer.render(example, max_length=LONGEST, overlong="truncate")
-            else:
-                ids = np.asarray(renderer.prompt(example.messages, example.tools)[:LONGEST], np.int32)
-                rows.append(Rendered(ids, np.zeros(len(ids), np.float32), example.id))
-        except Unrenderable as error:
-            reasons.append(error.reason)
-    if not rows:
-        raise DataError(f"evaluate.forgetting.neutral: none of {len(examples)} rows can be read, e.g.: {reasons[0]}")
-    return rows

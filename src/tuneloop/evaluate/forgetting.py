@@ -15,13 +15,14 @@ from tuneloop.core.errors import DataError
 from tuneloop.evaluate.config import EvaluateConfig, ForgettingConfig, ProbeSet
 from tuneloop.evaluate.contestant import Contestant, answers, likelihoods
 from tuneloop.evaluate.contradiction import rivals, says_instead
-from tuneloop.evaluate.drift import Drift, neutral_rows
+from tuneloop.evaluate.drift import Drift
 from tuneloop.evaluate.judging import BitsPerByte, LikeliestChoice, Match, likeliest, perplexity
 from tuneloop.evaluate.metrics import METRICS, Metric, Observation, Score
 from tuneloop.evaluate.observing import CHOICES, Observed, answer_length, observe, score, weigh_choices
 from tuneloop.evaluate.probes import asked, has_answer, is_prose, is_text, read_probes
 from tuneloop.evaluate.scoring import PROPORTION, How, compare, estimate, groups, how, picked, summary
 from tuneloop.generate.engine import Decoding
+from tuneloop.render.whole import render_whole
 from tuneloop.track.console import progress
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 SLICES = ("kind", "group", "language")
 NEUTRAL = 200  # prompts of `neutral: auto`
+LONGEST = 512  # tokens of a neutral prompt
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def probe(name: str, contestant: Contestant, probes: Probes) -> Probed:
         return Probed(seen)
     if contestant.local is None or contestant.local.distributions is None:
         return Probed(seen, why="KL needs the models' weights, and a model behind an API gives answers only")
-    return Probed(seen, contestant.local.distributions(neutral_rows(contestant.local.renderer, probes.neutral)))
+    rows = render_whole(contestant.local.renderer, probes.neutral, LONGEST, "evaluate.forgetting.neutral")
+    return Probed(seen, contestant.local.distributions(rows))
 
 
 def _ask(name: str, contestant: Contestant, ability: Ability) -> Observed:

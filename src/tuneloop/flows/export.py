@@ -41,9 +41,7 @@ def merge_run(
         raise RunError(f"--out {out} exists already, and merge never overwrites; name a new folder")
     if not adapter.is_dir() and scale is not None:
         if dtype is not None:
-            raise RunError(
-                f"--dtype {dtype}: {run.path} holds a whole model, which keeps its dtype"
-            )
+            raise RunError(f"--dtype {dtype}: {run.path} holds a whole model, which keeps its dtype")
         target = out or run.out / f"model-{scale:g}"
         scaled.write(run, load_recipe(run.path / "recipe.yaml"), scale, target)
         console.decided("written", f"{target}: the whole model at scale {scale:g}")
