@@ -36,6 +36,8 @@ def chain(names: Sequence[str], root: Path, probes: str | None, limit: int | Non
         raise RunError("a run is named twice; name each version once, in the order in which they were made")
     recipes = [load_recipe(one.path / "recipe.yaml") for one in tuned]
     config = probes_of(recipes[-1], probes, tuned[-1])
+    with contextlib.chdir(tuned[-1].record["folder"]):
+        asked = forgetting.load(config)
     inputs = {one.path.name: digest.of_value(one.record["outputs"]) for one in tuned}
     inputs |= {str(path): digest.of_file(path) for path in config.files}
     key = runs.run_key("forgetting", {"forgetting": config.model_dump(mode="json"), "limit": limit}, inputs)
@@ -43,15 +45,13 @@ def chain(names: Sequence[str], root: Path, probes: str | None, limit: int | Non
     if known is None:
         known = Run.create(root, "forgetting", recipes[-1].name, key, inputs, recipes[-1])
         with known, console.logging_to(known.path / "log.txt"):
-            _measure(known, tuned, recipes, config, limit)
+            _measure(known, tuned, recipes, asked, limit)
     return known
 
 
 def _measure(
-    run: Run, tuned: Sequence[Run], recipes: Sequence[Recipe], config: ForgettingConfig, limit: int | None
+    run: Run, tuned: Sequence[Run], recipes: Sequence[Recipe], asked: forgetting.Probes, limit: int | None
 ) -> None:
-    with contextlib.chdir(tuned[-1].record["folder"]):
-        asked = forgetting.load(config)
     names = [f"v{number}" for number in range(1, len(tuned) + 1)]
     tasks = [_task(name, one, recipe, limit) for name, one, recipe in zip(names, tuned, recipes, strict=True)]
     table = Table(forgetting.Probes([*asked.abilities, *tasks], asked.neutral), recipes[-1].evaluate.confidence)
@@ -109,7 +109,8 @@ def in_words(transfer: Json) -> str:
     if transfer["value"] is None:
         return ""
     ends = interval(transfer, True).replace(" … ", " to ")
-    return f"backward transfer {number(transfer['value'], True)} ({ends}): mean change of {transfer['n']} earlier tasks"
+    tasks = "earlier task" if transfer["n"] == 1 else "earlier tasks"
+    return f"backward transfer {number(transfer['value'], True)} ({ends}): mean change of {transfer['n']} {tasks}"
 
 
 def show(run: Run) -> Json:

@@ -60,11 +60,12 @@ def remedy(name: str, root: Path, wanted: Wanted) -> Run:
     config = probes_of(load_recipe(tuned.path / "recipe.yaml", wanted.settings), wanted.probes, tuned)
     with contextlib.chdir(tuned.record["folder"]):
         recipe = load_recipe(tuned.path / "recipe.yaml", wanted.settings)
+        asked = forgetting.load(config)
         inputs = {"tuned": digest.of_value(tuned.record["outputs"])}
         key = runs.run_key("remedy", {"scales": wanted.scales, "recipe": recipe.model_dump(mode="json")}, inputs)
         run = Run.create(root, "remedy", recipe.name, key, inputs, recipe)
         with run, console.logging_to(run.path / "log.txt"):
-            _work(run, root, tuned, recipe, forgetting.load(config), wanted, general)
+            _work(run, root, tuned, recipe, asked, wanted, general)
     return run
 
 
