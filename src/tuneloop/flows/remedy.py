@@ -4,7 +4,7 @@ choice follows from the numbers."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,27 +76,42 @@ def _work(
     task = versions.task_of("task", recipe, prepared, versions.split_for_choosing(prepared))
     table = Table(forgetting.Probes([task, *asked.abilities], asked.neutral), recipe.evaluate.confidence)
     gate = Gate(wanted.gate, "task")
-    _scan(table, tuned, recipe, wanted.scales)
     steps = metrics.read(tuned.path / "metrics.jsonl")
     curve = [(row["step"], row["val_loss"]) for row in steps if row.get("val_loss") is not None]
     others = recipes_against_forgetting.variants(recipe, general, curve)
     for name, variant in others.items():
         jsonl.write_text(run.out / f"{name}.yaml", loading.dump(variant.recipe))
-    for name in (name for name in wanted.apply if name != "scale"):
-        if name not in others:
-            raise RunError(f"--apply {name} needs --general FILE: rows of the kind that must not be forgotten")
+    written = {name: (variant.says, run.out / f"{name}.yaml") for name, variant in others.items()}
+    training = [name for name in wanted.apply if name != "scale"]
+    _check_known(training, others, general)
+
+    def so_far(made: Run | None = None) -> Advice:
+        told = advise(table.versions, gate, tuned.path.name, written, general)
+        _write(run, table.versions, gate, told, made)
+        return told
+
+    _scan(table, tuned, recipe, wanted.scales)
+    told = so_far()  # training takes long, and what is measured must not be lost with it
+    for name in training:
         job = lifecycle.Job(others[name].recipe, root)
         again = lifecycle.tune(job, lifecycle.prepare(job))
         model = contestants.tuned_config(recipe.model, again.path)
         with contestants.entrant(model, recipe.seed)() as contestant:
             table.add(name, contestant, remedy=name, run=str(again.path), says=others[name].says)
-    written = {name: (variant.says, run.out / f"{name}.yaml") for name, variant in others.items()}
-    told = advise(table.versions, gate, tuned.path.name, written, general)
-    made = None
+        told = so_far()
     if "scale" in wanted.apply and told.scale is not None:
         made = scaled.scaled_run(tuned, told.scale, root)
         console.decided("written", f"{made.path}: the tuned model at scale {told.scale:g}, a tune run like any other")
-    _write(run, table.versions, gate, told, made)
+        so_far(made)
+
+
+def _check_known(training: Sequence[str], others: Mapping[str, object], general: str | None) -> None:
+    """Raises RunError for a remedy that cannot be applied."""
+    for name in training:
+        if name not in others and general is None:
+            raise RunError(f"--apply {name} needs --general FILE: rows of the kind that must not be forgotten")
+        if name not in others:
+            raise RunError(f"--apply {name}: the run's recipe has it already; change it there and tune again")
 
 
 def _scan(table: Table, tuned: Run, recipe: Recipe, scales: Sequence[float]) -> None:
