@@ -4,6 +4,7 @@ TuneloopError (exit 2, no traceback)
 ├── RecipeError       the recipe: unknown key, wrong type, impossible combination (all at once)
 ├── DataError         a file or a row
 ├── ModelError        a base, an adapter, a tokenizer, a template
+│   └── Unscalable    an adapter that cannot be taken in part
 ├── TrainingError     a run that would learn nothing, or broke (NaN)
 ├── RunError          a run folder: in use, unfinished, not found
 └── MissingExtra      an optional package is not installed
@@ -27,6 +28,10 @@ class DataError(TuneloopError, ValueError):
 
 class ModelError(TuneloopError, ValueError):
     """A base model, adapter, tokenizer or chat template cannot be used."""
+
+
+class Unscalable(ModelError):
+    """An adapter that is there or not, with nothing between: virtual tokens."""
 
 
 class TrainingError(TuneloopError, RuntimeError):

@@ -13,7 +13,7 @@ import pkgutil
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
@@ -35,7 +35,7 @@ P = TypeVar("P", bound=Plugin)
 
 
 @lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...]) -> EntryPoints:
+def _installed(path: tuple[str, ...]) -> Any:  # of another type in Python 3.11 than later
     """The entry points of all packages on the path, read once: a tenth of a second where many are installed."""
     return entry_points()
 

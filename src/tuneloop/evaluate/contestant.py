@@ -12,6 +12,7 @@ from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
+    from tuneloop.forward.distributions import Distributions
     from tuneloop.render.template import Rendered, Renderer
 
 BEHIND_AN_API = "a likelihood needs the model's weights, and a server gives answers only"
@@ -51,6 +52,8 @@ class Local:
     renderer: Renderer
     nll: Nll
     weigh: Weigh | None = None
+    distributions: Callable[[Sequence[Rendered]], Distributions] | None = None
+    """What it says after every token of some rows, to be compared with another model's."""
     context: int | None = None
     """Tokens that the model can see; None where it does not say."""
 

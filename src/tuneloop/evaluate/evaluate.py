@@ -13,14 +13,14 @@ from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
 from tuneloop.evaluate import forgetting, harness, report
 from tuneloop.evaluate.config import EvaluateConfig
-from tuneloop.evaluate.contestant import Entrant, answers
+from tuneloop.evaluate.contestant import Entrant
+from tuneloop.evaluate.forgetting import Probed
 from tuneloop.evaluate.metrics import METRICS, Score
 from tuneloop.evaluate.observing import Observed, ask, score_contestants
 from tuneloop.evaluate.report import Context, Report
 from tuneloop.evaluate.scoring import SUMMED, How, Scored, arrays, by_slice, entry, facts, how, measure, statistics
 from tuneloop.evaluate.slices import Slices, cut
-from tuneloop.generate.engine import Decoding
-from tuneloop.track.console import progress, waiting
+from tuneloop.track.console import waiting
 
 
 def evaluate(
@@ -38,25 +38,24 @@ def evaluate(
     if not examples:
         raise DataError(f"the {config.split} split is empty: nothing to evaluate; give evaluate.split or data.split")
     chosen = choose(examples, config.limit, "evaluate")
-    probes: list[Example] = []
-    if config.forgetting is not None:
-        probes = choose(forgetting.load_probes(config.forgetting), config.forgetting.limit, "evaluate")
+    probes = forgetting.load(config.forgetting) if config.forgetting is not None else None
     names = [name for name in ("base", "tuned") if name in entrants and (name == "tuned" or config.base)]
     observed: dict[str, Observed] = {}
     tasks: dict[str, dict[str, dict[str, Any]]] = {}
+    probed: dict[str, Probed] = {}
     for name in names:
         with entrants[name]() as contestant:
             observed[name] = ask(name, contestant, config, chosen)
-            if probes and config.forgetting is not None:
-                with progress(f"{name}: known facts", len(probes)) as bar:
-                    decoding = Decoding(config.forgetting.max_new_tokens)
-                    observed[name].completions = answers(contestant, probes, decoding, bar.advance)
+            if probes is not None:
+                probed[name] = forgetting.probe(name, contestant, probes)
             if config.tasks:
                 with waiting(f"{name}: tasks {', '.join(config.tasks)}"):
                     tasks[name] = harness.run(contestant, config.tasks, config.limit, config.tasks_as_chat)
     scores, details = score_contestants(config, chosen, observed)
     parts = cut(config.slices, chosen)
-    value = _report(config, chosen, probes, observed, scores, parts)
+    value = _report(config, chosen, observed, scores, parts)
+    if probes is not None:
+        value["forgetting"] = forgetting.forgetting_report(probes, probed, config.confidence)
     for name, found in details.items():
         value["metrics"][name]["details"] = found
     if tasks:
@@ -71,7 +70,6 @@ def evaluate(
 def _report(
     config: EvaluateConfig,
     examples: Sequence[Example],
-    probes: Sequence[Example],
     observed: Mapping[str, Observed],
     by_contestant: Mapping[str, Mapping[str, Sequence[Score]]],
     parts: Slices,
@@ -93,11 +91,6 @@ def _report(
     }  # fmt: skip
     if config.against is not None:
         out["against"] = {"model": config.against.model, "url": config.against.url}
-    if config.forgetting is not None:
-        completions = {name: who.completions for name, who in observed.items()}
-        out["forgetting"] = forgetting.forgetting_report(
-            config.forgetting.probes, probes, completions, config.confidence
-        )
     return out
 
 

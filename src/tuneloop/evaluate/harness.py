@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -106,7 +106,9 @@ def _language_model(contestant: Contestant, local: Local) -> Any:
     class LanguageModel(TemplateLM):
         tokenizer = renderer.tokenizer
         tokenizer_name = renderer.digest()
-        eot_token_id = renderer.pad_id if renderer.tokenizer.eos_token_id is None else renderer.tokenizer.eos_token_id
+        eot_token_id: int = (
+            renderer.pad_id if renderer.tokenizer.eos_token_id is None else cast("int", renderer.tokenizer.eos_token_id)
+        )
 
         @property
         def prefix_token_id(self) -> int:

@@ -26,8 +26,6 @@ class Observed:
     choices: list[list[Choice] | str] = field(default_factory=list["list[Choice] | str"])
     """Of each example its choices, or why there are none."""
     samples: dict[Sampling, list[list[Answer]]] = field(default_factory=dict[Sampling, "list[list[Answer]]"])
-    completions: list[Answer] = field(default_factory=list[Answer])
-    """Of the forgetting probes."""
     max_new_tokens: int | None = None
     seconds: float = 0.0
     """What the answers took."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.core import digest
+from tuneloop.evaluate import forgetting_view
 from tuneloop.evaluate.details import shown
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 SAMPLES = 10
-LISTED = 40  # lost or won facts shown on the page; all stand in report.json
 
 
 def to_html(report: Report, context: Context) -> str:
@@ -98,18 +99,7 @@ def _slice(rows: Json, report: Json) -> list[Json]:
 
 def _forgetting(report: Json) -> Json | None:
     value = report.get("forgetting")
-    if value is None:
-        return None
-    facts = {"better": "higher", "aggregation": "proportion"}
-    tables = [("", [_row("all", value, facts, report)])]
-    for key, part in value["slices"].items():
-        tables.append((key, [_row(label, entry, facts, report) for label, entry in part.items()]))
-    lists = [
-        {"name": name, "count": len(value[name]), "lines": value[name][:LISTED]}
-        for name in ("lost", "won")
-        if name in value
-    ]
-    return {"tables": tables, "lists": lists, "signature": value["signature"], "probes": value["probes"]}
+    return forgetting_view.on_page(value, partial(_row, report=report)) if value else None
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.core import jsonl
-from tuneloop.evaluate import details
+from tuneloop.evaluate import details, forgetting_view
 from tuneloop.pages.markdown import code, plain
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -113,26 +113,12 @@ def to_markdown(report: Report, context: Context) -> str:
             lines += ["", f"## {plain(metric)} by {plain(key)}", ""]
             lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
     if "forgetting" in value:
-        lines += _forgetting(value["forgetting"])
+        lines += forgetting_view.to_markdown(value["forgetting"], _table)
     lines += ["", "## Signatures", ""]
     lines += [f"- {name}: {code(entry['signature'])}" for name, entry in value["metrics"].items()]
     if context.run:
         lines += ["", f"Run: {code(context.run)}"]
     return "\n".join(lines) + "\n"
-
-
-def _forgetting(value: Json) -> list[str]:
-    lines = ["", "## Forgetting", "", *_table([("all", value)], "known facts")]
-    for key, rows in value["slices"].items():
-        lines += ["", *_table(list(rows.items()), key)]
-    for name in ("lost", "won"):
-        changed = value.get(name, [])
-        lines += ["", f"{name.capitalize()}: {len(changed)}", ""]
-        for line in changed[:20]:
-            said = plain(line["tuned"] or "(nothing)")
-            lines.append(f"- {plain(line['prompt'])} **{plain(line['answer'])}** (tuned: {said})")
-        lines += [f"- … and {len(changed) - 20} more in report.json"] if len(changed) > 20 else []
-    return lines
 
 
 def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.evaluate.details import shown
+from tuneloop.evaluate.forgetting_view import abilities
+from tuneloop.evaluate.forgetting_view import notes as forgetting_notes
 from tuneloop.evaluate.report import Report, notes, verdict
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -34,13 +37,8 @@ def to_rich(report: Report) -> Group:
         for label, entry in rows.items():
             _add(table, f"  {label}", entry[first], value["metrics"][first]["better"], confidence)
     if "forgetting" in value:
-        lost = value["forgetting"]
         table.add_section()
-        table.add_row(Text("known facts (forgetting)", style="dim italic"))
-        _add(table, "  all", lost, "higher", confidence)
-        for key in ("group", "kind"):
-            for label, entry in lost["slices"].get(key, {}).items():
-                _add(table, f"  {label}", entry, "higher", confidence)
+        _add_forgetting(table, abilities(value["forgetting"]), confidence)
     return Group(table, *_details(value), *_notes(value))
 
 
@@ -92,6 +90,23 @@ def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidenc
     )
 
 
+def _add_forgetting(table: Table, found: Mapping[str, dict[str, Any]], confidence: float) -> None:
+    """A row for each ability; of a single one a row for each group and kind."""
+    from rich.text import Text
+
+    if len(found) > 1:
+        table.add_row(Text("abilities (forgetting)", style="dim italic"))
+        for name, entry in found.items():
+            _add(table, f"  {name}", entry, entry["better"], confidence)
+        return
+    (single,) = found.values()
+    table.add_row(Text("known facts (forgetting)", style="dim italic"))
+    _add(table, "  all", single, single["better"], confidence)
+    for key in ("group", "kind"):
+        for label, entry in single["slices"].get(key, {}).items():
+            _add(table, f"  {label}", entry, single["better"], confidence)
+
+
 def _measured(value: dict[str, Any], style: str) -> Text:
     """A number and its interval in a cell that still fits a terminal of 80 columns."""
     from rich.text import Text
@@ -103,7 +118,6 @@ def _notes(value: dict[str, Any]) -> list[Text]:
     from rich.text import Text
 
     found = notes(value)
-    if "lost" in value.get("forgetting", {}):
-        lost, won = len(value["forgetting"]["lost"]), len(value["forgetting"]["won"])
-        found.append(f"facts lost by tuning: {lost}, won: {won} (listed in the report)")
+    if "forgetting" in value:
+        found += forgetting_notes(value["forgetting"])
     return [Text(note, style="dim") for note in found]

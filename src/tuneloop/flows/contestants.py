@@ -72,6 +72,8 @@ def contestant(model: nn.Module, renderer: Renderer, identity: str = "") -> Cont
     """A loaded model, ready to answer and to score; `identity` as Engine's, empty for a model that still changes."""
     from tuneloop.forward import greedy
     from tuneloop.forward import objective as forward
+    from tuneloop.forward.distributions import Distributions
+    from tuneloop.forward.distributions import distributions as keep
     from tuneloop.forward.plan import token_budget
     from tuneloop.generate.transformers_engine import TransformersEngine
 
@@ -85,8 +87,14 @@ def contestant(model: nn.Module, renderer: Renderer, identity: str = "") -> Cont
         scored, _ = forward.prepare(model, rows, renderer.pad_id)
         return greedy.weigh(scored, rows, pad_id=renderer.pad_id, budget=budget)
 
+    def distributions(rows: Sequence[forward.Row]) -> Distributions:
+        asked, _ = forward.prepare(model, rows, renderer.pad_id)
+        return keep(asked, rows, pad_id=renderer.pad_id, budget=budget)
+
     context = getattr(forward.core_of(model).config.get_text_config(), "max_position_embeddings", None)
-    return Contestant(TransformersEngine(model, renderer, identity), Local(renderer, nll, weigh, context))
+    return Contestant(
+        TransformersEngine(model, renderer, identity), Local(renderer, nll, weigh, distributions, context)
+    )
 
 
 def tuned_config(config: ModelConfig, run: Path) -> ModelConfig:

@@ -159,6 +159,8 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
         "base": find_base(recipe.model).digest,
         "tuned": digest.of_value(tuned.record["outputs"]),
     }
+    if recipe.evaluate.forgetting is not None:
+        inputs |= {str(path): digest.of_file(path) for path in recipe.evaluate.forgetting.files}
     config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("evaluate", "model")}
     return _once(job, "evaluate", config, inputs, lambda run: _evaluate(recipe, prepared, tuned, rows, run))
 
