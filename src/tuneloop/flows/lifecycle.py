@@ -178,7 +178,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
         ExampleFile(prepared.out / "val.jsonl"),
         seed=recipe.seed,
         run=run,
-        scorer=contestants.scorer(recipe.evaluate),
+        scorer=contestants.scorer(recipe.evaluate, recipe.tune),
         mix=mixing.read(prepared.out),
         tracking=Tracking(recipe.track.to, recipe.track.project or recipe.name, recipe.model_dump(mode="json")),
         prompts=load_prompts(keep.prompts) if keep else (),

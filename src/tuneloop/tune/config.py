@@ -14,12 +14,15 @@ from tuneloop.tune.objective import ObjectiveConfig
 from tuneloop.tune.optimizers import OptimizerField
 from tuneloop.tune.schedules import ScheduleChoice
 
+ASKED = 50
+"""Validation rows that are asked where early stopping needs a metric and the recipe gives no number."""
+
 
 class EarlyStopping(Branch):
     """When to stop before the last epoch, and which checkpoint is the best."""
 
     metric: str = "loss"
-    """`loss` on the validation rows, or a metric of `evaluate.metrics` measured on generated answers."""
+    """`loss` on the validation rows, or any metric of `evaluate.metrics`; which way is better, the metric knows."""
     patience: int = Field(default=3, ge=1)
     """Validations without improvement before training stops."""
     min_delta: float = Field(default=0.0, ge=0)
@@ -33,8 +36,12 @@ class Validation(Branch):
     """Steps between validations; by default five times an epoch, at least once."""
     rows: int = Field(default=200, ge=1)
     """At most this many validation rows, chosen by their digests (a random but fixed choice over all sources)."""
-    generate: int = Field(default=0, ge=0)
-    """Rows of the same choice to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
+    generate: int | None = Field(default=None, ge=0)
+    """Rows of the same choice to ask and to score with `metrics`; 0: only the loss. By default 50 where early stopping
+    needs a metric, else 0."""
+    metrics: tuple[str, ...] | None = None
+    """Which of `evaluate.metrics`; by default all but those that take several samples an answer or ask a judge. The
+    metric of early stopping is always measured."""
 
 
 class Memory(Branch):
@@ -89,14 +96,24 @@ class TuneConfig(Branch):
 
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:
-        rule = self.early_stopping
-        measured = ("loss", *self.objective.measured)
-        if rule and rule.metric not in measured and not self.validation.generate:
+        if self.stop_metric and self.validation.generate == 0:
             raise ValueError(
-                f"early_stopping.metric '{rule.metric}' is measured on generated answers: set validation.generate to "
-                f"the number of rows to answer, e.g. 50"
+                f"early_stopping.metric '{self.stop_metric}' is measured by asking validation rows, and "
+                f"validation.generate: 0 asks none: set it to a number of rows, e.g. 50, or leave it out"
             )
         return self
+
+    @property
+    def stop_metric(self) -> str | None:
+        """The metric of `evaluate.metrics` that early stopping goes by; None where it goes by a loss, or is off."""
+        rule = self.early_stopping
+        return rule.metric if rule and rule.metric not in ("loss", *self.objective.measured) else None
+
+    @property
+    def asked_rows(self) -> int:
+        """Validation rows that are asked and scored."""
+        given = self.validation.generate
+        return given if given is not None else ASKED if self.stop_metric else 0
 
     def steps_per_epoch(self, rows: int) -> int:
         """Optimizer steps of an epoch of so many rows."""
