@@ -89,7 +89,8 @@ tune:
   batch_size: 4
   learning_rate: 1.0e-2
   save_every: 3
-  validation: {{every: 7}}
+  validation: {{every: 7, generate: 4}}
+evaluate: {{metrics: [f1, perplexity], max_new_tokens: 6}}
 """
 
 
@@ -127,6 +128,8 @@ def test_kill_9_and_resume_by_the_command_line(model_folder: Callable[..., Path]
     assert tmp_path / json.loads(resumed.stdout.splitlines()[-1])["run"] == killed
     assert (killed / "DONE").exists()
     assert lines_of(killed) == lines_of(whole)
+    said = [(run / "generations.jsonl").read_bytes() for run in (killed, whole)]
+    assert said[0] == said[1] and said[0].count(b"\n") == 6 * 4
     assert [line["step"] for line in lines_of(killed)] == list(range(1, 41))
     name = "adapter/adapter_model.safetensors"
     assert (killed / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()

@@ -44,6 +44,8 @@ class EvaluateConfig(Branch):
     """Also ask the model as it was before tuning, on the same examples."""
     slices: tuple[str, ...] = ()
     """Columns (`meta` keys) by whose values the numbers are also given; `kind+language` combines two."""
+    memorisation: bool = True
+    """What answers repeat word for word of the training answers, against what references do."""
     forgetting: ForgettingConfig | None = None
     """What the tuned model has lost of what the base knew; null leaves it out."""
 

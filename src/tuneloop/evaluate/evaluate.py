@@ -10,7 +10,7 @@ from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
-from tuneloop.evaluate import forgetting, report
+from tuneloop.evaluate import forgetting, memorisation, report
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Entrant, answers
 from tuneloop.evaluate.metrics import METRICS, Score
@@ -27,11 +27,14 @@ def evaluate(
     entrants: Mapping[str, Entrant],
     run: Run,
     context: Context | None = None,
+    trained: Sequence[Example] = (),
 ) -> Report:
     """Measures `entrants["tuned"]` and, where given and wanted, `entrants["base"]`, one after the other.
 
     Writes samples.jsonl, report.json, report.md and report.html into `run.out`; `context` is what the pages show
-    beside the numbers. Raises DataError when there is nothing to ask.
+    beside the numbers, `trained` the training rows, of which answers may repeat something.
+
+    Raises DataError when there is nothing to ask.
     """
     if not examples:
         raise DataError(f"the {config.split} split is empty: nothing to evaluate; give evaluate.split or data.split")
@@ -52,6 +55,8 @@ def evaluate(
     value = _report(config, chosen, probes, observed, scores)
     for name, found in details.items():
         value["metrics"][name]["details"] = found
+    if config.memorisation and trained and any(who.answers for who in observed.values()):
+        value["memorisation"] = memorisation.of_answers(chosen, observed, trained, config.confidence)
     found = Report(value, _samples(config, chosen, observed, scores))
     jsonl.write_lines(run.out / "samples.jsonl", found.samples)
     jsonl.write(run.out / "report.json", found.value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop.core import digest
+from tuneloop.evaluate import watch_page
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
 from tuneloop.pages import drawing, training
@@ -35,6 +36,7 @@ def to_html(report: Report, context: Context) -> str:
         slices={key: _slice(rows, value) for key, rows in value["slices"].items()},
         forgetting=_forgetting(value),
         charts=training.charts(context.curves),
+        watch=watch_page.view(value, context),
         primary=primary,
         samples=[_sample(line, primary, value) for line in pick_samples(report.samples, primary)],
         card=_card(context.card),

@@ -29,6 +29,10 @@ class Context:
     title: str = "Evaluation"
     curves: Sequence[Json] = ()
     """Rows of the training run's metrics.jsonl: step, loss, learning_rate, and val_loss where it was measured."""
+    watch: Json = field(default_factory=dict[str, Any])
+    """The part `watch` of the training run's summary.json."""
+    answers: Sequence[Json] = ()
+    """Lines of its generations.jsonl."""
     card: Json = field(default_factory=dict)
     """card.json of the data."""
     recipe: str = ""

@@ -159,6 +159,8 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
         "base": find_base(recipe.model).digest,
         "tuned": digest.of_value(tuned.record["outputs"]),
     }
+    if recipe.evaluate.memorisation:
+        inputs["train.jsonl"] = digest.of_file(prepared.out / "train.jsonl")
     config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("evaluate", "model")}
     return _once(job, "evaluate", config, inputs, lambda run: _evaluate(recipe, prepared, tuned, rows, run))
 
@@ -186,6 +188,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
 
 
 def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -> None:
+    from tuneloop.core.example_file import ExampleFile
     from tuneloop.data.prepare import load_examples
     from tuneloop.evaluate.evaluate import evaluate as stage
 
@@ -193,7 +196,8 @@ def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -
         "base": contestants.entrant(recipe.model, recipe.seed),
         "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed),
     }
-    stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run))
+    trained = ExampleFile(prepared.out / "train.jsonl") if recipe.evaluate.memorisation else ()
+    stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run), trained)
 
 
 def context(recipe: Recipe, prepared: Run, tuned: Run, run: Run) -> Context:
@@ -201,6 +205,8 @@ def context(recipe: Recipe, prepared: Run, tuned: Run, run: Run) -> Context:
     return Context(
         title=recipe.name,
         curves=metrics.read(tuned.path / "metrics.jsonl"),
+        watch=jsonl.read(tuned.out / "summary.json").get("watch", {}),
+        answers=metrics.answers_of(tuned.path),
         card=jsonl.read(prepared.out / "card.json"),
         recipe=loading.dump(recipe),
         versions=tuned.record["versions"],

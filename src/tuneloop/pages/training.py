@@ -55,19 +55,18 @@ def charts(rows: Sequence[Json]) -> list[Json]:
     return found
 
 
-def page(
-    title: str, rows: Sequence[Json], *, live: bool, answers: Sequence[Json] = (), notes: Sequence[str] = ()
-) -> str:
+def page(title: str, rows: Sequence[Json], *, live: bool, answers: Sequence[Json] = ()) -> str:
     """A self-contained page; while the run is `live` a browser loads it again every few seconds.
 
-    `answers` are lines of generations.jsonl, `notes` warnings.
+    `answers` are lines of generations.jsonl.
     """
     last = rows[-1] if rows else {}
     written = {"step": count, "epoch": number, "loss": number, "tokens_per_second": count, "mfu": share}
     facts = {name: write(last[name]) for name, write in written.items() if _finite(last.get(name))}
     return render(
         "tuneloop.pages", "training.html.jinja", title=title, charts=charts(rows), facts=facts,
-        refresh=REFRESH if live else None, changes=changes(answers), notes=notes,
+        refresh=REFRESH if live else None, changes=changes(answers),
+        findings=[found["text"] for row in rows for found in row.get("findings", ())],
     )  # fmt: skip
 
 

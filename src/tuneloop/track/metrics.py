@@ -45,8 +45,6 @@ class Metrics:
         self.folder, self.path = folder, folder / "metrics.jsonl"
         self.rows = _kept(self.path, resume_from)
         """All lines so far."""
-        self.notes: Sequence[str] = ()
-        """Warnings, for the page."""
         self._answers = _kept(folder / answers.FILE, resume_from)
         self._file: IO[bytes] = self.path.open("ab")
         tracking = tracking or Tracking()
@@ -81,7 +79,7 @@ class Metrics:
 
     def _write_page(self, live: bool) -> None:
         started = time.monotonic()
-        page = training.page(self.folder.name, self.rows, live=live, answers=self._answers, notes=self.notes)
+        page = training.page(self.folder.name, self.rows, live=live, answers=self._answers)
         jsonl.write_text(self.folder / PAGE, page)
         took = time.monotonic() - started
         self._page_due = started + max(PAGE_EVERY, took / PAGE_SHARE)
@@ -105,6 +103,12 @@ def _kept(path: Path, last: int) -> list[dict[str, Any]]:
     rows = [row for row in read(path) if row["step"] <= last]
     jsonl.write_lines(path, rows)
     return rows
+
+
+def answers_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's generations.jsonl: {"step", "id", "prompt", "reference", "answer", "scores"}, or none."""
+    path = run / answers.FILE
+    return read(path) if path.exists() else []
 
 
 def read(path: Path) -> list[dict[str, Any]]:

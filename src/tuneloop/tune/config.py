@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneloop.core.plugins import Branch
+from tuneloop.tune.canaries import Canaries
 from tuneloop.tune.methods import MethodChoice
 from tuneloop.tune.moe import Moe
 from tuneloop.tune.objective import ObjectiveConfig
@@ -89,10 +90,23 @@ class TuneConfig(Branch):
     """Routers of mixture-of-experts models: load-balancing loss, frozen or not."""
     validation: Validation = Validation()
     """Measurements while training."""
+    canaries: Canaries | None = None
+    """Secrets to plant among the training rows, to measure memorisation; a number alone is their `count`."""
     early_stopping: EarlyStopping | None = None
     """Stop when the metric no longer improves; the best checkpoint is kept."""
     save_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
+
+    @field_validator("canaries", mode="before")
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        return {"count": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _canaries_have_one_answer(self) -> Self:
+        if self.canaries and self.objective.orpo:
+            raise ValueError("canaries have no rejected answer, which objective.orpo needs: leave one of the two out")
+        return self
 
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:

@@ -39,6 +39,11 @@ class Rows:
     made: str = ""
     """How they came to be: rendered now, or taken from the cache."""
 
+    def and_of(self, more: Rows) -> Rows:
+        """These rows and some more after them."""
+        both = FlatRows.of([self.rendered, more.rendered])
+        return replace(self, rendered=both, drops=[*self.drops, *more.drops])
+
     @property
     def tokens(self) -> int:
         return sum(lengths_of(self.rendered))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from tuneloop.core import jsonl
 from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
-from tuneloop.core.errors import TrainingError
+from tuneloop.core.errors import DataError, TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import core_of
@@ -25,9 +26,9 @@ from tuneloop.models.fit import Fit
 from tuneloop.models.precision import matmul_rate, pick_dtype
 from tuneloop.render.load import renderer_of
 from tuneloop.render.template import Renderer
-from tuneloop.track import console
+from tuneloop.track import console, metrics
 from tuneloop.track.metrics import Tracking
-from tuneloop.tune import decisions, expert_load, trunk
+from tuneloop.tune import canaries, decisions, expert_load, trunk, watch
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
@@ -78,6 +79,14 @@ def tune(
     base = find_base(model_config)
     renderer = renderer_of(base)
     rows = render_rows(renderer, train_rows, config, "render")
+    planted = canaries.make(config.canaries, seed) if config.canaries else []
+    if config.canaries:
+        if mix:
+            raise DataError("tune.canaries: data.mix draws rows by their sources, and canaries have none; take one out")
+        rows = rows.and_of(render_rows(renderer, canaries.rows(config.canaries, planted), config, "render canaries"))
+        console.decided(
+            "canaries", f"{len(planted)} made-up secrets, each {config.canaries.repeat} × an epoch beside the rows"
+        )
     val_set = render_rows(renderer, choose(val_rows, config.validation.rows, PURPOSE), config, "render val")
     _write_drops(run, rows, val_set)
     dtype, why = pick_dtype(model_config.dtype, accelerator.device.type)
@@ -111,11 +120,12 @@ def tune(
         job = trunk.served(job, base, [*val_set.rendered, *val_set.rejected])
         with expert_load.shown(job, run):
             progress = train(job)
+        exposed = canaries.exposure(config.canaries, planted, made.objective, renderer, budget) if planted else None
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
         _finish(job, base, renderer, folder, dtype)
-        _summarise(run, folder, config, memory, dtype, progress)
+        _summarise(run, folder, config, memory, dtype, progress, exposed)
     return Tuned(folder, config.method.adapter, progress)
 
 
@@ -126,11 +136,23 @@ def _finish(job: Job, base: Base, renderer: Renderer, folder: Path, dtype: torch
     check(job, base, folder, dtype, trained_loss)
 
 
-def _summarise(run: Run, folder: Path, config: TuneConfig, memory: Fit, dtype: torch.dtype, progress: Progress) -> None:
+def _summarise(
+    run: Run,
+    folder: Path,
+    config: TuneConfig,
+    memory: Fit,
+    dtype: torch.dtype,
+    progress: Progress,
+    exposed: dict[str, Any] | None,
+) -> None:
+    if exposed:
+        console.decided("canaries", canaries.in_words(exposed))
+    watched = watch.summary(metrics.read(run.path / "metrics.jsonl"))
     jsonl.write(run.out / SUMMARY, {
         "version": 1, "method": METHODS.name_of(config.method), "parameters": memory.parameters,
         "trained": memory.trainable, "dtype": str(dtype).removeprefix("torch."), "steps": progress.step,
         "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        "watch": watched | ({"canaries": exposed} if exposed else {}),
     })  # fmt: skip
 
 

@@ -54,9 +54,9 @@ def write(metrics: Metrics, row: dict[str, Any], measured: Measured | None, ever
         )
     found = findings(rows, {name: lower for name, (_, lower) in measured.values.items()})
     for one in found:
-        if one.step == row["step"]:
-            console.decided("overfitting", one.text)
-    metrics.notes = [one.text for one in found]
+        console.decided("overfitting", one.text)
+    if found:
+        row["findings"] = [asdict(one) for one in found]
     metrics.write(row, measured.answers)
 
 
@@ -82,19 +82,19 @@ def trend(values: Sequence[float]) -> int:
 
 
 def findings(rows: Sequence[Row], lower: Mapping[str, bool]) -> list[Finding]:
-    """All warnings of a run so far, each kind once a metric. `lower` says of each measured metric what is better."""
+    """What the last row's validation shows that no row before has said.
+
+    `lower` says of each metric whether less is better.
+    """
+    said = {(one["kind"], one["metric"]) for row in rows for one in row.get("findings", ())}
     measured = [row for row in rows if row.get("val_loss") is not None]
-    found: dict[tuple[str, str], Finding] = {}
-    for end in range(WINDOW, len(measured) + 1):
-        for one in _look(measured[:end], lower):
-            found.setdefault((one.kind, one.metric), one)
-    return list(found.values())
+    return [one for one in _look(measured, lower) if (one.kind, one.metric) not in said]
 
 
-def summary(rows: Sequence[Row], found: Sequence[Finding]) -> dict[str, Any]:
-    """The part `watch` of summary.json."""
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """The part `watch` of summary.json: [step, loss_gap] of each validation, and the warnings."""
     gaps = [[row["step"], row["loss_gap"]] for row in rows if "loss_gap" in row]
-    return {"validations": len(gaps), "loss_gap": gaps, "findings": [asdict(one) for one in found]}
+    return {"loss_gap": gaps, "findings": [one for row in rows for one in row.get("findings", ())]}
 
 
 def _look(measured: Sequence[Row], lower: Mapping[str, bool]) -> Iterator[Finding]:
