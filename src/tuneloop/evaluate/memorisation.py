@@ -40,8 +40,9 @@ class Text:
 
     @classmethod
     def of(cls, text: str) -> Text:
-        shown = nfkc(text)
-        found = list(TOKEN.finditer(shown))
+        normal = nfkc(text)
+        found = list(TOKEN.finditer(normal))
+        shown = text if len(text) == len(normal) else normal  # full-width punctuation as it was written
         return cls(shown, tuple(m.group().casefold() for m in found), tuple(m.span() for m in found))
 
     @property
@@ -117,6 +118,7 @@ def _known(
 ) -> tuple[dict[tuple[str, ...], str], int]:
     """(of the wanted pieces those in training answers, with the first row that has each; training rows)."""
     known: dict[tuple[str, ...], str] = {}
+    lengths = {len(piece) for piece in wanted}
     rows = 0
     for example in trained:
         rows += 1
@@ -126,7 +128,7 @@ def _known(
         for message in example.messages:
             if message.weight > 0:
                 text = Text.of(message.content)
-                for n in (WORDS, CHARACTERS):  # a mixed text may hold a piece of either script
+                for n in lengths:  # a mixed text may hold a piece of either script
                     for piece in text.pieces(n):
                         if piece in wanted:
                             known.setdefault(piece, place)

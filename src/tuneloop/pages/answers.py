@@ -8,6 +8,8 @@ from typing import Any
 Json = Mapping[str, Any]
 SHOWN = 12
 """Rows that pages and trackers show; all stand in generations.jsonl."""
+MOST = 6
+"""Different answers to one row that pages show: the first and the last ones."""
 FILE = "generations.jsonl"
 HEAD = ("prompt", "reference", "answer")
 LONGEST = 1_000  # characters of a text in a tracker's table
@@ -27,7 +29,10 @@ def table(lines: Sequence[Json]) -> list[tuple[str, str, str]]:
 
 
 def changes(lines: Sequence[Json]) -> list[dict[str, Any]]:
-    """Of each shown row its prompt and reference, and its answers in order, equal ones in a row as one."""
+    """Of each shown row its prompt and reference, and its answers in order, equal ones in a row as one.
+
+    Of many the first and the last ones; `left_out` counts those between.
+    """
     rows: dict[str, dict[str, Any]] = {}
     first = [line for line in lines if line["step"] == lines[0]["step"]]
     for line in spread(first):
@@ -41,6 +46,9 @@ def changes(lines: Sequence[Json]) -> list[dict[str, Any]]:
         else:
             right = line["answer"] is not None and line["answer"].strip() == line["reference"].strip()
             row["said"].append({"first": line["step"], "last": line["step"], "text": line["answer"], "right": right})
+    for row in rows.values():
+        row["left_out"] = max(0, len(row["said"]) - MOST)
+        row["said"] = row["said"][:1] + row["said"][row["left_out"] + 1 :]
     return list(rows.values())
 
 

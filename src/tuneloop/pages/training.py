@@ -15,7 +15,7 @@ from tuneloop.pages.page import render
 Json = dict[str, Any]
 VALIDATION = re.compile(r"(val|validation|eval)[_/.]?loss")
 PLAIN = {
-    "loss_gap": "Validation loss minus training loss since the validation before",
+    "loss_gap": "Validation loss minus training loss",
     "learning_rate": "Learning rate",
     "gradient_norm": "Gradient norm",
     "tokens_per_second": "Tokens a second",
