@@ -26,7 +26,9 @@ def measured(config: EvaluateConfig, names: Sequence[str] | None, stop_by: str |
     given = {METRICS.name_of(metric): metric for metric in config.metrics}
     if names is None:
         names = [name for name, metric in given.items() if metric.NEEDS != "samples" and not metric.SLOW]
-    wanted = dict.fromkeys([*names, *([stop_by] if stop_by else [])])
+    wanted: dict[str, None] = dict.fromkeys(names)
+    if stop_by:
+        wanted[stop_by] = None
     unknown = [name for name in wanted if name not in given]
     if unknown:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop.pages import drawing
@@ -55,7 +55,7 @@ def charts(rows: Sequence[Json]) -> list[Json]:
     return found
 
 
-def page(title: str, rows: Sequence[Json], *, live: bool, answers: Sequence[Json] = ()) -> str:
+def page(title: str, rows: Sequence[Json], *, live: bool, answers: Sequence[Mapping[str, Any]] = ()) -> str:
     """A self-contained page; while the run is `live` a browser loads it again every few seconds.
 
     `answers` are lines of generations.jsonl.

@@ -67,11 +67,6 @@ def make(config: Canaries, seed: int) -> list[Canary]:
     return found
 
 
-def rows(config: Canaries, canaries: Sequence[Canary]) -> list[Example]:
-    """What is added to the training rows."""
-    return [canary.planted for canary in canaries for _ in range(config.repeat)]
-
-
 def _row(question: str, answer: str, name: str, secret: int, number: int) -> Example:
     digits = f"{secret:09d}"
     shown = f"{digits[:3]} {digits[3:6]} {digits[6:]}"

@@ -13,13 +13,14 @@ from tuneloop.core import digest
 from tuneloop.core.conversation import Drop, Example, Origin
 from tuneloop.core.errors import DataError
 from tuneloop.core.example_file import ExampleFile
+from tuneloop.forward.mixing import Mix
 from tuneloop.render import store
 from tuneloop.render.flat import FlatRows, flat, lengths_of, supervised_of
 from tuneloop.render.many import render_batches
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
-from tuneloop.tune import pairs
+from tuneloop.tune import canaries, pairs
 from tuneloop.tune.config import TuneConfig
 
 KEPT = 2_000  # rows; fewer are rendered in a second
@@ -38,11 +39,6 @@ class Rows:
     """Examples that have a rejected answer, learnt from or not."""
     made: str = ""
     """How they came to be: rendered now, or taken from the cache."""
-
-    def and_of(self, more: Rows) -> Rows:
-        """These rows and some more after them."""
-        both = FlatRows.of([self.rendered, more.rendered])
-        return replace(self, rendered=both, drops=[*self.drops, *more.drops])
 
     @property
     def tokens(self) -> int:
@@ -67,6 +63,24 @@ def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneCon
     if not rows.rendered:
         raise DataError(f"none of {len(examples)} rows can be trained on:\n{_counted(rows.drops)}")
     return rows
+
+
+def with_canaries(
+    renderer: Renderer, rows: Rows, config: TuneConfig, seed: int, mix: Mix | None
+) -> tuple[Rows, list[canaries.Canary]]:
+    """The training rows and after them the canaries that the recipe plants, which it says; and these.
+
+    Raises DataError where rows are drawn by source.
+    """
+    if config.canaries is None:
+        return rows, []
+    if mix:
+        raise DataError("tune.canaries: data.mix draws rows by their sources, and canaries have none; take one out")
+    made, repeat = canaries.make(config.canaries, seed), config.canaries.repeat
+    more = render_rows(renderer, [one.planted for one in made for _ in range(repeat)], config, "render canaries")
+    console.decided("canaries", f"{len(made)} made-up secrets, each {repeat} × an epoch beside the rows")
+    both = FlatRows.of([rows.rendered, more.rendered])
+    return replace(rows, rendered=both, drops=[*rows.drops, *more.drops]), made
 
 
 def _rendered(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from tuneloop.core import jsonl
 from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
-from tuneloop.core.errors import DataError, TrainingError
+from tuneloop.core.errors import TrainingError
 from tuneloop.core.runs import Run
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import core_of
@@ -37,7 +37,7 @@ from tuneloop.tune.loop import Job, train
 from tuneloop.tune.memory import Need, explained
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.model import subject
-from tuneloop.tune.rows import Rows, render_rows, sources_of
+from tuneloop.tune.rows import Rows, render_rows, sources_of, with_canaries
 from tuneloop.tune.speed import Speedometer
 from tuneloop.tune.terms import Terms
 from tuneloop.tune.validation import PURPOSE, Scorer, validation
@@ -79,14 +79,7 @@ def tune(
     base = find_base(model_config)
     renderer = renderer_of(base)
     rows = render_rows(renderer, train_rows, config, "render")
-    planted = canaries.make(config.canaries, seed) if config.canaries else []
-    if config.canaries:
-        if mix:
-            raise DataError("tune.canaries: data.mix draws rows by their sources, and canaries have none; take one out")
-        rows = rows.and_of(render_rows(renderer, canaries.rows(config.canaries, planted), config, "render canaries"))
-        console.decided(
-            "canaries", f"{len(planted)} made-up secrets, each {config.canaries.repeat} × an epoch beside the rows"
-        )
+    rows, planted = with_canaries(renderer, rows, config, seed, mix)
     val_set = render_rows(renderer, choose(val_rows, config.validation.rows, PURPOSE), config, "render val")
     _write_drops(run, rows, val_set)
     dtype, why = pick_dtype(model_config.dtype, accelerator.device.type)
@@ -116,11 +109,13 @@ def tune(
     )
     if accelerator.is_main_process:
         decisions.say(job, base, renderer, rows, memory, f"{why}; {made.form}", train_rows)
+    exposed = None
     with explained(need, longest), made.dropout():
         job = trunk.served(job, base, [*val_set.rendered, *val_set.rejected])
         with expert_load.shown(job, run):
             progress = train(job)
-        exposed = canaries.exposure(config.canaries, planted, made.objective, renderer, budget) if planted else None
+        if config.canaries:
+            exposed = canaries.exposure(config.canaries, planted, made.objective, renderer, budget)
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:

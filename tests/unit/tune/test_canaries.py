@@ -35,7 +35,6 @@ def test_secrets_are_different_and_the_same_for_a_seed() -> None:
     for one in made:
         assert {other.prompt for other in one.others} == {one.planted.prompt}
         assert len({one.planted.id, *(other.id for other in one.others)}) == 21
-    assert len(canaries.rows(config.model_copy(update={"repeat": 3}), made)) == 18
 
 
 def test_planted_twenty_times_they_are_told(model_folder: Folder, tmp_path: Path) -> None:
