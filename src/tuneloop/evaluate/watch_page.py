@@ -13,7 +13,7 @@ SHOWN = 8  # pieces
 
 
 def view(report: Json, context: Context) -> Json | None:
-    """What watch.html.jinja shows; None where nothing was watched."""
+    """What _watch.html.jinja shows; None where nothing was watched."""
     memorised, watch = report.get("memorisation"), context.watch
     answers = changes(context.answers)
     if not (memorised or watch.get("findings") or watch.get("canaries") or answers):

@@ -31,7 +31,7 @@ class EarlyStopping(Branch):
 
 
 class Validation(Branch):
-    """What is measured on the validation rows while training runs."""
+    """What is measured while training runs, on validation rows, and at its end."""
 
     every: int | None = Field(default=None, ge=1)
     """Steps between validations; by default five times an epoch, at least once."""
@@ -43,6 +43,13 @@ class Validation(Branch):
     metrics: tuple[str, ...] | None = None
     """Which of `evaluate.metrics`; by default all but those that take several samples an answer or ask a judge. The
     metric of early stopping is always measured."""
+    canaries: Canaries | None = None
+    """Secrets to plant among the training rows, to measure what is memorised; a number alone is their `count`."""
+
+    @field_validator("canaries", mode="before", json_schema_input_type=Canaries | int | None)
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        return {"count": value} if isinstance(value, int) else value
 
 
 class Memory(Branch):
@@ -90,22 +97,15 @@ class TuneConfig(Branch):
     """Routers of mixture-of-experts models: load-balancing loss, frozen or not."""
     validation: Validation = Validation()
     """Measurements while training."""
-    canaries: Canaries | None = None
-    """Secrets to plant among the training rows, to measure memorisation; a number alone is their `count`."""
     early_stopping: EarlyStopping | None = None
     """Stop when the metric no longer improves; the best checkpoint is kept."""
     save_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; by default about ten times a run."""
 
-    @field_validator("canaries", mode="before")
-    @classmethod
-    def _counted(cls, value: Any) -> Any:
-        return {"count": value} if isinstance(value, int) else value
-
     @model_validator(mode="after")
     def _canaries_have_one_answer(self) -> Self:
-        if self.canaries and self.objective.orpo:
-            raise ValueError("canaries have no rejected answer, which objective.orpo needs: leave one of the two out")
+        if self.validation.canaries and self.objective.orpo:
+            raise ValueError("validation.canaries have no rejected answer, which objective.orpo needs: take one out")
         return self
 
     @model_validator(mode="after")

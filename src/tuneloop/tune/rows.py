@@ -72,11 +72,12 @@ def with_canaries(
 
     Raises DataError where rows are drawn by source.
     """
-    if config.canaries is None:
+    options = config.validation.canaries
+    if options is None:
         return rows, []
     if mix:
-        raise DataError("tune.canaries: data.mix draws rows by their sources, and canaries have none; take one out")
-    made, repeat = canaries.make(config.canaries, seed), config.canaries.repeat
+        raise DataError("validation.canaries have no source, and data.mix draws rows by theirs: take one out")
+    made, repeat = canaries.make(options, seed), options.repeat
     more = render_rows(renderer, [one.planted for one in made for _ in range(repeat)], config, "render canaries")
     console.decided("canaries", f"{len(made)} made-up secrets, each {repeat} × an epoch beside the rows")
     both = FlatRows.of([rows.rendered, more.rendered])

@@ -114,8 +114,8 @@ def tune(
         job = trunk.served(job, base, [*val_set.rendered, *val_set.rejected])
         with expert_load.shown(job, run):
             progress = train(job)
-        if config.canaries:
-            exposed = canaries.exposure(config.canaries, planted, made.objective, renderer, budget)
+        if config.validation.canaries:
+            exposed = canaries.exposure(config.validation.canaries, planted, made.objective, renderer, budget)
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:

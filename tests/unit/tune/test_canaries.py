@@ -43,7 +43,7 @@ def test_planted_twenty_times_they_are_told(model_folder: Folder, tmp_path: Path
     options = {"count": 4, "repeat": 20, "alternatives": 63}
     run, _ = tune_in(
         tmp_path, {"base": str(model_folder())}, train=conversations(8), method="full", steps=120, batch_size=16,
-        canaries=options, learning_rate=5e-3,
+        validation={"canaries": options}, learning_rate=5e-3,
     )  # fmt: skip
     found = jsonl.read(run.out / "summary.json")["watch"]["canaries"]
     assert found["exposure"] > 4.5 and found["first"] >= 2 and found["p"] < 0.001 and found["ceiling"] == 6
@@ -67,14 +67,15 @@ def test_chance_is_that_of_uniform_ranks() -> None:
 
 def test_a_number_alone_and_what_does_not_go_together(model_folder: Folder, tmp_path: Path) -> None:
     read: Any = TuneConfig.model_validate
-    assert read({"canaries": 8}).canaries == Canaries(count=8) and read({}).canaries is None
-    assert read(read({"canaries": 8}).model_dump(mode="json")).canaries == Canaries(count=8)
+    config = read({"validation": {"canaries": 8}})
+    assert config.validation.canaries == Canaries(count=8) and read({}).validation.canaries is None
+    assert read(config.model_dump(mode="json")) == config
     with pytest.raises(ValidationError, match="no rejected answer"):
-        read({"canaries": 8, "objective": {"orpo": 0.1}})
+        read({"validation": {"canaries": 8}, "objective": {"orpo": 0.1}})
     from tuneloop.core.runs import Run
     from tuneloop.tune.train import tune
 
-    config = read({"canaries": 2})
+    config = read({"validation": {"canaries": 2}})
     run = Run.create(tmp_path, "tune", "toy", "sha256:0123456789", {}, config)
     model = ModelConfig(base=str(model_folder()))
     with run, pytest.raises(DataError, match=r"data\.mix draws rows by their sources"):
