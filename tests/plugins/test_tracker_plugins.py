@@ -43,6 +43,7 @@ def read_wandb(runs: Path, run: Path) -> Curve:
 
     # finish() tells W&B's own process to close the file and does not wait; this waits, as the end of a process does
     wandb.teardown()
+    assert list(run.glob("wandb/offline-run-*/files/media/table/answers*")), "the table of answers"
     found: Curve = {}
     for file in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
         for data in _records(file.read_bytes()):

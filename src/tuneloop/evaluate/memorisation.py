@@ -16,8 +16,9 @@ from tuneloop.core.conversation import Example
 from tuneloop.evaluate.contestant import Answer
 from tuneloop.evaluate.observing import Observed, reference
 from tuneloop.evaluate.text import TOKEN, has_unspaced, nfkc
+from tuneloop.pages.numbers import interval, number, probability, share
 from tuneloop.stats import intervals, paired
-from tuneloop.track.console import progress
+from tuneloop.track.console import decided, progress
 
 if TYPE_CHECKING:
     from tuneloop.evaluate.metrics import Array
@@ -77,7 +78,24 @@ def of_answers(
     """`memorisation_report` of what contestants answered, with progress."""
     with progress("word for word of training", len(trained)) as bar:
         answers = {who: found.answers for who, found in observed.items() if found.answers}
-        return memorisation_report(examples, answers, trained, confidence, bar.advance)
+        value = memorisation_report(examples, answers, trained, confidence, bar.advance)
+    for line in in_words(value):
+        decided("memorised", line)
+    return value
+
+
+def in_words(value: Json) -> list[str]:
+    """A line of each contestant whose answers repeat more of the training answers than the references do."""
+    lines: list[str] = []
+    for who, excess in value["excess"].items():
+        if excess["low"] is not None and excess["low"] > 0:
+            own, other = (share(value["shares"][name]["value"]) for name in (who, "reference"))
+            beyond = f"{number(excess['value'], True)}, {interval(excess, True)}, p {probability(excess['p'])}"
+            lines.append(
+                f"answers of {who} repeat {own} of their words from training answers, word for word in pieces of "
+                f"{value['words']} and more (references {other}; paired difference {beyond})"
+            )
+    return lines
 
 
 def memorisation_report(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.core import jsonl
+from tuneloop.evaluate.memorisation import in_words
 from tuneloop.pages.markdown import code, plain
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -104,6 +105,8 @@ def to_markdown(report: Report, context: Context) -> str:
             lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
     if "forgetting" in value:
         lines += _forgetting(value["forgetting"])
+    memorised = in_words(value["memorisation"]) if "memorisation" in value else []
+    lines += ["", "## Memorisation", "", *(f"- {plain(line)}" for line in memorised)] if memorised else []
     lines += ["", "## Signatures", ""]
     lines += [f"- {name}: {code(entry['signature'])}" for name, entry in value["metrics"].items()]
     if context.run:

@@ -4,7 +4,7 @@ The rule: over the last WINDOW validations two series move for sure, and not in 
 when at most two of its 28 pairs of values are out of order (Kendall's S of at least 24, p = 0.0009 without a trend; M.
 Kendall, Rank Correlation Methods, 1948) and its later half differs from its earlier by MATERIAL. False alarms in a run
 of 20 validations by simulation (tests/unit/tune/test_watch.py): 1 % where noise is independent, 3 % where neighbours
-correlate by 0.3, 7 % by 0.5, 19 % by 0.8, each given a loss that truly falls; below 1 % where neither series moves.
+correlate by 0.3, 7 % by 0.5, 19 % by 0.8, for one series where the other truly moves; below 1 % where neither does.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.evaluate.contestant import Answer
-from tuneloop.evaluate.memorisation import CHARACTERS, WORDS, Text, memorisation_report
+from tuneloop.evaluate.memorisation import CHARACTERS, WORDS, Text, in_words, memorisation_report
 
 
 def row(asked: str, answer: str, number: int = 0) -> Example:
@@ -70,6 +70,8 @@ def test_references_are_the_baseline() -> None:
     other = [row(f"p{i}", f"Something else is said of {i} here, and nothing of it is known.") for i in range(20)]
     more = report(other, [trained[0].answer.content] * 20, trained)
     assert more["excess"]["tuned"]["low"] > 0.5 and more["excess"]["tuned"]["p"] < 0.01
+    (line,) = in_words(more)
+    assert in_words(same) == [] and "answers of tuned repeat 100 % of their words" in line and "references 0 %" in line
     assert more["shares"]["tuned"]["value"] == 1 and more["training_rows"] == 30
 
 
