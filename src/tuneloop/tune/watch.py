@@ -104,6 +104,7 @@ def _look(measured: Sequence[Row], lower: Mapping[str, bool]) -> Iterator[Findin
     if moved == 0:
         return
     better: set[int] = set()
+    beside: list[str] = []
     over = f"steps {measured[-WINDOW]['step']} to {step}"
     for name, falling_is_better in lower.items():
         values = [row[f"val_{name}"] for row in measured if row.get(f"val_{name}") is not None]
@@ -111,7 +112,8 @@ def _look(measured: Sequence[Row], lower: Mapping[str, bool]) -> Iterator[Findin
             continue
         gain = trend(values) * (-1 if falling_is_better else 1)
         better.add(gain)
-        best = measured[(values.index((min if falling_is_better else max)(values)))]["step"]
+        beside.append(f"{name} {values[-WINDOW]:.3g} → {values[-1]:.3g}")
+        best = measured[values.index((min if falling_is_better else max)(values))]["step"]
         change = f"{values[-WINDOW]:.3g} → {values[-1]:.3g}, {over}"
         if moved < 0 and gain < 0:
             yield Finding(
@@ -128,9 +130,10 @@ def _look(measured: Sequence[Row], lower: Mapping[str, bool]) -> Iterator[Findin
                 f"(early_stopping: {{metric: {name}}}), the loss where probabilities count",
             )  # fmt: skip
     if moved > 0 and 1 not in better:
+        change = f"{loss[-WINDOW]:.3f} → {loss[-1]:.3f}"
         lowest = measured[loss.index(min(loss))]["step"]
         yield Finding(
             "overfits", "loss", step,
-            f"validation loss rises ({loss[-WINDOW]:.3f} → {loss[-1]:.3f}, {over}): the model overfits since step "
-            f"{lowest}. Take fewer epochs, a lower rate or more rows; early_stopping keeps the weights of that step",
+            f"validation loss rises ({', '.join([change, *beside, over])}): the model overfits since step {lowest}. "
+            f"Take fewer epochs, a lower rate or more rows; early_stopping keeps the weights of that step",
         )  # fmt: skip

@@ -71,6 +71,8 @@ def test_a_change_that_is_too_small_is_none() -> None:
 def test_the_turning_point_is_named() -> None:
     found = said(curve(np.r_[np.linspace(1, 0.5, 6), np.linspace(0.55, 0.9, 9)]))
     assert len(found) == 1 and "overfits since step 60" in found[0].text
+    (beside,) = said(curve(RISES, np.full(12, 0.5)))
+    assert "f1 0.5 → 0.5" in beside.text
 
 
 def noise(runs: int, length: int, correlation: float) -> Any:
