@@ -129,7 +129,7 @@ def test_kill_9_and_resume_by_the_command_line(model_folder: Callable[..., Path]
     assert (killed / "DONE").exists()
     assert lines_of(killed) == lines_of(whole)
     said = [(run / "generations.jsonl").read_bytes() for run in (killed, whole)]
-    assert said[0] == said[1] and said[0].count(b"\n") == 6 * 4
+    assert said[0] == said[1] and said[0].count(b"\n") == 6 * 2, "six validations of the two rows there are"
     assert [line["step"] for line in lines_of(killed)] == list(range(1, 41))
     name = "adapter/adapter_model.safetensors"
     assert (killed / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
