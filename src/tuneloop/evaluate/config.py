@@ -99,6 +99,8 @@ class EvaluateConfig(Branch):
     `language`, `length` and `source` without any column, and expressions: {name: long, where: words(prompt) > 50}."""
     gate: GateConfig | None = None
     """What `tuneloop compare` of these runs demands; its option --gate comes before it."""
+    memorisation: bool = True
+    """What answers repeat word for word of the training answers, against what references do."""
     forgetting: ForgettingConfig | None = None
     """What the tuned model has lost of what the base knew; null leaves it out."""
     against: EndpointConfig | None = None

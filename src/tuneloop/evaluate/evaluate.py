@@ -11,7 +11,7 @@ from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
 from tuneloop.core.runs import Run
-from tuneloop.evaluate import forgetting, harness, report
+from tuneloop.evaluate import forgetting, harness, memorisation, report
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Entrant
 from tuneloop.evaluate.forgetting import Probed
@@ -29,11 +29,14 @@ def evaluate(
     entrants: Mapping[str, Entrant],
     run: Run,
     context: Context | None = None,
+    trained: Sequence[Example] = (),
 ) -> Report:
     """Measures `entrants["tuned"]` and, where given and wanted, `entrants["base"]`, one after the other.
 
     Writes samples.jsonl, report.json, report.md and report.html into `run.out`; `context` is what the pages show
-    beside the numbers. Raises DataError when there is nothing to ask.
+    beside the numbers, `trained` the training rows, of which answers may repeat something.
+
+    Raises DataError when there is nothing to ask.
     """
     if not examples:
         raise DataError(f"the {config.split} split is empty: nothing to evaluate; give evaluate.split or data.split")
@@ -58,6 +61,8 @@ def evaluate(
         value["forgetting"] = forgetting.forgetting_report(probes, probed, config.confidence)
     for name, found in details.items():
         value["metrics"][name]["details"] = found
+    if config.memorisation and trained and any(who.answers for who in observed.values()):
+        value["memorisation"] = memorisation.of_answers(chosen, observed, trained, config.confidence)
     if tasks:
         value["tasks"] = harness.report(tasks, config.confidence)
     found = Report(value, _samples(config, chosen, observed, scores, parts))

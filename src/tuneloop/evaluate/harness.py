@@ -113,7 +113,7 @@ def _language_model(contestant: Contestant, local: Local) -> Any:
         @property
         def prefix_token_id(self) -> int:
             bos = renderer.tokenizer.bos_token_id
-            return self.eot_token_id if bos is None else bos
+            return self.eot_token_id if bos is None else int(bos)  # type: ignore[arg-type]  # one token
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
             if add_special_tokens is False:

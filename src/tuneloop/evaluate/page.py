@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.core import digest
-from tuneloop.evaluate import forgetting_view
+from tuneloop.evaluate import forgetting_view, watch_page
 from tuneloop.evaluate.details import shown
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
@@ -41,6 +41,7 @@ def to_html(report: Report, context: Context) -> str:
         details=[one for name, entry in value["metrics"].items() for one in shown(name, entry.get("details", {}))],
         forgetting=_forgetting(value),
         charts=training.charts(context.curves),
+        watch=watch_page.view(value, context),
         primary=primary,
         samples=[_sample(line, primary, value) for line in pick_samples(report.samples, primary)],
         card=_card(context.card),

@@ -9,6 +9,7 @@ from typing import Any
 
 from tuneloop.core import jsonl
 from tuneloop.evaluate import details, forgetting_view
+from tuneloop.evaluate.memorisation import in_words
 from tuneloop.pages.markdown import code, plain
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -30,6 +31,10 @@ class Context:
     title: str = "Evaluation"
     curves: Sequence[Json] = ()
     """Rows of the training run's metrics.jsonl: step, loss, learning_rate, and val_loss where it was measured."""
+    watch: Json = field(default_factory=dict[str, Any])
+    """The part `watch` of the training run's summary.json."""
+    answers: Sequence[Json] = ()
+    """Lines of its generations.jsonl."""
     card: Json = field(default_factory=dict)
     """card.json of the data."""
     recipe: str = ""
@@ -114,6 +119,8 @@ def to_markdown(report: Report, context: Context) -> str:
             lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
     if "forgetting" in value:
         lines += forgetting_view.to_markdown(value["forgetting"], _table)
+    memorised = in_words(value["memorisation"]) if "memorisation" in value else []
+    lines += ["", "## Memorisation", "", *(f"- {plain(line)}" for line in memorised)] if memorised else []
     lines += ["", "## Signatures", ""]
     lines += [f"- {name}: {code(entry['signature'])}" for name, entry in value["metrics"].items()]
     if context.run:

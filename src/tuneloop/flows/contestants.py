@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.core import digest
 from tuneloop.core.conversation import Example
 from tuneloop.evaluate.config import EvaluateConfig
-from tuneloop.evaluate.contestant import Contestant, Entrant, Local
+from tuneloop.evaluate.contestant import Contestant, Entrant, Local, Nll
 from tuneloop.generate.config import EndpointConfig
 from tuneloop.models.config import ModelConfig
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tuneloop.render.template import Renderer
-
-Scorer = Callable[["nn.Module", "Renderer", Sequence[Example]], dict[str, tuple[float, bool]]]
+    from tuneloop.tune.config import TuneConfig
+    from tuneloop.tune.validation import Scorer
 
 
 def entrant(config: ModelConfig, seed: int, *, cached: bool = False) -> Entrant:
@@ -103,12 +103,16 @@ def tuned_config(config: ModelConfig, run: Path) -> ModelConfig:
     return config.model_copy(update=changes)
 
 
-def scorer(config: EvaluateConfig) -> Scorer:
-    """Metrics on generated answers of the model in training, for validation and early stopping."""
+def scorer(config: EvaluateConfig, tune: TuneConfig) -> Scorer:
+    """Metrics of the model in training, for validation and early stopping."""
+    from tuneloop.evaluate.during import measured, quick_scores
+    from tuneloop.generate.transformers_engine import TransformersEngine
 
-    def score(model: nn.Module, renderer: Renderer, examples: Sequence[Example]) -> dict[str, tuple[float, bool]]:
-        from tuneloop.evaluate.during import quick_scores
+    metrics = measured(config, tune.validation.metrics, tune.stop_metric)
 
-        return quick_scores(config, contestant(model, renderer), examples)
+    def score(model: nn.Module, renderer: Renderer, nll: Nll, examples: Sequence[Example]) -> Any:
+        return quick_scores(
+            config, metrics, Contestant(TransformersEngine(model, renderer), Local(renderer, nll)), examples
+        )
 
     return score
