@@ -81,7 +81,11 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division, 
     with ExitStack() as stack:
         files = [stack.enter_context(jsonl.replacing(folder / f"{name}.jsonl")) for name in SPLITS]
         for tray, start in zip(trays, trays.starts.tolist(), strict=False):
-            lines, fate, repeat = list(tray.shard.lines()), fates[start : start + tray.rows], tray.shard.columns["repeat"]
+            lines, fate, repeat = (
+                list(tray.shard.lines()),
+                fates[start : start + tray.rows],
+                tray.shard.columns["repeat"],
+            )
             for split, file in enumerate(files):
                 rows = np.flatnonzero(fate == split)
                 times = repeat[rows] if split == TRAIN else np.ones(len(rows), np.uint32)

@@ -42,7 +42,10 @@ def matching_any(texts: Sequence[str], groups: Sequence[Sequence[str]]) -> NDArr
 
     found = pl.any_horizontal(
         pl.lit(False),
-        *(pl.all_horizontal(pl.lit(True), *(pl.col("text").str.contains(pattern) for pattern in group)) for group in groups),
+        *(
+            pl.all_horizontal(pl.lit(True), *(pl.col("text").str.contains(pattern) for pattern in group))
+            for group in groups
+        ),
     )
     return pl.DataFrame({"text": column(texts)}).select(pl.col("text").is_null() | found).to_series().to_numpy()
 
