@@ -37,17 +37,14 @@ def matching(texts: Sequence[str], *patterns: str) -> NDArray[np.bool_]:
 
 
 def matching_any(texts: Sequence[str], groups: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-    """Which texts match all patterns of one of the groups; in one query, each of which takes 0.1 ms whatever it does."""
+    """Which texts match all patterns of one of the groups, in one query: each takes 0.1 ms, whatever it does."""
     import polars as pl
 
-    found = pl.any_horizontal(
-        pl.lit(False),
-        *(
-            pl.all_horizontal(pl.lit(True), *(pl.col("text").str.contains(pattern) for pattern in group))
-            for group in groups
-        ),
-    )
-    return pl.DataFrame({"text": column(texts)}).select(pl.col("text").is_null() | found).to_series().to_numpy()
+    text, found = pl.col("text"), pl.lit(False)
+    for group in groups:
+        found |= pl.all_horizontal(pl.lit(True), *map(text.str.contains, group))
+    # without a group the answer would have one row
+    return pl.DataFrame({"text": column(texts)}).select(text.is_null() | found).to_series().to_numpy()
 
 
 @cache

@@ -82,7 +82,7 @@ def survey(place: Place, encoding: str, rows_a_piece: int) -> Raw:
 
 
 def _objects(lines: Sequence[bytes]) -> list[JsonObject] | None:
-    """The objects of some lines, in half the time of `jsonl.parse`; None where that is not exact or a line holds none."""
+    """The objects of some lines, in half the time of `jsonl.parse`; None where it is not exact or a line holds none."""
     data = b"\n".join(lines)
     digits = np.frombuffer(data, np.uint8)[::4] - ord("0") < 10
     perhaps = np.flatnonzero(digits[:-3] & digits[1:-2] & digits[2:-1] & digits[3:]) * 4

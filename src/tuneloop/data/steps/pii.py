@@ -104,6 +104,8 @@ def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[st
         if isinstance(one, (dict, list)):
             found.append(str(inner))
             _lines(one, str(inner), found)
+        elif isinstance(one, float) and one % 1:
+            found.append(str(inner))  # no number of anything
         elif not _is_own(one, inner):
             found.append(f"{inner}: {one}")
     return found
