@@ -55,16 +55,21 @@ class Pii(RowStep):
         return kinds
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
-        texts = [_all_texts(example) for example in examples]
-        doubtful = zip(examples, texts, pii.may_hold_each(texts, self.strength).tolist(), strict=True)
-        return [self._look(one, text) if doubt else one for one, text, doubt in doubtful]
+        import numpy as np
+
+        texts = [_texts(example) for example in examples]
+        starts = np.cumsum([0, *map(len, texts)])
+        doubtful = np.flatnonzero(pii.may_hold_each([text for one in texts for text in one], self.strength))
+        rows = np.searchsorted(starts, doubtful, "right") - 1
+        out: list[Example | Rejection] = list(examples)
+        for row, number in zip(rows.tolist(), (doubtful - starts[rows]).tolist(), strict=True):
+            example = examples[row]
+            is_content = number < len(example.messages) + len(example.rejected)
+            if not is_content or pii.find(texts[row][number], self.kinds, self.strength):
+                out[row] = self.look(example)
+        return out
 
     def look(self, example: Example) -> Example | Rejection:
-        return self._look(example, _all_texts(example))
-
-    def _look(self, example: Example, text: str) -> Example | Rejection:
-        if not pii.may_hold(text, self.strength):
-            return example
         first = _Pass(self, pii.mask)
         first.over(example)
         if not first.found:
@@ -99,6 +104,8 @@ def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[st
         if isinstance(one, (dict, list)):
             found.append(str(inner))
             _lines(one, str(inner), found)
+        elif isinstance(one, float) and one % 1:
+            found.append(str(inner))  # no number of anything
         elif not _is_own(one, inner):
             found.append(f"{inner}: {one}")
     return found
@@ -111,15 +118,18 @@ def _is_own(value: Any, key: str) -> bool:
     return key in ("id", "kept") and isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
-def _all_texts(example: Example) -> str:
-    """Everything that is searched, in no form that matters: for one look at a row instead of one at each text."""
+def _texts(example: Example) -> list[str]:
+    """Everything that is searched: all contents, then the rest in no form that matters, for one look at many rows."""
     messages = (*example.messages, *example.rejected)
     parts = [message.content for message in messages]
     for message in messages:
         if message.reasoning:
             parts.append(message.reasoning)
-        parts += [repr(call.arguments) for call in message.tool_calls]
-    return "\n".join([*parts, repr(example.meta)] if example.meta else parts)
+        if message.tool_calls:
+            parts += [repr(call.arguments) for call in message.tool_calls]
+    if example.meta:
+        parts.append(repr(example.meta))
+    return parts
 
 
 def _without_dates(invented: Surrogates, text: str, found: Sequence[Found]) -> str:
