@@ -76,7 +76,8 @@ def test_the_database_itself_refuses_changes(url: str, filled: Store, statement:
         (delete(AUDIT).where(AUDIT.c.number == 1), 1, "entry 1 is missing"),
         (delete(AUDIT).where(AUDIT.c.number >= 4), 4, "and all behind it"),
         (delete(AUDIT), 1, "entry 1 is missing"),
-        (update(AUDIT_HEAD).values(number=4), 5, "how many entries"),
+        (update(AUDIT_HEAD).values(number=4), 4, "not the one that was last"),
+        (update(AUDIT_HEAD).values(seal=""), 6, "how many entries"),
         (delete(AUDIT_HEAD), 6, "how many entries"),
     ],
 )  # fmt: skip
