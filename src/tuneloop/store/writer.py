@@ -170,7 +170,7 @@ class Writer(Generic[R]):
         with self._lock:
             refused, self._refused = self._refused, []
         if refused:
-            raise StoreError(f"{len(refused)} answers could not be recorded; the first: {refused[0]}")
+            raise StoreError(f"answers that could not be recorded: {len(refused)}; the first: {refused[0]}")
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
