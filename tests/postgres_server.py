@@ -38,7 +38,9 @@ def server(**settings: str) -> Iterator[str]:
         options = [f"-c{name}={value}" for name, value in settings.items()]
         with log.open("wb") as output:
             command = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *options]
-            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, **who)
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                command, stdout=output, stderr=output, cwd=folder, **who
+            )
         try:
             _wait(binaries, folder, process, log, who)
             yield f"postgresql://tuneloop@/?host={folder}"

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from tuneloop.core.conversation import JsonObject
 from tuneloop.store import answers, audit, export
 from tuneloop.store.audit import Broken, Entry
+from tuneloop.store.copying import copy
 from tuneloop.store.database import WRITES, connect, forget, shown
 from tuneloop.store.keys import Keys
 from tuneloop.store.records import Deleted, Feedback, Interaction, check_time, check_user
@@ -157,6 +158,18 @@ class Store:
         deleted = self._writer.do(write)
         forget(self._engine)
         return deleted
+
+    def copy_to(self, url: str) -> int:
+        """Copies everything into the empty store of another URL, made with the same secret; returns how many rows.
+
+        Stop what writes into this one first. Raises StoreError.
+        """
+        self.flush()
+        target = connect(url, self._seal)
+        try:
+            return copy(self._engine, target)
+        finally:
+            target.dispose()
 
     # -- the audit log ------------------------------------------------------------------------------------------------
     def audit(self, actor: str, action: str, detail: JsonObject | None = None) -> Entry:
