@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 
 from tuneloop.core.errors import StoreError
-from tuneloop.store.database import WRITES
+from tuneloop.store.access import WRITES
 from tuneloop.store.tables import AUDIT_HEAD, FEEDBACK, METADATA, STORE
 
 _PAGE = 1_000

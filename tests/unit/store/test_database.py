@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from tests.unit.store.conftest import SECRET
 from tuneloop.core.errors import MissingExtra, StoreError
 from tuneloop.store import database, store
+from tuneloop.store.access import WRITES
 from tuneloop.store.seal import Seal
 from tuneloop.store.tables import METADATA, VERSION
 
@@ -102,7 +103,7 @@ def test_an_older_database_is_brought_up_step_by_step_once(url: str) -> None:
 
 
 def test_an_upgrade_that_fails_changes_nothing(url: str) -> None:
-    engine = database.connect(url, SEAL).execution_options(**database.WRITES)
+    engine = database.connect(url, SEAL).execution_options(**WRITES)
 
     def good(connection: Connection) -> None:
         connection.execute(text("CREATE TABLE later (id INTEGER)"))

@@ -17,6 +17,7 @@ from tests.unit.store.conftest import SECRET
 from tuneloop.core.conversation import Message
 from tuneloop.core.errors import StoreError
 from tuneloop.store import store, writer
+from tuneloop.store.access import WRITES
 from tuneloop.store.records import Feedback, Interaction
 from tuneloop.store.store import Store
 
@@ -162,6 +163,21 @@ def test_a_server_that_is_started_again_loses_nothing(postgres: str, caplog: pyt
         with made._engine.connect() as connection:
             assert connection.execute(text("SELECT count(*) FROM interactions")).scalar_one() == len(ids)
         assert made.verify_audit() is None
+
+
+def test_errors_tell_nothing_that_is_private(opened: Store, url: str) -> None:
+    """Not even the error behind the error, which a log would show."""
+    actor = "SECRET\x00" if url.startswith("postgresql") else "SECRET\ud800"  # what the database, the driver refuses
+    with pytest.raises((StoreError, UnicodeEncodeError)) as raised:
+        opened.audit(actor, "b")
+    assert "SECRET" not in str(raised.value) + str(raised.value.__cause__)
+
+
+def test_a_database_that_is_gone_is_told(opened: Store, url: str) -> None:
+    with opened._engine.execution_options(**WRITES).begin() as connection:
+        connection.execute(text("DROP TABLE feedback"))
+    with pytest.raises(StoreError, match="cannot be read"):
+        opened.votes("x")
 
 
 def test_a_closed_store_takes_nothing(opened: Store, asked: Asked) -> None:
