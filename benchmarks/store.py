@@ -27,8 +27,8 @@ from tuneloop.store.redaction import Redaction
 from tuneloop.store.store import Store
 
 SECRET = bytes(32)
-ANSWERS, VOTES, PROCESSES = 4_000, 100, 3
-PER_SECOND, SECONDS, ROUNDS = 50, 1.0, 4
+ANSWERS, VOTES, PROCESSES = 10_000, 200, 3
+PER_SECOND, SECONDS, ROUNDS = 50, 1.5, 8
 LAYER = np.ones((384, 384), np.float32)
 OTHER = """
 import sys
