@@ -7,6 +7,7 @@ TuneloopError (exit 2, no traceback)
 │   └── Unscalable    an adapter that cannot be taken in part
 ├── TrainingError     a run that would learn nothing, or broke (NaN)
 ├── RunError          a run folder: in use, unfinished, not found
+├── StoreError        the store: not reachable, of another version or secret, refusing what it was given
 └── MissingExtra      an optional package is not installed
 Anything else that escapes is a bug (exit 1 with traceback); ^C exits 130.
 """
@@ -40,6 +41,10 @@ class TrainingError(TuneloopError, RuntimeError):
 
 class RunError(TuneloopError, RuntimeError):
     """A run folder is missing, unfinished, corrupt or in use."""
+
+
+class StoreError(TuneloopError, RuntimeError):
+    """The store cannot be opened, cannot write, or refuses what it was given."""
 
 
 class MissingExtra(TuneloopError, ImportError):
