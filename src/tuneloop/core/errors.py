@@ -6,6 +6,7 @@ TuneloopError (exit 2, no traceback)
 ├── ModelError        a base, an adapter, a tokenizer, a template
 ├── TrainingError     a run that would learn nothing, or broke (NaN)
 ├── RunError          a run folder: in use, unfinished, not found
+├── StoreError        the store: not reachable, of another version or secret, refusing what it was given
 └── MissingExtra      an optional package is not installed
 Anything else that escapes is a bug (exit 1 with traceback); ^C exits 130.
 """
@@ -35,6 +36,10 @@ class TrainingError(TuneloopError, RuntimeError):
 
 class RunError(TuneloopError, RuntimeError):
     """A run folder is missing, unfinished, corrupt or in use."""
+
+
+class StoreError(TuneloopError, RuntimeError):
+    """The store cannot be opened, cannot write, or refuses what it was given."""
 
 
 class MissingExtra(TuneloopError, ImportError):
