@@ -12,6 +12,7 @@ from tuneloop.core.plugins import Branch
 from tuneloop.data.config import DataConfig
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.models.config import ModelConfig
+from tuneloop.serve.config import ServeConfig
 from tuneloop.track.config import TrackConfig
 from tuneloop.tune.config import TuneConfig
 
@@ -33,6 +34,8 @@ class Recipe(Branch):
     """What is measured on the test rows, base and tuned side by side."""
     track: TrackConfig = TrackConfig()
     """Where the curves of training are shown."""
+    serve: ServeConfig = ServeConfig()
+    """How the tuned model is served (`tuneloop serve`)."""
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

@@ -19,7 +19,7 @@ class ScriptedLive(WholeAnswers):
         self.cancelled: list[Ask] = []
         """Those that were given up by their askers."""
         self._paused = False
-        super().__init__(answer, Served(name, "sha256:5c7197ed", None), places=places, queue=queue)
+        super().__init__(answer, Served(name, "sha256:5c7197ed", None), places=places, queue=queue, adapters=True)
 
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Ticket:
         """As LiveEngine.submit."""

@@ -54,11 +54,20 @@ class _Answer:
 class WholeAnswers:
     """Answers by `answer(ask)`, called by the worker; a ModelError of it refuses the prompt, others are faults.
 
-    At most `places` answers are told at once and `queue` wait; askers take turns (`Ask.user`).
+    At most `places` answers are told at once and `queue` wait; askers take turns (`Ask.user`). `adapters`: whether
+    `answer` tells models apart, so that more can be loaded.
     """
 
-    def __init__(self, answer: Callable[[Ask], str], base: Served, *, places: int = 4, queue: int = 64) -> None:
-        self._answer, self._places, self._queue = answer, places, queue
+    def __init__(
+        self,
+        answer: Callable[[Ask], str],
+        base: Served,
+        *,
+        places: int = 4,
+        queue: int = 64,
+        adapters: bool = False,
+    ) -> None:
+        self._answer, self._places, self._queue, self._adapters = answer, places, queue, adapters
         self._models = {base.name: base}
         self._closing: set[str] = set()
         self._waiting: dict[str, deque[_Answer]] = {}
@@ -92,6 +101,8 @@ class WholeAnswers:
 
     def load(self, name: str, adapter: str) -> Served:
         """As LiveEngine.load; the adapter's digest is told, its weights are the answering function's affair."""
+        if not self._adapters:
+            raise ModelError(f"adapter {adapter}: this engine serves one model alone")
         served = Served(name, adapter_digest := digest.of_folder(Path(adapter)), None, adapter_digest)
         with self._changed:
             if name in self._models:

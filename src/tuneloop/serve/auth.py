@@ -118,6 +118,6 @@ def _keys(path: Path | None) -> list[str]:
         raise RecipeError(f"serve.key_file: {path} holds no key")
     if any(len(key) < SHORTEST_KEY for key in keys):
         raise RecipeError(
-            f"serve.key_file: a key in {path} is shorter than {SHORTEST_KEY} characters; `openssl rand -hex 32` makes one"
+            f"serve.key_file: {path} has a key of under {SHORTEST_KEY} characters; `openssl rand -hex 32` makes one"
         )
     return keys
