@@ -128,9 +128,9 @@ def fingerprint(answering: Answering) -> str:
 
 def usage_of(answering: Answering) -> told.UsageBody:
     """Tokens of all answers; the same prompt counts once."""
-    first: dict[tuple[Message, ...], Usage] = {}
+    first: dict[int, Usage] = {}
     for answer in answering.answers:
-        first.setdefault(answer.ask.request.messages, answer.usage)
+        first.setdefault(id(answer.ask.request.messages), answer.usage)  # `several` asks with the same tuple
     prompt, completion = sum(one.prompt for one in first.values()), sum(a.usage.completion for a in answering.answers)
     return told.UsageBody(
         prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion,

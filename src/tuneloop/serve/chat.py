@@ -44,7 +44,7 @@ async def chat(
             usage = body.stream_options is not None and body.stream_options.include_usage
             return EventStream(_chunks(answering, usage), answering, request)
         await answering.wait(request)
-    return whole(_completion(answering), answering, request)
+        return whole(_completion(answering), answering, request)
 
 
 # -- the answer -------------------------------------------------------------------------------------------------------

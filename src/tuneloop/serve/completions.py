@@ -40,16 +40,7 @@ async def complete(
             usage = body.stream_options is not None and body.stream_options.include_usage
             return EventStream(_chunks(answering, usage), answering, request)
         await answering.wait(request)
-    choices = [
-        told.TextChoice(
-            index=number, text=answer.text, finish_reason=_reason(answer), answer_id=answer.signed,
-            logprobs=_logprobs(answer.logprobs, 0) if answer.ask.logprobs is not None else None,
-        )
-        for number, answer in enumerate(answering.answers)
-    ]  # fmt: skip
-    return whole(
-        told.TextCompletion(**_head(answering), choices=choices, usage=usage_of(answering)), answering, request
-    )
+        return whole(_completion(answering), answering, request)
 
 
 def asks_of(body: asked.CompletionRequest, limits: LimitsConfig) -> list[Ask]:
@@ -66,6 +57,17 @@ def asks_of(body: asked.CompletionRequest, limits: LimitsConfig) -> list[Ask]:
     return [
         ask for question in questions for ask in several(body, question, most, count, limits, logprobs=body.logprobs)
     ]
+
+
+def _completion(answering: Answering) -> told.TextCompletion:
+    choices = [
+        told.TextChoice(
+            index=number, text=answer.text, finish_reason=_reason(answer), answer_id=answer.signed,
+            logprobs=_logprobs(answer.logprobs, 0) if answer.ask.logprobs is not None else None,
+        )
+        for number, answer in enumerate(answering.answers)
+    ]  # fmt: skip
+    return told.TextCompletion(**_head(answering), choices=choices, usage=usage_of(answering))
 
 
 def _head(answering: Answering) -> dict[str, Any]:
