@@ -51,15 +51,15 @@ def make(
 
 
 @contextmanager
-def listening(service: Service) -> Iterator[str]:
-    """The service behind a real socket: its URL. At the end it is stopped as by a signal, and closed."""
+def listening(service: Service) -> Iterator[tuple[str, Server]]:
+    """The service behind a real socket, with its URL. At the end it is stopped as by a signal, and closed."""
     server = Server(service)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:
         until(lambda: server.started)
         host, port = server.servers[0].sockets[0].getsockname()[:2]
-        yield f"http://{host}:{port}"
+        yield f"http://{host}:{port}", server
     finally:
         server.should_exit = True
         thread.join()

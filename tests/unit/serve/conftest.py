@@ -19,8 +19,10 @@ from tuneloop.serve.service import Service
 class Opened:
     """A service with its engine and a client, in process or by its URL."""
 
-    def __init__(self, service: Service, engine: ScriptedLive, client: Any = None, url: str = "") -> None:
-        self.service, self.engine, self.client, self.url = service, engine, client, url
+    def __init__(
+        self, service: Service, engine: ScriptedLive, client: Any = None, url: str = "", server: Any = None
+    ) -> None:
+        self.service, self.engine, self.client, self.url, self.server = service, engine, client, url, server
 
     def key(self, *roles: Any) -> dict[str, str]:
         """Headers with a new key of these roles."""
@@ -56,8 +58,22 @@ def served(tmp_path: Path) -> Iterator[Open]:
 
         def make_one(*arguments: Any, **options: Any) -> Opened:
             service, engine = make(tmp_path, *arguments, **options)
-            url = stack.enter_context(listening(service))
+            url, server = stack.enter_context(listening(service))
             stack.callback(engine.resume)
-            return Opened(service, engine, url=url)
+            return Opened(service, engine, url=url, server=server)
 
         yield make_one
+
+
+@pytest.fixture(scope="module")
+def _toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    service, engine = make(tmp_path_factory.mktemp("toy"), hosts=["chat.example.org"])
+    with TestClient(build(service), base_url="http://localhost") as client:
+        yield Opened(service, engine, client)
+
+
+@pytest.fixture
+def toy(_toy: Opened) -> Opened:
+    """A service in process that a module's tests share; nothing was asked of it yet."""
+    _toy.engine.asked.clear()
+    return _toy

@@ -16,14 +16,13 @@ UNSUPPORTED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", UNSUPPORTED)
-def test_a_field_that_would_be_ignored_is_refused_by_its_name(opened: Any, field: str) -> None:
-    one = opened()
-    answer = one.ask(**{field: UNSUPPORTED[field]})
+def test_a_field_that_would_be_ignored_is_refused_by_its_name(toy: Any, field: str) -> None:
+    answer = toy.ask(**{field: UNSUPPORTED[field]})
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["param"], error["type"]) == (field, "invalid_request_error")
     assert field in error["message"]
-    assert one.engine.asked == []
+    assert toy.engine.asked == []
 
 
 @pytest.mark.parametrize(
@@ -63,12 +62,11 @@ def test_a_field_that_would_be_ignored_is_refused_by_its_name(opened: Any, field
         ({"tools": [{"type": "function", "function": {"name": "a"}}], "logprobs": True}, "logprobs"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(opened: Any, body: Any, param: str) -> None:
-    one = opened()
+def test_what_is_wrong_is_told_with_its_place(toy: Any, body: Any, param: str) -> None:
     messages = {} if not body or "messages" in body else {"messages": [{"role": "user", "content": "x"}]}
-    answer = one.client.post("/v1/chat/completions", json={"model": "toy", **messages, **body})
+    answer = toy.client.post("/v1/chat/completions", json={"model": "toy", **messages, **body})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
-    assert one.engine.asked == []
+    assert toy.engine.asked == []
 
 
 @pytest.mark.parametrize(
@@ -76,9 +74,8 @@ def test_what_is_wrong_is_told_with_its_place(opened: Any, body: Any, param: str
     [{"echo": True}, {"suffix": "x"}, {"best_of": 2}, {"prompt": [1, 2]}, {"prompt": [[1]]}, {"prompt": []},
      {"logprobs": 6}, {"prompt": ["a"] * 9}, {"stream": True, "prompt": ["a", "b"]}, {"logit_bias": {}}],
 )  # fmt: skip
-def test_completions_refuse_what_they_cannot_do(opened: Any, body: Any) -> None:
-    one = opened()
-    answer = one.client.post("/v1/completions", json={"model": "toy", "prompt": "x", **body})
+def test_completions_refuse_what_they_cannot_do(toy: Any, body: Any) -> None:
+    answer = toy.client.post("/v1/completions", json={"model": "toy", "prompt": "x", **body})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].split("[")[0] in {*body, "n"}
 
@@ -108,9 +105,8 @@ def test_sizes_and_depths_are_limited(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nan", b'{"model": NaN}', b'{"model": "\\ud800"}', b"\xff\xfe", b"null", b"[]"])
-def test_what_is_no_json_object_is_refused(opened: Any, body: bytes) -> None:
-    one = opened()
-    answer = one.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+def test_what_is_no_json_object_is_refused(toy: Any, body: bytes) -> None:
+    answer = toy.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
@@ -122,18 +118,16 @@ def test_any_text_is_taken_as_it_is(opened: Any) -> None:
     one.service.store.flush()
 
 
-def test_greedy_unless_told_otherwise(opened: Any) -> None:
-    one = opened()
-    one.ask()
-    assert one.engine.asked[0].decoding.temperature == 0
-    assert one.engine.asked[0].decoding.max_new_tokens == one.service.config.limits.max_tokens
+def test_greedy_unless_told_otherwise(toy: Any) -> None:
+    toy.ask()
+    assert toy.engine.asked[0].decoding.temperature == 0
+    assert toy.engine.asked[0].decoding.max_new_tokens == toy.service.config.limits.max_tokens
 
 
-def test_samples_without_a_seed_differ(opened: Any) -> None:
-    one = opened()
+def test_samples_without_a_seed_differ(toy: Any) -> None:
     for _ in range(3):
-        one.ask(temperature=1.0)
-    assert len({ask.request.seed for ask in one.engine.asked}) == 3
+        toy.ask(temperature=1.0)
+    assert len({ask.request.seed for ask in toy.engine.asked}) == 3
 
 
 def test_rates_are_per_key(opened: Any) -> None:
@@ -149,13 +143,12 @@ def test_rates_are_per_key(opened: Any) -> None:
     assert 1 <= int(ask(ann).headers["Retry-After"]) <= 60
 
 
-def test_a_turn_in_the_queue_belongs_to_a_key_not_to_a_name_it_gives(opened: Any) -> None:
-    one = opened()
-    key = one.key("chat")
+def test_a_turn_in_the_queue_belongs_to_a_key_not_to_a_name_it_gives(toy: Any) -> None:
+    key = toy.key("chat")
     for user in ("a", "b"):
         body = {"model": "toy", "messages": [{"role": "user", "content": "x"}], "user": user}
-        one.client.post("/v1/chat/completions", json=body, headers=key)
-    assert len({ask.user for ask in one.engine.asked}) == 1
+        toy.client.post("/v1/chat/completions", json=body, headers=key)
+    assert len({ask.user for ask in toy.engine.asked}) == 1
 
 
 def test_a_prompt_that_the_engine_refuses_is_the_clients_fault(opened: Any) -> None:
@@ -171,9 +164,8 @@ def test_a_prompt_that_the_engine_refuses_is_the_clients_fault(opened: Any) -> N
         assert answer.json()["error"]["message"] == "the prompt fills the context"
 
 
-def test_the_openapi_document_has_every_field_and_no_other_error_shape(opened: Any) -> None:
-    one = opened()
-    document = one.client.get("/openapi.json").json()
+def test_the_openapi_document_has_every_field_and_no_other_error_shape(toy: Any) -> None:
+    document = toy.client.get("/openapi.json").json()
     chat = document["paths"]["/v1/chat/completions"]["post"]
     assert "422" not in chat["responses"]
     assert chat["security"] == [{"HTTPBearer": []}]

@@ -130,33 +130,29 @@ def test_the_first_key_made_closes_the_open_door(opened: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "", "a@localhost", "[::1"])
-def test_foreign_host_names_are_refused_against_dns_rebinding(opened: Any, host: str) -> None:
-    one = opened(hosts=["chat.example.org"])
-    assert one.client.get("/health", headers={"Host": host}).status_code == 421
+def test_foreign_host_names_are_refused_against_dns_rebinding(toy: Any, host: str) -> None:
+    assert toy.client.get("/health", headers={"Host": host}).status_code == 421
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:8000", "Chat.Example.org", "10.0.0.7:8000"])
-def test_own_names_and_addresses_are_taken(opened: Any, host: str) -> None:
-    one = opened(hosts=["chat.example.org"])
-    assert one.client.get("/health", headers={"Host": host}).status_code == 200
+def test_own_names_and_addresses_are_taken(toy: Any, host: str) -> None:
+    assert toy.client.get("/health", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://[", ""])
-def test_requests_from_other_sites_pages_are_refused(opened: Any, origin: str) -> None:
-    one = opened()
+def test_requests_from_other_sites_pages_are_refused(toy: Any, origin: str) -> None:
     body = {"model": "toy", "messages": [{"role": "user", "content": "x"}]}
-    answer = one.client.post("/v1/chat/completions", json=body, headers={"Origin": origin})
+    answer = toy.client.post("/v1/chat/completions", json=body, headers={"Origin": origin})
     assert answer.status_code == 403
-    own = one.client.post("/v1/chat/completions", json=body, headers={"Origin": "http://localhost"})
+    own = toy.client.post("/v1/chat/completions", json=body, headers={"Origin": "http://localhost"})
     assert own.status_code == 200
 
 
-def test_there_is_no_cors_and_a_strict_policy_on_every_answer(opened: Any) -> None:
-    one = opened()
+def test_there_is_no_cors_and_a_strict_policy_on_every_answer(toy: Any) -> None:
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     answers = [
-        one.ask(), one.ask(stream=True), one.ask(tools=1), one.client.get("/health"), one.client.get("/nothing"),
-        one.client.get("/health", headers={"Host": "x"}), one.client.options("/v1/models", headers=preflight),
+        toy.ask(), toy.ask(stream=True), toy.ask(tools=1), toy.client.get("/health"), toy.client.get("/nothing"),
+        toy.client.get("/health", headers={"Host": "x"}), toy.client.options("/v1/models", headers=preflight),
     ]  # fmt: skip
     for answer in answers:
         assert not [name for name in answer.headers if name.startswith("access-control-")]
@@ -166,35 +162,32 @@ def test_there_is_no_cors_and_a_strict_policy_on_every_answer(opened: Any) -> No
         assert "server" not in answer.headers
 
 
-def test_a_form_post_that_needs_no_preflight_is_not_taken(opened: Any) -> None:
-    one = opened()
+def test_a_form_post_that_needs_no_preflight_is_not_taken(toy: Any) -> None:
     text = '{"model": "toy", "messages": [{"role": "user", "content": "x"}]}'
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
-        answer = one.client.post("/v1/chat/completions", content=text, headers={"Content-Type": kind})
+        answer = toy.client.post("/v1/chat/completions", content=text, headers={"Content-Type": kind})
         assert answer.status_code == 415
-    assert one.client.post("/v1/chat/completions", content=text).status_code == 415
+    assert toy.client.post("/v1/chat/completions", content=text).status_code == 415
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "image"])
-def test_no_urls_or_files_are_taken_from_clients(opened: Any, kind: str) -> None:
-    one = opened()
+def test_no_urls_or_files_are_taken_from_clients(toy: Any, kind: str) -> None:
     part = {"type": kind, kind: {"url": "http://169.254.169.254/"}}
-    answer = one.client.post(
+    answer = toy.client.post(
         "/v1/chat/completions", json={"model": "toy", "messages": [{"role": "user", "content": [part]}]}
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].startswith("messages[0].content[0]")
-    assert one.engine.asked == []
+    assert toy.engine.asked == []
 
 
 @pytest.mark.parametrize("ref", ["http://evil.example/s.json", "file:///etc/passwd", "other.json#/a", "//x"])
-def test_schemas_refer_to_nothing_outside_themselves(opened: Any, ref: str) -> None:
-    one = opened()
+def test_schemas_refer_to_nothing_outside_themselves(toy: Any, ref: str) -> None:
     schema = {"anyOf": [[{"type": "string"}], {"properties": {"a": {"$ref": ref}}}]}
     formats = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    assert one.ask(response_format=formats).json()["error"]["param"] == "response_format.json_schema.schema"
+    assert toy.ask(response_format=formats).json()["error"]["param"] == "response_format.json_schema.schema"
     inner = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/a", "$defs": {"a": {}}}}}
-    assert one.ask(response_format=inner).status_code == 200
+    assert toy.ask(response_format=inner).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import socket
 import threading
 from typing import Any
@@ -11,7 +13,9 @@ import httpx
 import pytest
 from serving import SECONDS, until
 
-from tuneloop.generate.live import Ask
+from tuneloop.generate.live import Ask, Piece
+from tuneloop.serve.mailbox import Mailbox
+from tuneloop.serve.server import Server
 
 BODY: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": "hello there"}]}
 
@@ -69,12 +73,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_blocks_nobody(served: Any) -
     deaf.close()
 
 
-def test_pieces_that_nobody_takes_are_bounded(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
-    from tuneloop.serve.mailbox import Mailbox
-    from tuneloop.generate.live import Piece
-
+def test_pieces_that_nobody_takes_are_bounded() -> None:
     async def fill() -> tuple[bool, bool, int]:
         box = Mailbox(3)
         for _ in range(3):
@@ -88,7 +87,7 @@ def test_pieces_that_nobody_takes_are_bounded(opened: Any, monkeypatch: pytest.M
 
 def test_an_answer_that_takes_too_long_is_504_or_an_error_event(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuneloop.serve.chat.PATIENCE", 0.02)  # the stream begins before anything has come
-    one = served(limits={"timeout": 0.3})
+    one = served(limits={"timeout": 1.0})
     one.engine.pause()
     whole = httpx.post(f"{one.url}/v1/chat/completions", json=BODY, timeout=SECONDS)
     assert (whole.status_code, whole.json()["error"]["code"]) == (504, "timeout")
@@ -126,10 +125,6 @@ def test_a_dead_engine_is_unhealthy_and_tells_clients_no_secrets(opened: Any) ->
 
 
 def test_while_draining_nothing_new_begins_and_what_is_under_way_ends(served: Any) -> None:
-    import signal
-
-    from tuneloop.serve.server import Server
-
     one = served()
     one.engine.pause()
     found: list[Any] = []
