@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import signal
+import socket
 import time
 from types import FrameType
 
@@ -16,6 +17,8 @@ from tuneloop.serve.config import ServeConfig
 from tuneloop.serve.connections import protocol
 from tuneloop.serve.service import Service
 
+LOG = logging.getLogger("tuneloop.serve")
+
 
 class Server(uvicorn.Server):
     """uvicorn's, with a drain: at the first signal no new answers are begun, at the second all ends at once."""
@@ -23,6 +26,11 @@ class Server(uvicorn.Server):
     def __init__(self, service: Service) -> None:
         self._service, self._last = service, float("inf")
         super().__init__(configured(service))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:  # the port that a 0 became
+            LOG.info("listening on port %d", self.servers[0].sockets[0].getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining or sig not in (signal.SIGTERM, signal.SIGINT):

@@ -16,7 +16,16 @@ ANSWERS = [
     'Sure [TOOL_CALLS][{"name": "a", "arguments": {}}]',
     "<function=a><parameter=x>\n1\n</parameter></function>",
 ]
-PLAIN = ["", "no call", "a < b and c <tool", "{not json", "[1, 2", "```python\nprint(1)\n```", "x <tool_call> broken", "<"]
+PLAIN = [
+    "",
+    "no call",
+    "a < b and c <tool",
+    "{not json",
+    "[1, 2",
+    "```python\nprint(1)\n```",
+    "x <tool_call> broken",
+    "<",
+]
 
 
 def in_pieces(text: str, cuts: list[int]) -> tuple[str, list[str], str]:

@@ -143,9 +143,10 @@ def test_a_tool_is_called_and_its_result_sent_back(key: Any) -> None:
     assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"town": "北京"})
     assert one.engine.asked[-1].request.tools == (TOOL,)
     messages += [choice.message, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
-    assert asking.chat.completions.create(model="toy", messages=messages, tools=[TOOL]).choices[
-        0
-    ].message.content == "It is sunny."
+    assert (
+        asking.chat.completions.create(model="toy", messages=messages, tools=[TOOL]).choices[0].message.content
+        == "It is sunny."
+    )
     sent = one.engine.asked[-1].request.messages[1]
     assert (sent.tool_calls[0].arguments, sent.tool_calls[0].id) == ({"town": "北京"}, call.id)
 

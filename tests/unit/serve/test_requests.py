@@ -95,7 +95,9 @@ def test_sizes_and_depths_are_limited(opened: Any) -> None:
         deep = {"not": deep}
     large = {"enum": ["x" * 300]}
     codes = [
-        one.ask(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).json()["error"]["code"]
+        one.ask(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).json()[
+            "error"
+        ]["code"]
         for schema in (deep, large)
     ]
     assert codes == ["schema_too_deep", "schema_too_large"]
@@ -104,7 +106,9 @@ def test_sizes_and_depths_are_limited(opened: Any) -> None:
     assert one.engine.asked == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nan", b'{"model": NaN}', b'{"model": "\\ud800"}', b"\xff\xfe", b"null", b"[]"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"nan", b'{"model": NaN}', b'{"model": "\\ud800"}', b"\xff\xfe", b"null", b"[]"]
+)
 def test_what_is_no_json_object_is_refused(toy: Any, body: bytes) -> None:
     answer = toy.client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400

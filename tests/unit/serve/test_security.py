@@ -129,7 +129,9 @@ def test_the_first_key_made_closes_the_open_door(opened: Any, tmp_path: Path) ->
     assert made.json()["key"].encode() not in (tmp_path / "store.db").read_bytes()
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "", "a@localhost", "[::1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "evil.example:80", "", "a@localhost", "[::1"]
+)
 def test_foreign_host_names_are_refused_against_dns_rebinding(toy: Any, host: str) -> None:
     assert toy.client.get("/health", headers={"Host": host}).status_code == 421
 
@@ -191,7 +193,8 @@ def test_schemas_refer_to_nothing_outside_themselves(toy: Any, ref: str) -> None
 
 
 @pytest.mark.parametrize(
-    "run", ["../secret", "..", ".", "/etc", "a/b", "a\\b", "%2e%2e", "", "x\x00y", "link", "outside", "data", "unfinished"]
+    "run",
+    ["../secret", "..", ".", "/etc", "a/b", "a\\b", "%2e%2e", "", "x\x00y", "link", "outside", "data", "unfinished"],
 )
 def test_runs_are_named_by_id_and_never_left_by_path_or_link(opened: Any, tmp_path: Path, run: str) -> None:
     one = opened()

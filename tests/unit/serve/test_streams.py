@@ -29,7 +29,9 @@ def raw(url: str, body: Any, *, path: str = "/v1/chat/completions", receive: int
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
     made.settimeout(SECONDS)
     made.connect((host, int(port)))
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
     made.sendall(head.encode() + data)
     return made
 
