@@ -34,7 +34,8 @@ class Patient(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None and self._head is not None:  # a request's head is there; its body is timed further in
+        begun = self.cycle is not None and not self.cycle.response_complete
+        if begun and self._head is not None:  # a request's head is there; its body is timed further in
             self._head.cancel()
             self._head = None
 

@@ -43,7 +43,7 @@ def key(served: Any) -> Any:
 
 
 def test_a_conversation_is_answered_with_usage_and_fingerprint(key: Any) -> None:
-    one, asking = key()
+    _, asking = key()
     answer = asking.chat.completions.create(model="toy", messages=HELLO)
     assert answer.choices[0].message.content == "scripted says: hello there"
     assert answer.choices[0].finish_reason == "stop"

@@ -91,3 +91,13 @@ def test_a_body_that_trickles_in_is_given_up(served: Any) -> None:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         assert b" 408 " in connection.recv(1000)
+
+
+def test_a_second_head_that_trickles_in_is_cut_off(served: Any) -> None:
+    one = served(limits={"read_timeout": 0.2})
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), SECONDS) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in connection.recv(1000)
+        connection.sendall(b"GET /health HT")
+        until(lambda: not one.server.server_state.connections)
