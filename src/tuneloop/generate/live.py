@@ -70,7 +70,8 @@ class Piece:
     """Some more of an answer. The last piece, and only it, has `finish` and `usage`."""
 
     text: str
-    """New text; whole characters only, and never the beginning of a stop text."""
+    """New text; whole characters only, and never the beginning of a stop text. Of special tokens it has those alone
+    that mark tool calls, and only where the request has tools: whoever asked reads the calls out of it."""
     reasoning: str = ""
     """New text of what the model thinks before it answers, where its template tells that apart."""
     logprobs: tuple[TokenLogprob, ...] = ()
