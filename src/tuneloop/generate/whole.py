@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tuneloop.core import digest
 from tuneloop.core.errors import ModelError, TuneloopError
-from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, TokenLogprob, Usage
+from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, Ticket, TokenLogprob, Usage
 
 TOKEN = re.compile(r"\s*(?:[A-Za-z0-9_]+|\S)|\s+")
 """What counts as a token here: a word with the space before it, or any other character."""
@@ -79,7 +79,7 @@ class WholeAnswers:
         self._worker.start()
 
     # -- asking -------------------------------------------------------------------------------------------------------
-    def submit(self, ask: Ask, told: Callable[[Piece], None]) -> _Answer:
+    def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Ticket:
         """As LiveEngine.submit."""
         with self._changed:
             if ask.model not in self._models or ask.model in self._closing:

@@ -142,7 +142,7 @@ def _told(number: int, pieces: Sequence[Piece], answer: Answer, reader: CallRead
     chunks: list[told.ChunkChoice] = []
     tokens = [token for piece in pieces for token in piece.logprobs]
     if delta or tokens:
-        logprobs = {"logprobs": _logprobs(tokens)} if answer.ask.logprobs is not None else {}
+        logprobs: dict[str, Any] = {"logprobs": _logprobs(tokens)} if answer.ask.logprobs is not None else {}
         chunks.append(told.ChunkChoice(index=number, delta=told.Delta(**delta), finish_reason=None, **logprobs))
     if over and refusal(pieces[-1]) is None:
         last = told.ChunkChoice(

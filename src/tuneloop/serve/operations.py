@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
@@ -12,7 +14,11 @@ from tuneloop.serve.service import Here, Service
 
 router = APIRouter()
 FIGURES = "text/plain; version=0.0.4; charset=utf-8"
-STATE = {200: {"model": told.State}, 503: {"model": told.State}, 421: {"model": ErrorBody}}
+STATE: dict[int | str, dict[str, Any]] = {
+    200: {"model": told.State},
+    503: {"model": told.State},
+    421: {"model": ErrorBody},
+}
 
 
 @router.get("/health", responses=STATE, summary="Whether the process lives")
