@@ -15,7 +15,6 @@ from serving import listening, make
 schemathesis = pytest.importorskip("schemathesis")
 from schemathesis import GenerationMode  # noqa: E402
 
-
 EXAMPLES = 15  # of each operation; more by hand: HYPOTHESIS_EXAMPLES=500 pytest …
 
 
