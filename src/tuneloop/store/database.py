@@ -15,11 +15,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tuneloop.core.errors import MissingExtra, StoreError
 from tuneloop.store import audit
+from tuneloop.store.access import WRITES, reason, shown
 from tuneloop.store.seal import Seal
 from tuneloop.store.tables import METADATA, STORE, UPGRADES, VERSION
 
-WRITES = {"writes": True}
-"""Execution options of an engine or connection that will write."""
 _BUSY_MS = 20_000
 _LOCK = 0x74756E65  # of PostgreSQL's advisory locks: "tune"
 _SQLITE = {
@@ -34,16 +33,6 @@ _SQLITE = {
 }
 
 
-def shown(url: URL) -> str:
-    """A URL for people: without its password."""
-    return url.render_as_string(hide_password=True)
-
-
-def reason(error: Exception) -> str:
-    """What the database said, in one line, without the statement and its values: they may be private."""
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-
-
 def connect(url: str, seal: Seal) -> Engine:
     """An engine for a database that is there, made where it is not, of this version and secret. Raises StoreError.
 
@@ -54,11 +43,11 @@ def connect(url: str, seal: Seal) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         assert parsed.database is not None
         _own(Path(parsed.database))
-        engine = create_engine(parsed, connect_args={"timeout": _BUSY_MS / 1000})
+        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": _BUSY_MS / 1000})
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)
     else:
-        engine = create_engine(parsed, pool_pre_ping=True)
+        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     try:
         with engine.execution_options(**WRITES).begin() as connection:
             prepare(connection, seal)
@@ -96,16 +85,6 @@ def prepare(
     for step in range(found, version):
         upgrades[step](connection)
         connection.execute(update(STORE).values(version=step + 1))
-
-
-def forget(engine: Engine) -> None:
-    """What was deleted leaves SQLite's write-ahead log too, as far as nobody reads it. PostgreSQL's vacuum does so."""
-    if engine.dialect.name == "sqlite":
-        connection = engine.raw_connection()
-        try:
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            connection.close()
 
 
 def _parsed(url: str) -> URL:

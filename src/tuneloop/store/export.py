@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, JsonObject, Message, Origin
 from tuneloop.store import answers
+from tuneloop.store.access import reading
 from tuneloop.store.records import Feedback, Interaction
 
 _PAGE = 500
@@ -42,7 +43,7 @@ def _lines(engine: Engine, since: datetime | None, before: datetime | None) -> I
     """A page at a time: no transaction is open while the file is written, and little is in memory."""
     after, row = None, 0
     while True:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             page = answers.page(connection, since, before, after, _PAGE)
             votes = answers.counting(answers.votes(connection, [one.id for one in page]))
         of_answer: dict[str, list[Feedback]] = {}

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
 from tuneloop.core.errors import StoreError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.store import audit
+from tuneloop.store.access import reading
 from tuneloop.store.records import ROLES, Key, Role, check_time
 from tuneloop.store.seal import Seal
 from tuneloop.store.tables import KEYS
@@ -64,7 +65,7 @@ class Keys:
         shape = _SHAPE.fullmatch(key)
         if shape is None:
             return None
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(select(KEYS).where(KEYS.c.id == shape[1])).one_or_none()
         # compared where there is no such id, too: the time it takes does not tell which ids there are
         if not self._seal.matches(row.mac if row is not None else "0" * 64, "key", key) or row is None:
@@ -89,7 +90,7 @@ class Keys:
 
     def list(self) -> Sequence[Key]:
         """All keys, the oldest first, revoked and expired ones too."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return [_key_of(row) for row in connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))]
 
     def write_uses(self) -> None:

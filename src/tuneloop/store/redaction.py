@@ -29,7 +29,7 @@ class Redaction(Branch):
     @property
     def ran(self) -> str:
         """The rules and their strength, as records say it: `strong: email phone`."""
-        return _ran(tuple(sorted(self.kinds or RULES.names())), self.strength)
+        return _ran(None if self.kinds is None else tuple(self.kinds), self.strength)
 
     def interaction(self, one: Interaction) -> Interaction:
         """The answer with its conversation masked."""
@@ -55,7 +55,8 @@ class Redaction(Branch):
         return [second.message("", one) for one in messages] if first.found else messages
 
 
-@cache
-def _ran(kinds: tuple[str, ...], strength: Strength) -> str:
-    running = [kind for kind in kinds if strength == "weak" or RULES.make(kind).STRONGEST == "strong"]
+@cache  # to ask for the names of a family takes milliseconds: packages may bring more
+def _ran(kinds: tuple[str, ...] | None, strength: Strength) -> str:
+    named = sorted(RULES.names() if kinds is None else kinds)
+    running = [kind for kind in named if strength == "weak" or RULES.make(kind).STRONGEST == "strong"]
     return f"{strength}: {' '.join(running)}"

@@ -12,8 +12,10 @@ from sqlalchemy import Connection, Engine
 
 from tuneloop.core.conversation import JsonObject
 from tuneloop.store import answers, audit, export
+from tuneloop.store.access import WRITES, forget, reading, shown
 from tuneloop.store.audit import Broken, Entry
-from tuneloop.store.database import WRITES, connect, forget, shown
+from tuneloop.store.copying import copy
+from tuneloop.store.database import connect
 from tuneloop.store.keys import Keys
 from tuneloop.store.records import Deleted, Feedback, Interaction, check_time, check_user
 from tuneloop.store.redaction import Redaction
@@ -85,17 +87,17 @@ class Store:
 
     def answer(self, id: str) -> Interaction | None:
         """The answer of an id, one that is still queued too."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             found = answers.answer(connection, id)
         if found is None:
             self._writer.settle()
-            with self._engine.connect() as connection:
+            with reading(self._engine) as connection:
                 found = answers.answer(connection, id)
         return found
 
     def votes(self, answer: str) -> list[Feedback]:
         """All votes on an answer in their order; of each user the last one counts (`answers.counting`)."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return answers.votes(connection, [answer])
 
     @property
@@ -157,6 +159,18 @@ class Store:
         deleted = self._writer.do(write)
         forget(self._engine)
         return deleted
+
+    def copy_to(self, url: str) -> int:
+        """Copies everything into the empty store of another URL, made with the same secret; returns how many rows.
+
+        Stop what writes into this one first. Raises StoreError.
+        """
+        self.flush()
+        target = connect(url, self._seal)
+        try:
+            return copy(self._engine, target)
+        finally:
+            target.dispose()
 
     # -- the audit log ------------------------------------------------------------------------------------------------
     def audit(self, actor: str, action: str, detail: JsonObject | None = None) -> Entry:

@@ -19,10 +19,10 @@ from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from tuneloop.core.errors import StoreError
-from tuneloop.store.database import reason
+from tuneloop.store.access import reason
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -145,6 +145,8 @@ class Writer(Generic[R]):
         except TimeoutError:
             future.cancel()
             raise StoreError(f"the store did not take a change within {PATIENCE:.0f} s: {self._why()}") from None
+        except SQLAlchemyError as error:
+            raise StoreError(f"the store refuses this: {reason(error)}") from error
 
     def settle(self) -> None:
         """Waits until all that was given before is committed."""
@@ -170,7 +172,7 @@ class Writer(Generic[R]):
         with self._lock:
             refused, self._refused = self._refused, []
         if refused:
-            raise StoreError(f"{len(refused)} answers could not be recorded; the first: {refused[0]}")
+            raise StoreError(f"answers that could not be recorded: {len(refused)}; the first: {refused[0]}")
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
@@ -215,7 +217,7 @@ class Writer(Generic[R]):
                     refused, settled = self._write(connection, batch)
                 self._trouble = ""
                 break
-            except _TRANSIENT as error:
+            except SQLAlchemyError as error:  # what is wrong with one of them was settled within
                 if not self._trouble:
                     _log.warning("the store cannot write, and goes on trying: %s", reason(error))
                 self._trouble = reason(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,13 +43,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield new_database(request.getfixturevalue("postgres"))
 
 
-_numbers = itertools.count()
-
-
 def new_database(server: str) -> str:
     """The URL of a new database of a server."""
     parsed = make_url(server).set(drivername="postgresql+psycopg")
-    name = f"test{next(_numbers)}"
+    name = f"test{secrets.token_hex(4)}"
     engine = create_engine(parsed.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))

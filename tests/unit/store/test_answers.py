@@ -107,7 +107,7 @@ def test_an_answer_that_the_database_refuses_is_told_and_takes_no_other_with_it(
     before = asked()
     asked(id=before.id, answer="another")
     after = asked()
-    with caplog.at_level(logging.ERROR), pytest.raises(StoreError, match="1 answers could not be recorded"):
+    with caplog.at_level(logging.ERROR), pytest.raises(StoreError, match="could not be recorded: 1"):
         opened.flush()
     assert "another" not in caplog.text
     opened.flush()  # told once
