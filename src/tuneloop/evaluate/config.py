@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneloop.core.plugins import Branch
 from tuneloop.core.recipe import InputPath
 from tuneloop.evaluate.metrics import METRICS, Metric
+from tuneloop.evaluate.slices import Slice, Where
+from tuneloop.generate.config import EndpointConfig
 
 Choice = Annotated[Metric, METRICS]
 DEFAULT = ("exact_match", "f1", "perplexity")
@@ -23,6 +25,17 @@ class ForgettingConfig(Branch):
     """At most so many probes, chosen by their digests (a random but fixed choice); null takes all."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Length of a completion; enough for the longest answer."""
+
+
+class GateConfig(Branch):
+    """Non-inferiority: no metric of these may be worse than the reference by more than its margin."""
+
+    worse_by: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(min_length=1)
+    """Metric → the margin, in the metric's own unit: {exact_match: 0.02} allows two points of a hundred."""
+    least: int = Field(default=100, ge=1)
+    """Fewer shared examples than this are not enough evidence, whatever they show."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of the two-sided interval whose worse end decides; 0.95 lets a drop of the margin pass in 2.5 % of cases."""
 
 
 class EvaluateConfig(Branch):
@@ -42,10 +55,17 @@ class EvaluateConfig(Branch):
     """Of all intervals."""
     base: bool = True
     """Also ask the model as it was before tuning, on the same examples."""
-    slices: tuple[str, ...] = ()
-    """Columns (`meta` keys) by whose values the numbers are also given; `kind+language` combines two."""
+    slices: tuple[Slice, ...] = ()
+    """Parts of the examples for which the numbers are also given: columns (`kind+language` combines two), `label`,
+    `language`, `length` and `source` without any column, and expressions: {name: long, where: words(prompt) > 50}."""
+    gate: GateConfig | None = None
+    """What `tuneloop compare` of these runs demands; its option --gate comes before it."""
     forgetting: ForgettingConfig | None = None
     """What the tuned model has lost of what the base knew; null leaves it out."""
+    against: EndpointConfig | None = None
+    """A served model to compare the tuned one with; it is asked in the base's place."""
+    cache: bool = True
+    """Answers that the same model gave to the same prompt before are not asked again."""
 
     @field_validator("metrics")
     @classmethod
@@ -55,6 +75,27 @@ class EvaluateConfig(Branch):
         if twice or not names:
             raise ValueError(f"'{twice[0]}' stands twice" if twice else "give at least one metric")
         return metrics
+
+    @model_validator(mode="after")
+    def _one_in_the_bases_place(self) -> Self:
+        if self.against is not None and not self.base:
+            raise ValueError(
+                "`against` is asked in the base's place, and `base: false` asks none: leave one of them out"
+            )
+        if self.against is not None and self.forgetting is not None:
+            raise ValueError(
+                "`forgetting` needs the base, and `against` takes its place: evaluate twice, with one of them each"
+            )
+        return self
+
+    @field_validator("slices")
+    @classmethod
+    def _once(cls, slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
+        names = [one.name if isinstance(one, Where) else one for one in slices]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' stands twice")
+        return slices
 
     @field_validator("max_new_tokens")
     @classmethod

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneloop.core.conversation import Example, ToolCall
-from tuneloop.core.errors import DataError
 from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
     from tuneloop.render.template import Rendered, Renderer
 
+BEHIND_AN_API = "a likelihood needs the model's weights, and a server gives answers only"
 BLOCK = 256  # examples scored between two signs of progress; within a block `nll` forms its own batches
 
 Nll = Callable[[Sequence["Rendered"]], list[tuple[float, float]]]
@@ -95,13 +95,10 @@ def likelihoods(
 ) -> list[Likelihood]:
     """The likelihood of each example's supervised tokens; the parts of an example that renders to several add up.
 
-    Raises DataError for a model behind an API, which gives no likelihoods of given texts.
+    A model behind an API gives none.
     """
     if contestant.local is None:
-        raise DataError(
-            "likelihoods (perplexity and the like) need the model's weights, and a model behind an API gives answers "
-            "only; leave these metrics out of evaluate.metrics"
-        )
+        return [Likelihood(None, why=BEHIND_AN_API) for _ in examples]
     found: list[Likelihood] = []
     for start in range(0, len(examples), BLOCK):
         block = examples[start : start + BLOCK]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.core import jsonl
+from tuneloop.evaluate import details
 from tuneloop.pages.markdown import code, plain
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -55,11 +56,16 @@ def read(folder: Path) -> Report:
 
 # -- numbers in words -------------------------------------------------------------------------------------------------
 def verdict(difference: Mapping[str, Any] | None, better: str, confidence: float = 0.95) -> str:
-    """better, worse or even: even where the p-value does not rule out chance."""
+    """better, worse or even: even where the p-value (of slices the corrected one) does not rule out chance.
+
+    `changed` where neither direction is good, as of a length.
+    """
     if not difference or difference.get("value") is None:
         return "unknown"
-    if difference["p"] >= 1 - confidence or difference["value"] == 0:
+    if difference.get("p_holm", difference["p"]) >= 1 - confidence or difference["value"] == 0:
         return "even"
+    if better == "neither":
+        return "changed"
     return "better" if (difference["value"] > 0) == (better == "higher") else "worse"
 
 
@@ -71,7 +77,9 @@ def contestants(report: Json) -> list[str]:
 
 def notes(report: Json) -> list[str]:
     """What the numbers leave out: examples not scored and why, answers that were cut."""
-    found: list[str] = []
+    found: list[str] = list(report.get("notes", ()))
+    if "against" in report:
+        found.append("base: in its place {model} at {url} was asked (evaluate.against)".format(**report["against"]))
     for name, entry in report["metrics"].items():
         counted = {(reason, count): [] for part in entry["unscored"].values() for reason, count in part.items()}
         for who, part in entry["unscored"].items():
@@ -94,6 +102,8 @@ def to_markdown(report: Report, context: Context) -> str:
     lines = [f"# {plain(context.title)}", "", asked, ""]
     lines += _table(list(value["metrics"].items()), "metric")
     lines += ["", *(f"- {plain(note)}" for note in notes(value))]
+    for name, entry in value["metrics"].items():
+        lines += details.to_markdown(name, entry.get("details", {}))
     for key, rows in value["slices"].items():
         for metric in value["metrics"]:
             lines += ["", f"## {plain(metric)} by {plain(key)}", ""]
@@ -131,6 +141,6 @@ def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
         ]
         moved = f"{number(change['value'], True)} ({interval(change, True)})" if change else "–"
         n = (entry.get("tuned") or {}).get("n", 0)
-        p = probability(change["p"]) if change else "–"
+        p = probability(change.get("p_holm", change["p"])) if change else "–"
         lines.append(f"| {plain(label)} | {cells[0]} | {cells[1]} | {moved} | {p} | {n} |")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tuneloop.evaluate.details import shown
 from tuneloop.evaluate.report import Report, notes, verdict
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-COLOURS = {"better": "green", "worse": "red", "even": "dim", "unknown": "dim"}
+SMALL = 10  # rows and columns of a table of details in the terminal
+COLOURS = {"better": "green", "worse": "red", "changed": "yellow", "even": "dim", "unknown": "dim"}
 
 
 def to_rich(report: Report) -> Group:
@@ -39,7 +41,26 @@ def to_rich(report: Report) -> Group:
         for key in ("group", "kind"):
             for label, entry in lost["slices"].get(key, {}).items():
                 _add(table, f"  {label}", entry, "higher", confidence)
-    return Group(table, *_notes(value))
+    return Group(table, *_details(value), *_notes(value))
+
+
+def _details(value: dict[str, Any]) -> list[Table]:
+    """What metrics show beside their number, of the tuned model; small tables only, the pages have all."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found: list[Table] = []
+    for name, entry in value["metrics"].items():
+        for one in shown(name, {who: part for who, part in entry.get("details", {}).items() if who == "tuned"}):
+            if len(one.rows) <= SMALL and len(one.head) <= SMALL:
+                table = Table(title=one.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+                for place, head in enumerate(one.head):
+                    table.add_column(Text(head), justify="right" if place else "left")
+                for row in one.rows:
+                    table.add_row(*map(Text, row))
+                found.append(table)
+    return found
 
 
 def _new(title: str, head: str, confidence: float) -> Table:
@@ -66,7 +87,7 @@ def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidenc
         _measured(base, ""),
         _measured(tuned, "bold"),
         Text(number(change["value"], signed=True) if change else "–", style=colour),
-        Text(probability(change["p"]) if change else "–"),
+        Text(probability(change.get("p_holm", change["p"])) if change else "–"),
         Text(str(tuned.get("n", 0))),
     )
 

@@ -1,9 +1,10 @@
-"""Models as the evaluation meets them: base and tuned of a run, and the model in training."""
+"""Models as the evaluation meets them: base and tuned of a run, a served one, and the model in training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tuneloop.core import digest
 from tuneloop.core.conversation import Example
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Contestant, Entrant, Local
+from tuneloop.generate.config import EndpointConfig
 from tuneloop.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 Scorer = Callable[["nn.Module", "Renderer", Sequence[Example]], dict[str, tuple[float, bool]]]
 
 
-def entrant(config: ModelConfig, seed: int) -> Entrant:
-    """A model by its branch of the recipe, opened when its turn comes."""
+def entrant(config: ModelConfig, seed: int, *, cached: bool = False) -> Entrant:
+    """A model by its branch of the recipe, opened when its turn comes; `cached` ones remember answers."""
 
     @contextmanager
     def opened() -> Iterator[Contestant]:
@@ -39,9 +41,31 @@ def entrant(config: ModelConfig, seed: int) -> Entrant:
         model = load_with_adapter(base, dtype, seed=seed, device=device)
         renderer = renderer_of(base)
         parts = [base.digest, renderer.digest(), str(dtype), base.config.model_dump(mode="json")]
-        yield contestant(model, renderer, digest.of_value([*parts, seed if base.is_new else None]))
+        found = contestant(model, renderer, digest.of_value([*parts, seed if base.is_new else None]))
+        yield _remembering(found) if cached else found
 
     return opened
+
+
+def served(config: EndpointConfig, *, cached: bool = False) -> Entrant:
+    """A model behind an OpenAI-compatible API."""
+
+    @contextmanager
+    def opened() -> Iterator[Contestant]:
+        from tuneloop.generate.openai_engine import OpenAIEngine
+
+        engine = OpenAIEngine(
+            config.url, config.model, config.key_env, concurrency=config.concurrency, timeout=config.timeout
+        )
+        yield _remembering(Contestant(engine)) if cached else Contestant(engine)
+
+    return opened
+
+
+def _remembering(contestant: Contestant) -> Contestant:
+    from tuneloop.generate.cache import CachedEngine
+
+    return replace(contestant, engine=CachedEngine(contestant.engine))
 
 
 def contestant(model: nn.Module, renderer: Renderer, identity: str = "") -> Contestant:

@@ -189,9 +189,12 @@ def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -
     from tuneloop.data.prepare import load_examples
     from tuneloop.evaluate.evaluate import evaluate as stage
 
+    against, cached = recipe.evaluate.against, recipe.evaluate.cache
     entrants = {
-        "base": contestants.entrant(recipe.model, recipe.seed),
-        "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed),
+        "base": contestants.served(against, cached=cached)
+        if against
+        else contestants.entrant(recipe.model, recipe.seed, cached=cached),
+        "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed, cached=cached),
     }
     stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run))
 

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.plugins import did_you_mean
-from tuneloop.data.languages import NONE, Found, identify, is_language
 from tuneloop.data.steps import Rejection, RowStep
+from tuneloop.texts.languages import NONE, Found, identify, is_language
 
 _ASKED = re.compile(
     r"(?i)translat|翻译|翻譯|译[成为文]|譯[成為文]|language|\b(?:spanish|french|german|italian|portuguese|dutch|japanese"
