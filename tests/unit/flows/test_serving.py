@@ -70,7 +70,8 @@ def test_the_command_serves_the_embedded_model_and_drains_on_a_signal(tmp_path: 
     reader = threading.Thread(target=lambda: lines.extend(process.stderr))  # type: ignore[arg-type]
     reader.start()
     try:
-        port = until(lambda: _port(lines) or process.poll(), 120)
+        until(lambda: _port(lines) or process.poll() is not None, 120)
+        port = _port(lines)
         body = {"model": "embedded", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 8}
         answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=60)
         assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] > 0, answer.text

@@ -14,12 +14,16 @@ from serving import listening, make
 
 schemathesis = pytest.importorskip("schemathesis")
 from schemathesis import GenerationMode  # noqa: E402
+from schemathesis.checks import positive_data_acceptance  # noqa: E402
 
 EXAMPLES = 15  # of each operation; more by hand: HYPOTHESIS_EXAMPLES=500 pytest …
 
 
 def test_no_server_errors_and_only_documented_answers(tmp_path: Path) -> None:
-    """Operation by operation: schemathesis' own pytest plug-in does not work with this pytest."""
+    """Operation by operation: schemathesis' own pytest plug-in does not work with this pytest.
+
+    One check is left out: what fits the schema may be refused, because limits and what goes together are no schema.
+    """
     limits = {"requests_per_minute": 10**6, "feedback_per_minute": 10**6}
     service, _ = make(tmp_path, open_to_all=False, limits=limits)
     headers = {"Authorization": f"Bearer {service.store.keys.create('conformance', ['chat', 'rate', 'admin'])}"}
@@ -41,7 +45,7 @@ def _conforms(strategy: Any, headers: dict[str, str]) -> None:
     def ask(case: Any) -> None:
         response = case.call(headers=headers)
         assert response.status_code < 500, response.text
-        case.validate_response(response, headers=headers)
+        case.validate_response(response, headers=headers, excluded_checks=[positive_data_acceptance])
 
     with suppress(Unsatisfiable):  # nothing can be wrong with a request that has neither fields nor parameters
         ask()
