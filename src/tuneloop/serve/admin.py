@@ -20,7 +20,7 @@ from tuneloop.store.records import Key, Role
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute)
 Admin = Annotated[Who, Depends(demand("admin"))]
-REFUSALS = documented(400, 401, 403, 404, 408, 413, 415, 421, 429, 500)
+REFUSALS = documented(400, 401, 403, 404, 408, 413, 415, 421, 429, 500, 503)
 
 
 class AdapterRequest(Strict):
@@ -117,6 +117,8 @@ async def keys(service: Here, who: Admin) -> Response:
 @router.post("/keys", responses={200: {"model": KeyBody}, **REFUSALS}, summary="Make a key")
 async def create_key(body: KeyRequest, service: Here, who: Admin) -> Response:
     """The answer is the only place where the key can be read."""
+    if not body.name.isprintable():
+        raise Refused(400, "'name' has characters that cannot be shown", param="name", code="invalid_value")
     secret = await asyncio.to_thread(service.store.keys.create, body.name, body.roles, actor=who.id)
     made = await asyncio.to_thread(service.store.keys.verify, secret)
     assert made is not None

@@ -40,10 +40,11 @@ async def vote(body: asked.FeedbackRequest, service: Here, who: Annotated[Who, D
             answer, service.store.pseudonym(user_of(who.id, body.user)), datetime.now(UTC), body.thumb, body.stars,
             body.corrected, tuple(body.tags), body.comment,
         )  # fmt: skip
+    except StoreError as error:
+        raise Refused(400, str(error), code="invalid_value") from None
+    try:
         await asyncio.to_thread(service.store.feedback, feedback)
     except UnknownAnswer:
         raise Refused(404, "this answer is not kept (any more)", param="answer", code="unknown_answer") from None
-    except StoreError as error:
-        raise Refused(400, str(error), code="invalid_value") from None
     service.meters.vote(body.thumb)
     return Response(told.FeedbackBody(object="feedback", answer=answer).json_bytes(), media_type="application/json")

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuneloop.core.errors import StoreError
 from tuneloop.serve.auth import OPEN, Who
 from tuneloop.serve.errors import Refused
 
@@ -54,6 +55,10 @@ class Front:
             await self.app(scope, passage.receive, passage.send)
         except Refused as refused:
             await passage.refuse(refused)
+        except StoreError as error:  # its messages quote no values
+            LOG.error("the store: %s", error)
+            later = {"Retry-After": "5"}
+            await passage.refuse(Refused(503, "the store does not answer", code="store_unavailable", headers=later))
         except ClientDisconnect:
             passage.status = passage.status or 499
         except Exception as error:  # noqa: BLE001  # the one place where faults end: 500, and a line that tells where

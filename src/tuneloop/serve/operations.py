@@ -36,7 +36,7 @@ async def ready(service: Here) -> Response:
 @router.get(
     "/metrics",
     dependencies=[Depends(demand("admin"))],
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 403, 421)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 403, 421, 503)},
     response_class=Response,
     summary="Figures for Prometheus",
 )
@@ -48,7 +48,7 @@ async def metrics(service: Here) -> Response:
 @router.get(
     "/v1/models",
     dependencies=[Depends(demand("chat"))],
-    responses={200: {"model": told.ModelList}, **documented(401, 403, 421)},
+    responses={200: {"model": told.ModelList}, **documented(401, 403, 421, 503)},
     summary="The models that can be asked",
 )
 async def models(service: Here) -> Response:
@@ -59,7 +59,7 @@ async def models(service: Here) -> Response:
 @router.get(
     "/v1/models/{model:path}",
     dependencies=[Depends(demand("chat"))],
-    responses={200: {"model": told.ModelBody}, **documented(401, 403, 404, 421)},
+    responses={200: {"model": told.ModelBody}, **documented(401, 403, 404, 421, 503)},
     summary="One of them",
 )
 async def model(model: str, service: Here) -> Response:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tuneloop.core.errors import StoreError
+
 
 def test_figures_count_requests_tokens_and_times(opened: Any) -> None:
     one = opened()
@@ -53,8 +55,6 @@ def test_models_that_are_not_there_are_404(opened: Any) -> None:
 def test_answers_that_cannot_be_recorded_stop_the_service_not_its_loop(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuneloop.core.errors import StoreError
-
     one = opened()
 
     def refuse(_: Any) -> None:
@@ -66,3 +66,28 @@ def test_answers_that_cannot_be_recorded_stop_the_service_not_its_loop(
     monkeypatch.setattr("tuneloop.serve.service.MOST_UNWRITTEN", -1)
     answer = one.ask()
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+
+
+def test_a_store_that_does_not_answer_is_503_and_its_words_stay_here(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = opened()
+    signed = one.ask().headers["X-Answer-Id"]
+
+    def fail(*_: Any) -> None:
+        raise StoreError("disk of /secret is full")
+
+    monkeypatch.setattr(one.service.store, "feedback", fail)
+    monkeypatch.setattr(one.service.store.keys, "verify", fail)
+    vote = one.client.post("/v1/feedback", json={"answer": signed, "thumb": 1})
+    keyed = one.client.get("/v1/models", headers={"Authorization": "Bearer x"})
+    for answer in (vote, keyed):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+        assert "secret" not in answer.text
+
+
+def test_a_keys_name_can_be_shown(opened: Any) -> None:
+    """Found by schemathesis: the store's refusal was a fault."""
+    one = opened()
+    answer = one.client.post("/admin/keys", json={"name": "\x08", "roles": ["chat"]}, headers=one.key("admin"))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "name")
