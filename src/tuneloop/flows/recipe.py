@@ -14,6 +14,7 @@ from tuneloop.data.config import DataConfig
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.during import measured
 from tuneloop.models.config import ModelConfig
+from tuneloop.serve.config import ServeConfig
 from tuneloop.track.config import TrackConfig
 from tuneloop.tune.config import TuneConfig
 
@@ -35,6 +36,8 @@ class Recipe(Branch):
     """What is measured on the test rows, base and tuned side by side."""
     track: TrackConfig = TrackConfig()
     """Where the curves of training are shown."""
+    serve: ServeConfig = ServeConfig()
+    """How the tuned model is served (`tuneloop serve`)."""
 
     @model_validator(mode="after")
     def _metrics_of_training_are_known(self) -> Self:
