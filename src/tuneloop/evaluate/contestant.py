@@ -12,6 +12,7 @@ from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
+    from tuneloop.forward.distributions import Distributions
     from tuneloop.render.template import Rendered, Renderer
 
 BEHIND_AN_API = "a likelihood needs the model's weights, and a server gives answers only"
@@ -20,6 +21,8 @@ BLOCK = 256  # examples scored between two signs of progress; within a block `nl
 Nll = Callable[[Sequence["Rendered"]], list[tuple[float, float]]]
 """(summed nll in nats, summed weight) of each Rendered, as `forward.nll` gives them."""
 
+Weigh = Callable[[Sequence["Rendered"]], list[tuple[float, bool]]]
+"""(summed log-likelihood in nats, whether greedy decoding gives just these tokens) of what is scored of each."""
 
 Progress = Callable[[int], None]
 """Called with the number of examples done since the last call."""
@@ -48,6 +51,11 @@ class Local:
 
     renderer: Renderer
     nll: Nll
+    weigh: Weigh | None = None
+    distributions: Callable[[Sequence[Rendered]], Distributions] | None = None
+    """What it says after every token of some rows, to be compared with another model's."""
+    context: int | None = None
+    """Tokens that the model can see; None where it does not say."""
 
 
 Entrant = Callable[[], AbstractContextManager[Contestant]]

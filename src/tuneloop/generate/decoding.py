@@ -1,4 +1,4 @@
-"""The decode loop: rows come and go between steps, and each gets its next token. Knows nothing of text or scheduling."""
+"""The decode loop: rows come and go between steps, and each gets its next token. Knows nothing of texts."""
 
 from __future__ import annotations
 

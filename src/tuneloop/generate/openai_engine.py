@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from tuneloop.core import digest
@@ -38,21 +37,26 @@ class OpenAIEngine:
     ) -> None:
         self.url, self.model = address(base_url), model
         self._key_env, self._concurrency, self._timeout = key_env, concurrency, timeout
+        self._identity: str | None = None
         self._limit_name = "max_tokens"
 
     def _opened(self) -> Endpoint:
         return Endpoint(self.url, self.model, self._key_env, self._concurrency, self._timeout)
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Digest of address, model and what the server says of it; weights replaced under their name it cannot see."""
+
+        if self._identity is not None:
+            return self._identity
 
         async def ask() -> dict[str, Any] | None:
             async with self._opened() as endpoint:
                 return await endpoint.models()
 
         known = asyncio.run(ask())
-        return digest.of_value([self.url, self.model, (known or {}).get(self.model)])
+        self._identity = digest.of_value([self.url, self.model, (known or {}).get(self.model)])
+        return self._identity
 
     def answer(self, requests: Sequence[Request], decoding: Decoding, done: Done | None = None) -> list[Completion]:
         """As Engine.answer. Sampling is the server's: a seed gives the same answer again where it keeps to seeds."""

@@ -12,7 +12,7 @@ import copy
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,18 +29,21 @@ from tuneloop.forward.layout import Layout
 from tuneloop.forward.norms import hasten_norms, own_norms
 from tuneloop.forward.objective import logit_finish, trunk_of
 from tuneloop.forward.tree import Tree
+from tuneloop.track import console
 
 NAME = "tuneloop_slots"
 SPARE = 64
 """Places that a slot gets beyond what is needed now; it grows by a half of its size when they are used."""
-WORTH = 1024
+WORTH = 2048
 """Prompt tokens for which rows at work are stopped; fewer wait until more seats are free."""
+STRETCH = 32
+"""Rows whose attention is computed at once on CPU, as far as the longest of them goes."""
 HEAD, CHECKED = 96, 4
 """First tokens of how many prompts are computed both ways, to see whether this form is exact."""
 Parts = list[tuple[Tensor, Tensor]]
 """Keys [K, L, D] and values of a row's L tokens, layer by layer."""
-GAP = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""How far logits may be from the model's own, as a share of their spread; 16 bits round within 0.1."""
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Difference of the logits, as a share of their spread, that rounding alone may cause; 0.1 in 16 bits."""
 _KNOWN: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], int | None]] = WeakKeyDictionary()
 
 
@@ -57,7 +60,7 @@ class Slots:
         self.lengths_B = torch.zeros(0, dtype=torch.long, device=core.device)
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._places = 0
-        self._resumed: tuple[int, int] | None = None
+        self._resumed: int | None = None
         self._finish = logit_finish(core)
 
     def __len__(self) -> int:
@@ -106,9 +109,8 @@ class Slots:
                 held[row, :, :before] = part
         at_T = torch.arange(before, before + count, device=self.core.device)
         self._written = torch.full_like(at_T, row), at_T, None
-        self._resumed = row, before + count
         self._age_BL = at_T[:, None] - torch.arange(before + count, device=self.core.device)
-        self._seen = {}
+        self._seen, self._resumed = {}, row
         try:
             hidden_TH = self._run(torch.tensor(ids, device=self.core.device), at_T, layout=None)
         finally:
@@ -126,8 +128,12 @@ class Slots:
 
     def step(self, ids: Sequence[int]) -> Tensor:
         """One more token of each row; the logits [B, V] after it."""
-        longest = int(self.lengths_B.max()) + 1
+        lengths = [length + 1 for length in self.lengths_B.tolist()]
+        longest = max(lengths)
         self._reserve(len(self), longest)
+        width = len(self) if self.core.device.type != "cpu" else STRETCH
+        ends = [*range(0, len(self), width), len(self)]
+        self._stretches = [(slice(start, end), max(lengths[start:end])) for start, end in pairwise(ends)]
         self._written = torch.arange(len(self), device=self.core.device), self.lengths_B, None
         at_L = torch.arange(longest, device=self.core.device)
         self._age_BL = self.lengths_B[:, None] - at_L  # negative: not written yet
@@ -138,53 +144,53 @@ class Slots:
 
     def keep(self, rows: Sequence[int]) -> list[int]:
         """All other rows leave. The rows that stay, in the order in which they now are: the last ones fill the gaps."""
-        order = list(rows)
-        stay = [row for row in order if row < len(order)]
-        gaps = sorted(set(range(len(order))) - set(stay))
-        moved = order[len(stay) :]
+        stay = [row for row in rows if row < len(rows)]
+        gaps = sorted(set(range(len(rows))).difference(stay))
         if gaps:
-            to, of = self._tensor(np.array(gaps)), self._tensor(np.array(moved))
+            to, of = self._tensor(np.array(gaps)), self._tensor(np.array(rows[len(stay) :]))
             longest = int(self.lengths_B[of].max())
             for part in (part for pair in self._layers.values() for part in pair):
                 part[to, :, :longest] = part[of, :, :longest]
-        placed = dict(zip([*stay, *gaps], [*stay, *moved], strict=True))
-        order = [placed[place] for place in range(len(order))]
+        placed = dict(zip([*stay, *gaps], rows, strict=True))
+        order = [placed[place] for place in range(len(rows))]
         self.lengths_B = self.lengths_B[self._tensor(np.array(order, np.int64))]
         return order
 
     def attend(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout | None, **how: Any
     ) -> Tensor:
-        """Writes keys and values of one layer to their slots; what the queries [1, H, T, D] read there, [1, T, H, D]."""
+        """Writes one layer's keys and values to the slots; what the queries [1, H, T, D] read there, [1, T, H, D]."""
         keys, values = self._write(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1))
         if layout is not None:
             return packed_attention(module, query, key, value, None, layout=layout, prefix=self.prefix, **how)[0]
-        rows, longest = query.shape[2], self._age_BL.shape[1]
-        mask = self._mask(how.get("sliding_window"))
         if self._resumed is not None:
-            return self._attend_resumed(query, keys, values, mask, **how)
-        keys, values = keys[:rows, :, :longest], values[:rows, :, :longest]
-        scaling, softcap, sinks = how.get("scaling"), how.get("softcap"), how.get("s_aux")
-        if softcap is not None or sinks is not None:
-            q = query[0].transpose(0, 1)[:, :, None]
-            out = written_out(q, keys, values, scaling, 0.0, mask, softcap, sinks)
-        else:  # the query heads of one key/value head as if they were queries: no key is repeated
-            q = query[0].transpose(0, 1).unflatten(1, (keys.shape[1], -1))
-            out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scaling)
-        return out.reshape(1, rows, query.shape[1], -1)
+            return self._read_on(query, keys[self._resumed][None], values[self._resumed][None], how)
+        q_BHD = query[0].transpose(0, 1)
+        out = [self._read(q_BHD, keys, values, rows, longest, how) for rows, longest in self._stretches]
+        return torch.cat(out).reshape(1, len(self), query.shape[1], -1)
 
-    def _attend_resumed(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, **how: Any) -> Tensor:
-        """[1, T, H, D] of the new tokens of one row, which see its known ones and each other backwards."""
-        assert self._resumed is not None
-        row, length = self._resumed
-        keys, values = keys[row : row + 1, :, :length], values[row : row + 1, :, :length]
-        mask = mask[:, 0, 0][None, None]
+    def _read(
+        self, q_BHD: Tensor, keys: Tensor, values: Tensor, rows: slice, longest: int, how: dict[str, Any]
+    ) -> Tensor:
+        """What a stretch of rows reads of its places, [rows, H, 1, D] in one shape or another."""
+        k, v, q = keys[rows, :, :longest], values[rows, :, :longest], q_BHD[rows]
+        mask = self._mask(how.get("sliding_window"))[rows, :, :, :longest]
         scaling, softcap, sinks = how.get("scaling"), how.get("softcap"), how.get("s_aux")
         if softcap is not None or sinks is not None:
-            return written_out(query, keys, values, scaling, 0.0, mask, softcap, sinks).transpose(1, 2)
-        out = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != keys.shape[1]
-        )
+            return written_out(q[:, :, None], k, v, scaling, 0.0, mask, softcap, sinks)
+        # the query heads of one key/value head as if they were queries: no key is repeated
+        q = q.unflatten(1, (k.shape[1], -1))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).flatten(1, 2)
+
+    def _read_on(self, query: Tensor, keys: Tensor, values: Tensor, how: dict[str, Any]) -> Tensor:
+        """[1, T, H, D]: what the new tokens of one row read of its known ones and, backwards, of each other."""
+        mask = self._mask(how.get("sliding_window")).transpose(0, 2)
+        k, v = keys[:, :, : mask.shape[-1]], values[:, :, : mask.shape[-1]]
+        scaling, softcap, sinks = how.get("scaling"), how.get("softcap"), how.get("s_aux")
+        if softcap is not None or sinks is not None:
+            return written_out(query, k, v, scaling, 0.0, mask, softcap, sinks).transpose(1, 2)
+        grouped = query.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(query, k, v, attn_mask=mask, scale=scaling, enable_gqa=grouped)
         return out.transpose(1, 2)
 
     def _run(self, ids_T: Tensor, positions_T: Tensor, layout: Layout | None) -> Tensor:
@@ -272,7 +278,7 @@ def attending(core: PreTrainedModel) -> Iterator[None]:
             attention.use_packed(core)
         else:
             own_norms(core)
-            core.set_attn_implementation(before)
+            core.set_attn_implementation(before or "eager")
 
 
 def exact(
@@ -297,12 +303,19 @@ def _compared(
             slots = Slots(core, beginning, start, len(sample))
             slots.join([prompt[:-1] for prompt in sample])
             ours_BV = slots.step([prompt[-1] for prompt in sample]).float()
-    except (Unsupported, ModelError, TypeError, ValueError):
-        return None
+    except (Unsupported, ModelError, TypeError, ValueError) as error:
+        return _said(core, str(error))
     with attention.standard(core):
         own_BV = torch.stack([_own(core, beginning, start, prompt) for prompt in sample]).float()
-    gap = (ours_BV - own_BV).norm() / (own_BV - own_BV.mean(-1, keepdim=True)).norm()
-    return slots.bytes_a_token if bool(gap <= GAP.get(core.dtype, 0.1)) and slots.bytes_a_token else None
+    spread = (own_BV - own_BV.mean(-1, keepdim=True)).norm()
+    gap = ((ours_BV - own_BV).norm() / spread).item()
+    if gap <= ROUNDING.get(core.dtype, 0.1) and slots.bytes_a_token:
+        return slots.bytes_a_token
+    return _said(core, f"its logits differ by {gap:.2g} of their spread")
+
+
+def _said(core: PreTrainedModel, why: str) -> None:
+    console.decided("answers", f"{type(core).__name__}: rows of similar length are padded, without slots ({why})")
 
 
 def _own(core: PreTrainedModel, beginning: DynamicCache | None, start: int, prompt: list[int]) -> Tensor:

@@ -6,8 +6,8 @@ computes what prompts have in common once for each of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +28,7 @@ from tuneloop.render.rendered import Unrenderable
 if TYPE_CHECKING:
     from tuneloop.render.template import Renderer
 
-SEATS = {"cpu": 128, "cuda": 256}
+SEATS = 256
 """Rows at work at once: more fill a machine's products no better, and what each of them remembers takes memory."""
 MEMORY = 0.4
 """Share of the free memory that keys and values may take."""
@@ -96,22 +96,23 @@ class TransformersEngine:
             room = decoding.max_new_tokens if context is None else context - start - len(prompt)
             rows.append(Row(place, prompt, min(room, decoding.max_new_tokens), seeds[place] if seeds else 0))
         rows.sort(key=lambda row: -len(row.prompt))
-        for row in self._decode(core, rows, start, decoding, stops) if rows else ():
-            found[row.place] = completion = self._completion(row.new, stops)
-            if done is not None:
-                done(row.place, completion)
+        with closing(self._decode(core, rows, start, decoding, stops)) as finished:  # the model is put right at once
+            for row in finished if rows else ():
+                found[row.place] = completion = self._completion(row.new, stops)
+                if done is not None:
+                    done(row.place, completion)
         return [found[place] for place in range(len(prompts))]
 
     def _decode(
         self, core: PreTrainedModel, rows: list[Row], start: int, decoding: Decoding, stops: frozenset[int]
-    ) -> Iterator[Row]:
+    ) -> Generator[Row]:
         """The rows as they finish. Where the memory of an accelerator does not suffice, half as many at a time."""
         longest = start + max(len(row.prompt) + row.room for row in rows)
         with _evaluating(self.model), torch.inference_mode():
             with attention.standard(core):
                 beginning = virtual.beginning(self.model, core, cache_name(core))
             a_token = _bytes_in_slots(core, beginning, start, rows, longest)
-            seats = min(len(rows), SEATS.get(core.device.type, max(SEATS.values())))
+            seats = min(len(rows), SEATS)
             if a_token:
                 memory = MEMORY * available_memory(str(core.device))
                 seats = max(1, min(seats, int(memory / (a_token * longest))))
