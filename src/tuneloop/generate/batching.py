@@ -58,16 +58,17 @@ class Limits:
 
 @dataclass(eq=False)
 class _Row:
-    """One answer; also the ticket of whoever asked."""
+    """One answer; also the ticket of whoever asked. What follows `deadline` is known once its turn comes."""
 
     ask: Ask
     told: Callable[[Piece], None]
-    prompt: list[int]
-    room: int
+    wake: Callable[[], None]
     deadline: float
-    spoken: Spoken
-    constraint: Constraint | None
-    random: random.Random
+    prompt: list[int] = field(default_factory=list[int])
+    room: int = 0
+    spoken: Spoken | None = None
+    constraint: Constraint | None = None
+    random: random.Random | None = None
     new: list[int] = field(default_factory=list[int])
     cached: int = 0
     cancelled: bool = False
@@ -75,6 +76,7 @@ class _Row:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.wake()
 
     def over(self, now: float) -> Finish | None:
         """Why it is given up, if it is."""
@@ -105,8 +107,8 @@ class ContinuousEngine:
 
     # -- from any thread ----------------------------------------------------------------------------------------------
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> _Row:
-        """As LiveEngine.submit. Raises ModelError for an unknown model, a prompt that does not fit, a bad schema."""
-        row = self._row(ask, told)
+        """As LiveEngine.submit."""
+        row = _Row(ask, told, self._wake, time.monotonic() + (float("inf") if ask.timeout is None else ask.timeout))
         with self._change:
             if self._closed:
                 raise ModelError("the server is shutting down")
@@ -149,30 +151,12 @@ class ContinuousEngine:
             self._change.notify()
         self._worker.join()
 
-    def _row(self, ask: Ask, told: Callable[[Piece], None]) -> _Row:
-        try:
-            prompt = self.renderer.prompt(ask.request.messages, ask.request.tools)
-        except Unrenderable as error:
-            raise ModelError(error.reason) from error
-        room = ask.decoding.max_new_tokens
-        if self.context is not None:
-            room = min(room, self.context - len(prompt))
-        if not prompt or room < 1:
-            raise ModelError(f"the prompt has {len(prompt)} tokens, the model's context {self.context}")
-        constraint = self._constraints().start(ask.schema) if ask.schema is not None else None
-        deadline = time.monotonic() + ask.timeout if ask.timeout is not None else float("inf")
-        spoken = Spoken(self.renderer, ask.stop)
-        return _Row(ask, told, prompt, room, deadline, spoken, constraint, source(ask.request.seed, prompt))
-
-    def _constraints(self) -> Grammars:
+    def _wake(self) -> None:
         with self._change:
-            if self._grammars is None:
-                vocabulary = self.core.get_output_embeddings().weight.shape[0]  # type: ignore[union-attr]
-                self._grammars = Grammars(self.renderer.tokenizer, vocabulary, self.renderer.stop_ids)
-            return self._grammars
+            self._change.notify()
 
     def _seconds_until_room(self) -> float:
-        ahead = sum(row.room for row in self._waiting)
+        ahead = sum(row.ask.decoding.max_new_tokens for row in self._waiting)
         return min(60.0, max(1.0, ahead / self._rate if self._rate else 1.0))
 
     def _asked(self, change: Callable[[], Any]) -> Future[Any]:
@@ -248,6 +232,33 @@ class ContinuousEngine:
             self._served[name] = served
         return served
 
+    def _ready(self, row: _Row) -> bool:
+        """Renders a prompt when its turn comes; one that cannot be answered is refused."""
+        ask = row.ask
+        try:
+            row.prompt = self.renderer.prompt(ask.request.messages, ask.request.tools)
+            row.room = ask.decoding.max_new_tokens
+            if self.context is not None:
+                row.room = min(row.room, self.context - len(row.prompt))
+            if not row.prompt or row.room < 1:
+                raise ModelError(f"the prompt has {len(row.prompt)} tokens, the model's context {self.context}")
+            if ask.schema is not None:
+                row.constraint = self._constraints().start(ask.schema)
+        except (Unrenderable, ModelError) as error:
+            why = error.reason if isinstance(error, Unrenderable) else str(error)
+            row.told(Piece("", finish="refused", usage=Usage(len(row.prompt), 0, 0), why=why))
+            return False
+        row.spoken = Spoken(self.renderer, ask.stop, calls=bool(ask.request.tools))
+        row.random = source(ask.request.seed, row.prompt)
+        return True
+
+    def _constraints(self) -> Grammars:
+        if self._grammars is None:
+            head = self.core.get_output_embeddings()
+            assert head is not None
+            self._grammars = Grammars(self.renderer.tokenizer, head.weight.shape[0], self.renderer.stop_ids)
+        return self._grammars
+
     def _let_go(self) -> None:
         """Frees adapters that nobody uses any more."""
         with self._change:
@@ -281,11 +292,18 @@ class ContinuousEngine:
     def _chosen(self) -> list[_Row]:
         """Who joins now, in turns of the users."""
         found: list[_Row] = []
-        with self._change:
-            while len(self._waiting) and len(self._rows) + len(found) < self.limits.seats:
-                if (self._rows or found) and not self._may_join(next(iter(self._waiting)), found):
+        while len(self._rows) + len(found) < self.limits.seats:
+            with self._change:
+                if not len(self._waiting):
                     break
-                found.append(self._waiting.pop())
+                row = next(iter(self._waiting))
+            ready = row.spoken is not None or self._ready(row)  # outside the lock: rendering takes a while
+            if ready and (self._rows or found) and not self._may_join(row, found):
+                break
+            with self._change:
+                self._waiting.pop()  # still the same one: others only join at the end
+            if ready:
+                found.append(row)
         return found
 
     def _may_join(self, row: _Row, others: Sequence[_Row]) -> bool:
@@ -334,13 +352,14 @@ class ContinuousEngine:
             row.new.append(token)
             if row.constraint is not None:
                 row.constraint.take(token)
-            text = row.spoken.add(token)
+            assert row.spoken is not None
+            reasoning, text = row.spoken.add(token)
             if row.spoken.stopped or (row.constraint is not None and row.constraint.ended):
                 ended[row] = "stop"
             elif len(row.new) >= row.room:
                 ended[row] = "length"
-            if text or row.logprobs:
-                self._tell(row, Piece(text, self._spend(row)))
+            if text or reasoning or row.logprobs:
+                row.told(Piece(text, reasoning, self._spend(row)))
         if ended:
             self._leave(ended)
 
@@ -355,7 +374,8 @@ class ContinuousEngine:
             if how.temperature:
                 groups.setdefault((how.temperature, how.top_p, how.top_k), []).append(place)
         for places in groups.values():
-            uniform_B = torch.tensor([rows[place].random.random() for place in places], device=logits_BV.device)
+            draws = [rows[place].random for place in places]
+            uniform_B = torch.tensor([one.random() for one in draws if one], device=logits_BV.device)
             drawn = sample(logits_BV[places], uniform_B, rows[places[0]].ask.decoding).tolist()
             for place, token in zip(places, drawn, strict=True):
                 tokens[place] = token
@@ -395,13 +415,11 @@ class ContinuousEngine:
             self._tell_end(row, "error", f"{type(error).__name__}: {error}")
 
     def _tell_end(self, row: _Row, finish: Finish, why: str | None = None) -> None:
-        text = "" if finish in ("cancelled", "timeout", "error") else row.spoken.end()
+        whole = finish in ("stop", "length") and row.spoken is not None
+        reasoning, text = row.spoken.end() if whole and row.spoken is not None else ("", "")
         usage = Usage(len(row.prompt), row.cached, len(row.new))
-        self._tell(row, Piece(text, self._spend(row), finish, usage, why))
+        row.told(Piece(text, reasoning, self._spend(row), finish, usage, why))
 
     def _spend(self, row: _Row) -> tuple[TokenLogprob, ...]:
         found, row.logprobs = tuple(row.logprobs), []
         return found
-
-    def _tell(self, row: _Row, piece: Piece) -> None:
-        row.told(piece)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tuneloop.render.tool_calls import SPECIAL
+
 if TYPE_CHECKING:
     from tuneloop.render.template import Renderer
 
@@ -12,10 +14,11 @@ BROKEN = "\ufffd"  # what decoders write for the beginning of a character whose 
 
 
 class Spoken:
-    """The text of one answer as it grows; at its end the same as the renderer's `answer_text`, up to a stop text."""
+    """Reasoning and text of one answer as it grows; at its end what the renderer's `answer_parts` gives, up to a stop
+    text. With `calls`, special tokens that mark tool calls stay in the text."""
 
-    def __init__(self, renderer: Renderer, stop: Sequence[str] = ()) -> None:
-        self._tokenizer, self._answer = renderer.tokenizer, renderer.answer_stream()
+    def __init__(self, renderer: Renderer, stop: Sequence[str] = (), *, calls: bool = False) -> None:
+        self._tokenizer, self._answer = renderer.tokenizer, renderer.answer_stream(SPECIAL if calls else ())
         self._stop = [text for text in stop if text]
         self._ids: list[int] = []
         self._begin = self._read = 0
@@ -23,16 +26,18 @@ class Spoken:
         self.stopped = False
         """Whether a stop text came: there is no more text after it."""
 
-    def add(self, token: int) -> str:
-        """The text that may be shown because of one more token; often none yet."""
+    def add(self, token: int) -> tuple[str, str]:
+        """The reasoning and the text that may be shown because of one more token; often none yet."""
         self._ids.append(token)
-        return self._shown(self._answer.push(self._decoded(last=False)))
+        reasoning, text = self._answer.push(self._decoded(last=False))
+        return reasoning, self._shown(text)
 
-    def end(self) -> str:
+    def end(self) -> tuple[str, str]:
         """What was held back, when no more tokens come."""
-        text = self._shown(self._answer.push(self._decoded(last=True)) + self._answer.end())
+        first, last = self._answer.push(self._decoded(last=True)), self._answer.end()
+        text = self._shown(first[1] + last[1])
         rest, self._held = self._held, ""
-        return text + rest
+        return first[0] + last[0], text + rest
 
     def _decoded(self, last: bool) -> str:
         """New text. Decoded behind a few tokens that are known already: some tokenizers drop a blank at a beginning."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
@@ -37,47 +37,58 @@ class AnswerReader:
         reasoning = self._plain(reasoning).strip() or None if reasoning is not None else None
         return reasoning, self._plain(content)
 
-    def stream(self) -> AnswerStream:
-        """The same for an answer that comes in pieces."""
+    def stream(self, keep: Collection[str] = ()) -> AnswerStream:
+        """The same for an answer that comes in pieces; special tokens named in `keep` stay in it."""
         opening, close = self._habits.thinking or (THINK_OPEN, THINK_CLOSE)
         begun = bool(self._habits.unwritten)
-        return AnswerStream(opening.rstrip(), close.strip(), begun, self._habits.opening or "", self._special)
+        tokens = (token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
+        special = any_of(token for token in tokens if token not in keep)
+        return AnswerStream(opening.rstrip(), close.strip(), begun, self._habits.opening or "", special)
 
     def _plain(self, text: str) -> str:
         return self._special.sub("", text)
 
 
 class AnswerStream:
-    """Lets the answer through and holds reasoning back. All pieces together are what `AnswerReader.read` gives."""
+    """Tells reasoning and answer apart while they come. All pieces together are what `AnswerReader.read` gives, but for
+    the white space around reasoning."""
 
     def __init__(self, opening: str, close: str, begun: bool, prefix: str, special: re.Pattern[str]) -> None:
         self._opening, self._close, self._prefix, self._special = opening, close, prefix, special
         self._text = ""
         self._state: Literal["start", "inside", "after", "plain"] = "inside" if begun else "start"
 
-    def push(self, text: str) -> str:
-        """What of the answer has become sure by a new piece of text."""
+    def push(self, text: str) -> tuple[str, str]:
+        """What of reasoning and answer has become sure by a new piece of text."""
         self._text += text
+        reasoning = ""
         if self._state == "start":
             self._begin()
         if self._state == "inside":
-            _, found, rest = self._text.partition(self._close)
-            if found:
-                self._state, self._text = "after", rest
+            reasoning = self._inside()
         if self._state == "after":
             self._text = self._text.lstrip("\n")
             if self._text:
                 self._state = "plain"
         if self._state != "plain":
-            return ""
+            return self._special.sub("", reasoning), ""
         text, self._text = self._text, ""
-        return self._special.sub("", text)
+        return self._special.sub("", reasoning), self._special.sub("", text)
 
-    def end(self) -> str:
+    def end(self) -> tuple[str, str]:
         """What was still undecided when the answer ended."""
-        text = self._text if self._state in ("start", "plain") else ""
-        self._text = ""
-        return self._special.sub("", text)
+        text, self._text = self._special.sub("", self._text), ""
+        return ("", text) if self._state in ("start", "plain") else (text, "") if self._state == "inside" else ("", "")
+
+    def _inside(self) -> str:
+        """The reasoning that is sure: all but what may be the beginning of its end."""
+        reasoning, found, rest = self._text.partition(self._close)
+        if found:
+            self._state, self._text = "after", rest
+            return reasoning
+        held = max((n for n in range(len(self._close)) if self._text.endswith(self._close[:n])), default=0)
+        reasoning, self._text = self._text[: len(self._text) - held], self._text[len(self._text) - held :]
+        return reasoning
 
     def _begin(self) -> None:
         """Whether the text begins with reasoning, with the template's own opening, or with the answer."""

@@ -6,7 +6,7 @@ Knows nothing of models, batches or files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,9 +120,9 @@ class Renderer:
         """Reasoning (None where there is none) and answer in generated ids, up to the first stop token."""
         return self._reader.read(ids)
 
-    def answer_stream(self) -> AnswerStream:
-        """For an answer that comes in pieces of text: the answer without special tokens and without reasoning."""
-        return self._reader.stream()
+    def answer_stream(self, keep: Collection[str] = ()) -> AnswerStream:
+        """For an answer that comes in pieces of text: reasoning and answer, of special tokens those in `keep` alone."""
+        return self._reader.stream(keep)
 
     # -- the way, for one conversation and for many (many.py) ---------------------------------------------------------
     def plan(self, examples: Sequence[Example]) -> list[Planned]:

@@ -22,6 +22,12 @@ _MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*")
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*[\w-]+\s*)?(?:\[ARGS\])?\s*(?=\{)")
 _FENCE = re.compile(r"```(?:json|tool_call|tool_code)?[ \t]*\n(.*?)\n?[ \t]*(?:```|\Z)", re.S)
 _PYTHON_TAG = "<|python_tag|>"
+SPECIAL = frozenset({
+    "<tool_call>", "</tool_call>", "<tool_calls>", "</tool_calls>", "<function_call>", "</function_call>",
+    "<functioncall>", "</functioncall>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "[TOOL_CALLS]",
+    "[CALL_ID]", "[ARGS]", _PYTHON_TAG,
+})  # fmt: skip
+"""Marks of calls that are special tokens in some tokenizers: without them calls cannot be told from text."""
 
 
 class Read(NamedTuple):
