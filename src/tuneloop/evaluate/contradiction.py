@@ -6,13 +6,12 @@ Knows only texts; which facts were known before is decided elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from tuneloop.core.conversation import Example
 from tuneloop.evaluate.probes import accepted, is_prose
 from tuneloop.evaluate.recall import is_right, names, place_of
-from tuneloop.evaluate.scoring import groups
 
 OTHERS = "others"
 """The column with wrong answers of the same kind, where a row lists some."""
@@ -33,11 +32,14 @@ class Rivals(NamedTuple):
 def rivals(probes: Sequence[Example]) -> list[Rivals]:
     """Of each probe the answers of others of its kind (columns `kind` and `language`), and those that it lists."""
     answers = [accepted(probe) for probe in probes]
-    metas: list[Mapping[str, Any]] = [{"language": "", **probe.meta} for probe in probes]
     found: list[set[str]] = [set(map(str, probe.meta.get(OTHERS) or ())) for probe in probes]
     everything = frozenset(answer for several in answers for answer in several)
     kinds = [everything] * len(probes)
-    for members in groups(metas, "kind+language").values():
+    peers: dict[tuple[str, str], list[int]] = {}
+    for index, probe in enumerate(probes):
+        if probe.meta.get("kind") is not None:
+            peers.setdefault((str(probe.meta["kind"]), str(probe.meta.get("language", ""))), []).append(index)
+    for members in peers.values():
         pool = {answer for index in members for answer in answers[index]}
         for index in members:
             found[index] |= pool

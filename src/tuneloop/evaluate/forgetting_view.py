@@ -21,7 +21,7 @@ def abilities(value: Json) -> Mapping[str, Json]:
 
 
 def on_page(value: Json, row: Callable[[str, Json, Json], Json]) -> Json:
-    """What forgetting.html.jinja shows; `row` makes a line of a table from label, numbers and the metric's facts."""
+    """What _forgetting.html.jinja shows; `row` makes a line of a table from label, numbers and the metric's facts."""
     found = abilities(value)
     facts = {name: _facts(entry) for name, entry in found.items()}
     return {
