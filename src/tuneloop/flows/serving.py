@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -64,8 +65,8 @@ def serve(model: str, runs: Path, config: ServeConfig) -> None:
         folders = {name: adapter_of(runs, resolve(runs, run).path.name) for name, run in config.adapters.items()}
         embedder = find_encoder(Path(config.encoder)) if config.encoder is not None else None
         with console.waiting(f"loading {model}"):
-            name, engine = _engine(model, runs)
-            roster = Roster(engine, config.name or name)
+            name, engine, inside = _engine(model, runs)
+            roster = Roster(engine, config.name or name, inside)
             for public, folder in folders.items():
                 roster.put(public, folder)
         service = Service(config, engine, roster, kept, doorkeeper, embedder, runs)
@@ -128,9 +129,44 @@ def _say(service: Service, has_key: bool) -> None:
         console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.certificate[/]")
 
 
-def _engine(model: str, runs: Path) -> tuple[str, LiveEngine]:
-    """(public name, engine) of a run or base. One whole answer at a time, until the batching engine stands here."""
-    base = named(model, runs)
+def _engine(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
+    """(public name, engine, name within it) of a run or base.
+
+    A plain LoRA lies beside the base, so that others can be served with it; any other adapter belongs to the model,
+    which then gives one whole answer at a time.
+    """
+    import torch
+
+    from tuneloop.generate.batching import ContinuousEngine
+    from tuneloop.models.adapters import read_record
+    from tuneloop.models.find import find_base
+    from tuneloop.models.load import load_model
+    from tuneloop.models.precision import pick_dtype
+    from tuneloop.render.load import renderer_of
+
+    path = named(model, runs)
+    name, base = Path(path).name, find_base(ModelConfig(base=path))
+    record = read_record(base.adapter) if base.adapter is not None else None
+    if record is not None and record.quantization is not None:
+        return name, _whole(path, name, "its base is held in fewer bits"), name
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plain, renderer = replace(base, adapter=None), renderer_of(base)
+    loaded = load_model(plain, pick_dtype(base.config.dtype, device)[0], seed=0, device=device).eval()
+    inside = name if base.adapter is None else f"{name} without adapter"
+    engine = ContinuousEngine(loaded, renderer, plain, inside)
+    if base.adapter is None:
+        return name, engine, inside
+    try:
+        engine.load(name, str(base.adapter))
+    except ModelError as error:
+        engine.close()
+        return name, _whole(path, name, str(error)), name
+    return name, engine, name
+
+
+def _whole(base: str, name: str, why: str) -> LiveEngine:
+    """An engine for what cannot be batched."""
+    console.decided("answers", f"one at a time, whole and greedy: {why}")
     contestant = ExitStack().enter_context(entrant(ModelConfig(base=base), seed=0)())
 
     def answer(ask: Ask) -> str:
@@ -145,5 +181,4 @@ def _engine(model: str, runs: Path) -> tuple[str, LiveEngine]:
             raise ModelError(completion.refused)
         return completion.text
 
-    name = Path(base).name
-    return name, WholeAnswers(answer, Served(name, contestant.engine.identity, None), places=1)
+    return WholeAnswers(answer, Served(name, contestant.engine.identity, None), places=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ class Grammars:
         import llguidance.hf
 
         self._vocabulary = vocabulary
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=sorted(stop_ids))
+        self._tokenizer = llguidance.hf.from_tokenizer(
+            cast("Any", tokenizer), n_vocab=vocabulary, eos_token=sorted(stop_ids)
+        )
         self._grammar = lru_cache(maxsize=64)(self._compiled)
 
     def start(self, schema: Mapping[str, Any]) -> Constraint:

@@ -125,5 +125,5 @@ def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
     from peft.utils.other import get_pattern_key
 
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), path), config["lora_alpha"])
+    alpha = patterns.get(get_pattern_key(list(patterns), path)) or config["lora_alpha"]
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)

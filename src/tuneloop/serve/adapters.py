@@ -30,12 +30,11 @@ class UnknownModel(KeyError):
 class Roster:
     """The models that clients can ask for. All methods may be called from any thread."""
 
-    def __init__(self, engine: LiveEngine, name: str) -> None:
-        """`name`: public name of the model that the engine was started with."""
+    def __init__(self, engine: LiveEngine, name: str, loaded: str | None = None) -> None:
+        """`name`: public name of the model that the engine was started with, `loaded` its name there."""
         self._engine = engine
         self._base = name
-        (loaded,) = (served.name for served in engine.models())
-        self._aliases = {name: loaded}
+        self._aliases = {name: loaded or engine.models()[0].name}
         self._flipping = threading.Lock()  # held for moments: between a choice and its `submit` no name may move
         self._changing = threading.Lock()  # held for as long as loading and draining take: one change at a time
 
