@@ -6,12 +6,11 @@ Shapes: B rows at work, V vocabulary.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,12 @@ from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
 from tuneloop.generate import slots
-from tuneloop.generate.constraint import Constraint, Grammars
+from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, TokenLogprob, Usage
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.queue import FairQueue
+from tuneloop.generate.rows import Row
 from tuneloop.generate.sampling import greedy, sample, source
 from tuneloop.generate.slots import Slots
 from tuneloop.generate.spoken import Spoken
@@ -56,33 +56,6 @@ class Limits:
     """Answers that may wait; more are refused with Busy."""
 
 
-@dataclass(eq=False)
-class _Row:
-    """One answer; also the ticket of whoever asked. What follows `deadline` is known once its turn comes."""
-
-    ask: Ask
-    told: Callable[[Piece], None]
-    wake: Callable[[], None]
-    deadline: float
-    prompt: list[int] = field(default_factory=list[int])
-    room: int = 0
-    spoken: Spoken | None = None
-    constraint: Constraint | None = None
-    random: random.Random | None = None
-    new: list[int] = field(default_factory=list[int])
-    cached: int = 0
-    cancelled: bool = False
-    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        self.wake()
-
-    def over(self, now: float) -> Finish | None:
-        """Why it is given up, if it is."""
-        return "cancelled" if self.cancelled else "timeout" if now > self.deadline else None
-
-
 class ContinuousEngine:
     """A LiveEngine by a transformers model in this process, with LoRA adapters beside one another."""
 
@@ -95,8 +68,8 @@ class ContinuousEngine:
         self._mixed = MixedAdapters(model, base)
         self._served = {name: Served(name, self._digest, self.context)}
         self._leaving: dict[str, Future[None]] = {}
-        self._waiting: FairQueue[_Row] = FairQueue()
-        self._rows: list[_Row] = []
+        self._waiting: FairQueue[Row] = FairQueue()
+        self._rows: list[Row] = []
         self._tokens, self._rate = 0, 0.0
         self._changes: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._change = threading.Condition()
@@ -106,9 +79,9 @@ class ContinuousEngine:
         self._worker.start()
 
     # -- from any thread ----------------------------------------------------------------------------------------------
-    def submit(self, ask: Ask, told: Callable[[Piece], None]) -> _Row:
+    def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Row:
         """As LiveEngine.submit."""
-        row = _Row(ask, told, self._wake, time.monotonic() + (float("inf") if ask.timeout is None else ask.timeout))
+        row = Row(ask, told, self._wake, time.monotonic() + (float("inf") if ask.timeout is None else ask.timeout))
         with self._change:
             if self._closed:
                 raise ModelError("the server is shutting down")
@@ -232,7 +205,7 @@ class ContinuousEngine:
             self._served[name] = served
         return served
 
-    def _ready(self, row: _Row) -> bool:
+    def _ready(self, row: Row) -> bool:
         """Renders a prompt when its turn comes; one that cannot be answered is refused."""
         ask = row.ask
         try:
@@ -274,7 +247,7 @@ class ContinuousEngine:
 
     def _admit(self) -> None:
         """Lets those who wait join, as far as there are seats and memory."""
-        fresh: dict[str, list[_Row]] = {}
+        fresh: dict[str, list[Row]] = {}
         for row in self._chosen():
             known, parts = self._known.find(self._digest_of(row), row.prompt)
             if known and isinstance(self._form, Slots):
@@ -289,9 +262,9 @@ class ContinuousEngine:
             with self._mixed.routed(self._whole(name)):
                 self._advance(rows, self._form.join([row.prompt for row in rows]))
 
-    def _chosen(self) -> list[_Row]:
+    def _chosen(self) -> list[Row]:
         """Who joins now, in turns of the users."""
-        found: list[_Row] = []
+        found: list[Row] = []
         while len(self._rows) + len(found) < self.limits.seats:
             with self._change:
                 if not len(self._waiting):
@@ -306,7 +279,7 @@ class ContinuousEngine:
                 found.append(row)
         return found
 
-    def _may_join(self, row: _Row, others: Sequence[_Row]) -> bool:
+    def _may_join(self, row: Row, others: Sequence[Row]) -> bool:
         """Whether there is memory for a row beside all others, and time to compute its prompt between two steps."""
         if isinstance(self._form, Padded):  # which has no place for a row that comes later
             return not self._rows and row.ask.model == others[0].ask.model
@@ -337,13 +310,13 @@ class ContinuousEngine:
             if name != self._name
         }
 
-    def _digest_of(self, row: _Row) -> str:
+    def _digest_of(self, row: Row) -> str:
         return self._served[row.ask.model].digest
 
-    def _advance(self, rows: Sequence[_Row], logits_BV: Tensor) -> None:
+    def _advance(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         """Every row's next token, and what is said because of it; rows that are finished leave."""
         rows = list(rows)
-        ended: dict[_Row, Finish] = {}
+        ended: dict[Row, Finish] = {}
         for row, token in zip(rows, self._next(rows, logits_BV.float()), strict=True):
             self._tokens += 1
             if token in self.renderer.stop_ids:
@@ -363,7 +336,7 @@ class ContinuousEngine:
         if ended:
             self._leave(ended)
 
-    def _next(self, rows: Sequence[_Row], logits_BV: Tensor) -> list[int]:
+    def _next(self, rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
         for place, row in enumerate(rows):
             if row.constraint is not None:
                 logits_BV[place].masked_fill_(~row.constraint.mask().to(logits_BV.device), float("-inf"))
@@ -396,7 +369,7 @@ class ContinuousEngine:
         return text, text.encode()
 
     # -- ends ---------------------------------------------------------------------------------------------------------
-    def _leave(self, ended: dict[_Row, Any]) -> None:
+    def _leave(self, ended: dict[Row, Any]) -> None:
         """Rows leave: what they computed is remembered, and whoever asked is told."""
         for place, row in enumerate(self._rows):
             if row in ended and row.new and isinstance(self._form, Slots):
@@ -414,12 +387,12 @@ class ContinuousEngine:
         for row in rows:
             self._tell_end(row, "error", f"{type(error).__name__}: {error}")
 
-    def _tell_end(self, row: _Row, finish: Finish, why: str | None = None) -> None:
+    def _tell_end(self, row: Row, finish: Finish, why: str | None = None) -> None:
         whole = finish in ("stop", "length") and row.spoken is not None
         reasoning, text = row.spoken.end() if whole and row.spoken is not None else ("", "")
         usage = Usage(len(row.prompt), row.cached, len(row.new))
         row.told(Piece(text, reasoning, self._spend(row), finish, usage, why))
 
-    def _spend(self, row: _Row) -> tuple[TokenLogprob, ...]:
+    def _spend(self, row: Row) -> tuple[TokenLogprob, ...]:
         found, row.logprobs = tuple(row.logprobs), []
         return found
