@@ -64,8 +64,11 @@ def find(
             if _speaks(value):
                 values.setdefault(value, (kind, span.strength))
         rest = _blanked(rest, new)
-    sure = {one.text for one in chosen if one.strength == "strong"}
-    chosen = [replace(one, strength="strong") if one.text in sure else one for one in chosen]
+    sure = {one.text: one.kind for one in reversed(chosen) if one.strength == "strong"}
+    chosen = [
+        replace(one, kind=sure[one.text], strength="strong") if one.strength == "weak" and one.text in sure else one
+        for one in chosen
+    ]
     return sorted((one for one in chosen if kinds is None or one.kind in kinds), key=lambda one: one.start)
 
 

@@ -80,7 +80,7 @@ def test_a_store_that_does_not_answer_is_503_and_its_words_stay_here(
     monkeypatch.setattr(one.service.store, "feedback", fail)
     monkeypatch.setattr(one.service.store.keys, "verify", fail)
     vote = one.client.post("/v1/feedback", json={"answer": signed, "thumb": 1})
-    keyed = one.client.get("/v1/models", headers={"Authorization": "Bearer x"})
+    keyed = one.client.get("/v1/models", headers={"Authorization": "Bearer tl-x"})
     for answer in (vote, keyed):
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
         assert "secret" not in answer.text
