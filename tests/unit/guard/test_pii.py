@@ -82,6 +82,7 @@ def test_a_text_that_may_hold_nothing_holds_nothing(text: str, other: str, stren
 @given(documents)
 @example("138123456788613812345678")
 @example("地址：张三1381234567811010519491231002Xsk-a1B2c3D4e5F6g7H8i9J0k13812345678")
+@example("zhangsan@qq.com8613812345678")
 @example("1 Main St, Apt 1234567")
 @example("1 Main St, Salem, CA 941031234")
 def test_no_half_number_is_left(text: str) -> None:
