@@ -102,7 +102,10 @@ def task_of(name: str, recipe: Recipe, prepared: Run, split: str) -> Ability:
     if not rows:
         raise RunError(f"{prepared.path}: the {split} split is empty, so {name} cannot be measured on its own task")
     metrics = recipe.evaluate.metrics
-    metric = next((one for one in metrics if one.NEEDS == "generation" and not one.SLOW), metrics[0])
+    metrics = [one for one in metrics if one.BETTER != "neither"]
+    metric = next((one for one in metrics if one.NEEDS == "generation" and not one.SLOW), next(iter(metrics), None))
+    if metric is None:
+        raise RunError(f"{name}: of evaluate.metrics none says which version is better; --set evaluate.metrics=[f1]")
     given = recipe.evaluate.max_new_tokens
     rows = choose(rows, recipe.evaluate.limit, "evaluate")
     return Ability(name, rows, metric, None if given == "auto" else given, METRICS.name_of(metric))
