@@ -18,9 +18,10 @@ from tuneloop.evaluate.contradiction import rivals, says_instead
 from tuneloop.evaluate.drift import Drift
 from tuneloop.evaluate.kept import Kept
 from tuneloop.evaluate.metrics import METRICS, Metric, Observation, Score
+from tuneloop.evaluate.metrics.multiple_choice import MultipleChoice
 from tuneloop.evaluate.observing import CHOICES, Observed, answer_length, observe, score, weigh_choices
 from tuneloop.evaluate.probes import asked, has_answer, is_prose, is_text, read_probes
-from tuneloop.evaluate.recall import BitsPerByte, LikeliestChoice, Match, likeliest, perplexity
+from tuneloop.evaluate.recall import BitsPerByte, Match, likeliest, perplexity
 from tuneloop.evaluate.scoring import PROPORTION, How, compare, estimate, groups, how, picked, summary
 from tuneloop.generate.engine import Decoding
 from tuneloop.render.whole import render_whole
@@ -108,7 +109,7 @@ def _metric(one: ProbeSet, probes: Sequence[Example], place: str) -> Metric:
         raise DataError(f"{place}: {wrong[0]} of {len(probes)} rows do not fit score: {score}; {wrong[1]}")
     if score == "choices":
         _check_choices(probes, place)
-        return LikeliestChoice()
+        return MultipleChoice(per="byte")
     if score == "text":
         return BitsPerByte()
     prose = [is_prose(probe) for probe in probes]
