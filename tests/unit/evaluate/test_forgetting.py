@@ -124,7 +124,8 @@ def test_several_sets_are_each_scored_by_what_their_rows_have(tmp_path: Path) ->
     found = load(config.forgetting)
     kinds = {ability.name: ability.metric.signature.split("|")[0] for ability in found.abilities}
     assert kinds == {
-        "prose": "completion", "chat": "chat", "quiz": "multiple_choice", "texts": "bits_per_byte", "facts": "completion"
+        "prose": "completion", "facts": "completion", "chat": "chat", "quiz": "multiple_choice",
+        "texts": "bits_per_byte",
     }  # fmt: skip
     assert len(found.neutral) == 1 + 1 + 1 + 2 + 5
     f1 = ForgettingConfig.model_validate({"probes": {"chat": {"path": named["chat"], "score": "f1"}}, "neutral": None})
