@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def curve(loss: Any, f1: Any = None, name: str = "f1") -> list[dict[str, Any]]:
     return rows
 
 
-def said(rows: list[dict[str, Any]], lower: dict[str, bool | None] | None = None) -> list[watch.Finding]:
+def said(rows: list[dict[str, Any]], lower: Mapping[str, bool | None] | None = None) -> list[watch.Finding]:
     """All warnings of a run, as it would have said them."""
     lower = {"loss": True, "f1": False} if lower is None else lower
     found: list[watch.Finding] = []
