@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tuneloop.core.plugins import Branch
 from tuneloop.core.recipe import InputPath
+from tuneloop.generate.config import UpstreamConfig
 
 
 class LimitsConfig(Branch):
@@ -72,3 +73,5 @@ class ServeConfig(Branch):
     """Seconds that answers under way are given when the service is told to stop."""
     limits: LimitsConfig = LimitsConfig()
     """What one client may ask for."""
+    upstream: UpstreamConfig = UpstreamConfig()
+    """The server behind this one, where MODEL is a URL."""
