@@ -49,6 +49,8 @@ def command(
       tuneloop serve latest --adapter clinic=7f3a --port 9000 --set serve.limits.max_tokens=512
 
       tuneloop serve http://127.0.0.1:8001/v1        (vLLM, SGLang, llama.cpp or any OpenAI-compatible server)
+
+      tuneloop serve model.gguf --set serve.engine=llama_cpp
     """
     from tuneloop.core.errors import RecipeError
     from tuneloop.flows import serving

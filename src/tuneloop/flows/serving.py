@@ -137,6 +137,8 @@ def _engine(model: str, runs: Path, config: ServeConfig) -> tuple[str, LiveEngin
         return _upstream(model, config.upstream)
     if "upstream" in config.model_fields_set:
         raise RecipeError(f"serve.upstream is for a server: `tuneloop serve URL`; '{model}' is served in this process")
+    if config.engine == "llama_cpp":
+        return _llama_cpp(Path(model))
     return _inside(model, runs)
 
 
@@ -149,6 +151,19 @@ def _upstream(url: str, config: UpstreamConfig) -> tuple[str, LiveEngine, str]:
     how = f"{served.name} at {engine.url} ({served.facts['dialect']}), which renders prompts by its own chat template"
     console.decided("answers", how)
     return Path(served.name).name, engine, served.name  # llama.cpp calls a model by its file
+
+
+def _llama_cpp(path: Path) -> tuple[str, LiveEngine, str]:
+    """The engine of a .gguf file."""
+    if path.suffix != ".gguf" or not path.is_file():
+        raise ModelError(f"serve.engine: llama_cpp serves a .gguf file, and '{path}' is none; leave the setting out")
+    from tuneloop.generate.llama_cpp import LlamaCppEngine
+    from tuneloop.models.gguf import tokenizer_folder
+    from tuneloop.render.load import find_renderer
+
+    engine = LlamaCppEngine(path, find_renderer(ModelConfig(base=str(tokenizer_folder(path)))), path.stem)
+    console.decided("answers", f"one at a time, by llama.cpp; context {engine.models()[0].context} tokens")
+    return path.stem, engine, path.stem
 
 
 def _inside(model: str, runs: Path) -> tuple[str, LiveEngine, str]:

@@ -1,14 +1,26 @@
-"""An answer at work in the live engine, and how it is given up. Knows nothing of models."""
+"""An answer at work in a live engine: from prompt to pieces, token by token. Knows nothing of models."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tuneloop.generate.constraint import Constraint
-from tuneloop.generate.live import Ask, Finish, Piece, TokenLogprob
+import torch
+from torch import Tensor
+
+from tuneloop.core.errors import ModelError
+from tuneloop.generate.constraint import Constraint, Grammars
+from tuneloop.generate.live import Ask, Finish, Piece, TokenLogprob, Usage
+from tuneloop.generate.sampling import greedy, sample, source
 from tuneloop.generate.spoken import Spoken
+from tuneloop.render.rendered import Unrenderable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tuneloop.render.template import Renderer
 
 
 @dataclass(eq=False)
@@ -37,3 +49,87 @@ class Row:
     def over(self, now: float) -> Finish | None:
         """Why it is given up, if it is."""
         return "cancelled" if self.cancelled else "timeout" if now > self.deadline else None
+
+    def ready(self, renderer: Renderer, context: int | None, grammars: Callable[[], Grammars]) -> bool:
+        """Renders the prompt when its turn comes; one that cannot be answered is refused."""
+        ask = self.ask
+        try:
+            self.prompt = renderer.prompt(ask.request.messages, ask.request.tools)
+            self.room = ask.decoding.max_new_tokens
+            if context is not None:
+                self.room = min(self.room, context - len(self.prompt))
+            if not self.prompt or self.room < 1:
+                raise ModelError(f"the prompt has {len(self.prompt)} tokens, the model's context {context}")
+            if ask.schema is not None:
+                self.constraint = grammars().start(ask.schema)
+        except (Unrenderable, ModelError) as error:
+            why = error.reason if isinstance(error, Unrenderable) else str(error)
+            self.told(Piece("", finish="refused", usage=Usage(len(self.prompt), 0, 0), why=why))
+            return False
+        self.spoken = Spoken(renderer, ask.stop, calls=bool(ask.request.tools))
+        self.random = source(ask.request.seed, self.prompt)
+        return True
+
+    def take(self, token: int, stop_ids: frozenset[int]) -> Finish | None:
+        """The next token: what may be said because of it is told. Returns why the answer ends with it, if it does."""
+        if token in stop_ids:
+            return "stop"
+        self.new.append(token)
+        if self.constraint is not None:
+            self.constraint.take(token)
+        assert self.spoken is not None
+        reasoning, text = self.spoken.add(token)
+        if text or reasoning or self.logprobs:
+            self.told(Piece(text, reasoning, self._spend()))
+        if self.spoken.stopped or (self.constraint is not None and self.constraint.ended):
+            return "stop"
+        return "length" if len(self.new) >= self.room else None
+
+    def end(self, finish: Finish, why: str | None = None) -> None:
+        """Tells the last piece."""
+        whole = finish in ("stop", "length") and self.spoken is not None
+        reasoning, text = self.spoken.end() if whole and self.spoken is not None else ("", "")
+        usage = Usage(len(self.prompt), self.cached, len(self.new))
+        self.told(Piece(text, reasoning, self._spend(), finish, usage, why))
+
+    def _spend(self) -> tuple[TokenLogprob, ...]:
+        found, self.logprobs = tuple(self.logprobs), []
+        return found
+
+
+def next_tokens(
+    rows: Sequence[Row], logits_BV: Tensor, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]
+) -> list[int]:
+    """Each row's next token by its own decoding; `logits_BV` (float32) are changed. Notes logprobs that are wanted."""
+    for place, row in enumerate(rows):
+        if row.constraint is not None:
+            logits_BV[place].masked_fill_(~row.constraint.mask().to(logits_BV.device), float("-inf"))
+    tokens = greedy(logits_BV).tolist()
+    groups: dict[tuple[float, float, int | None], list[int]] = {}
+    for place, row in enumerate(rows):
+        how = row.ask.decoding
+        if how.temperature:
+            groups.setdefault((how.temperature, how.top_p, how.top_k), []).append(place)
+    for places in groups.values():
+        draws = [rows[place].random for place in places]
+        uniform_B = torch.tensor([one.random() for one in draws if one], device=logits_BV.device)
+        drawn = sample(logits_BV[places], uniform_B, rows[places[0]].ask.decoding).tolist()
+        for place, token in zip(places, drawn, strict=True):
+            tokens[place] = token
+    for place, row in enumerate(rows):
+        if row.ask.logprobs is not None and tokens[place] not in stop_ids:
+            row.logprobs.append(_logprob(logits_BV[place], tokens[place], row.ask.logprobs, tokenizer))
+    return tokens
+
+
+def _logprob(logits_V: Tensor, token: int, count: int, tokenizer: PreTrainedTokenizerBase) -> TokenLogprob:
+    """Of the token and of the `count` likeliest at its place, in nats at temperature 1."""
+    shares_V = logits_V.log_softmax(-1)
+    values, ids = shares_V.topk(count) if count else (shares_V[:0], [])
+
+    def written(token: int) -> tuple[str, bytes]:
+        text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return text, text.encode()
+
+    top = tuple((*written(int(id)), float(value)) for value, id in zip(values, ids, strict=True))
+    return TokenLogprob(*written(token), float(shares_V[token]), top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -73,5 +74,7 @@ class ServeConfig(Branch):
     """Seconds that answers under way are given when the service is told to stop."""
     limits: LimitsConfig = LimitsConfig()
     """What one client may ask for."""
+    engine: Literal["transformers", "llama_cpp"] = "transformers"
+    """What computes a model in this process; llama.cpp takes .gguf files alone."""
     upstream: UpstreamConfig = UpstreamConfig()
     """The server behind this one, where MODEL is a URL."""
