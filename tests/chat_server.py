@@ -82,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         assert isinstance(self.server, ChatServer)
+        if self.server.models[0] == 0:
+            self.close_connection = True
+            return
         self._send(*self.server.models)
 
     def do_POST(self) -> None:

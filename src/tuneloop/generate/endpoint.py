@@ -36,6 +36,10 @@ MOST_ERROR, MOST_EVENT = 1 << 16, 1 << 20
 """Bytes that are read of an error, and of one event of a stream."""
 
 
+class Unreachable(ModelError):
+    """Nobody answers at all."""
+
+
 class Refused(Exception):
     """The server takes this one request for wrong (too long, not allowed); others may succeed."""
 
@@ -153,11 +157,11 @@ class Endpoint:
                 response = await self._client.send(self._client.build_request(method, url, json=body), stream=True)
             except httpx.ConnectError as error:
                 if not self._answered or attempt == self.tries:
-                    raise ModelError(self._unreachable(error)) from error
+                    raise Unreachable(self._unreachable(error)) from error
                 await asyncio.sleep(_wait(attempt, None))
             except httpx.TransportError as error:
                 if attempt == self.tries:
-                    raise ModelError(f"{url} failed{_times(self.tries)}, last by {_what(error)}") from error
+                    raise Unreachable(f"{url} failed{_times(self.tries)}, last by {_what(error)}") from error
                 await asyncio.sleep(_wait(attempt, None))
             else:
                 self._answered = True

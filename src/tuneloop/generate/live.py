@@ -119,6 +119,8 @@ class Load:
     """Generated since the start."""
     fault: str | None = None
     """Why the worker is dead and nothing will be answered any more; None while it lives."""
+    away: str | None = None
+    """Why nothing can be answered just now, without a fault of ours; None while it can."""
 
 
 class LiveEngine(Protocol):

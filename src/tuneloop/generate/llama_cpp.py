@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Load, Served
 from tuneloop.generate.queue import FairQueue
 from tuneloop.generate.rows import Row, next_tokens
-from tuneloop.models import cache
+from tuneloop.models.cache import file_digest
 from tuneloop.models.fit import available_memory
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ class LlamaCppEngine:
         self, path: Path, renderer: Renderer, name: str, *, context: int | None = None, waiting: int = 256
     ) -> None:
         self._model = _Model(path, context)
-        self._model.check_vocabulary(renderer)
+        try:
+            self._model.check_vocabulary(renderer)
+        except ModelError:
+            self._model.close()
+            raise
         self.renderer, self._limit = renderer, waiting
-        parts = [cache.file_digest(path), renderer.digest(), "llama.cpp"]
+        parts = [file_digest(path), renderer.digest(), "llama.cpp"]
         self._served = Served(name, digest.of_value(parts), self._model.context)
         self._grammars: Grammars | None = None
         self._waiting: FairQueue[Row] = FairQueue()
@@ -164,18 +169,25 @@ class LlamaCppEngine:
         return self._grammars
 
 
+@cache
+def _library() -> Any:
+    """llama.cpp's functions, made silent. Once: C keeps the address of the silencer, which must live as long."""
+    try:
+        import llama_cpp as library
+    except ImportError as error:
+        raise MissingExtra("llama-cpp-python", "serve.engine: llama_cpp", "llama-cpp") from error
+    silent = library.llama_log_callback(lambda level, text, data: None)
+    library.llama_log_set(silent, ctypes.c_void_p(0))
+    library.llama_backend_init()
+    library.silent = silent
+    return library
+
+
 class _Model:
     """A model and its memory of one sequence, by llama.cpp's own functions; for one thread at a time."""
 
     def __init__(self, path: Path, context: int | None) -> None:
-        try:
-            import llama_cpp as library
-        except ImportError as error:
-            raise MissingExtra("llama-cpp-python", "serve.engine: llama_cpp", "llama-cpp") from error
-        self._library: Any = library
-        self._quiet = library.llama_log_callback(lambda level, text, data: None)  # kept: C holds no reference
-        library.llama_log_set(self._quiet, ctypes.c_void_p(0))
-        library.llama_backend_init()
+        library = self._library = _library()
         self._model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load this file")

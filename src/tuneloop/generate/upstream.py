@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,11 +22,13 @@ from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import listed
 from tuneloop.generate import wire
 from tuneloop.generate.config import UpstreamConfig
-from tuneloop.generate.endpoint import Endpoint, Refused, address
+from tuneloop.generate.endpoint import Endpoint, Refused, Unreachable, address
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served
 from tuneloop.generate.queue import FairQueue
 
 T = TypeVar("T")
+PROBE = 2.0
+"""Seconds between two looks whether a server that was lost is there again."""
 WEIGHTS, RECORD = ("adapter_config.json", "adapter_model.safetensors"), "tuneloop.json"
 CONTEXT = ("max_model_len", "context", "n_ctx")
 """Tokens of prompt and answer together, as lists of models call them: vLLM and SGLang, ours, llama.cpp."""
@@ -96,6 +98,9 @@ class UpstreamEngine:
         self._base = base.name
         self._served = {base.name: base}
         self._leaving: set[str] = set()
+        self._folders: dict[str, Path] = {}
+        self._away: str | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     # -- from any thread ----------------------------------------------------------------------------------------------
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> _Answer:
@@ -122,21 +127,19 @@ class UpstreamEngine:
         """As LiveEngine.load; the server must find the folder under the same path. One that it has by this name
         already is taken as it is: names are made of contents."""
         folder = Path(adapter).resolve()
-        verbs = self._verbs(f"adapter {adapter}")
+        self._verbs(f"adapter {adapter}")
         missing = [file for file in WEIGHTS if not (folder / file).is_file()]
         if missing:
             raise ModelError(f"{adapter} is no adapter that can be served: it has no {missing[0]}")
         with self._change:
             if name in self._served:
                 raise ModelError(f"'{name}' is loaded already; load other weights under another name")
-        known = self._wait(self._endpoint.models()) or {}
-        if name not in known:
-            self._order(verbs, verbs.load, {"lora_name": name, "lora_path": str(folder)})
+        self._wait(self._put(name, folder))
         parts = [folder / file for file in (*WEIGHTS, RECORD) if (folder / file).is_file()]  # as in batching.py
         base, found = self._served[self._base], digest.of_files(folder, parts)
         served = Served(name, digest.of_value([base.digest, found]), base.context, found)
         with self._change:
-            self._served[name] = served
+            self._served[name], self._folders[name] = served, folder
         return served
 
     def unload(self, name: str) -> None:
@@ -148,16 +151,16 @@ class UpstreamEngine:
             self._change.wait_for(lambda: not any(answer.ask.model == name for answer in self._answers))
         verbs = self._verbs(name)
         try:
-            self._order(verbs, verbs.unload, {"lora_name": name})
+            self._wait(self._order(verbs, verbs.unload, {"lora_name": name}))
         finally:
             with self._change:
                 self._leaving.discard(name)
-                del self._served[name]
+                del self._served[name], self._folders[name]
 
     def now(self) -> Load:
         """As LiveEngine.now."""
         with self._change:
-            return Load(self._running, len(self._waiting), self._tokens)
+            return Load(self._running, len(self._waiting), self._tokens, away=self._away)
 
     def close(self) -> None:
         """As LiveEngine.close. Adapters stay in the server, under names that stand for their content."""
@@ -168,7 +171,7 @@ class UpstreamEngine:
             for answer in self._answers:
                 answer.cancel()
             self._change.wait_for(lambda: not self._answers)
-        self._wait(self._endpoint.__aexit__())
+        self._wait(self._hang_up())
         self._stop()
 
     def _give_up(self, answer: _Answer) -> None:
@@ -196,9 +199,15 @@ class UpstreamEngine:
             )
         return verbs
 
-    def _order(self, verbs: Adapters, path: str, body: dict[str, Any]) -> None:
+    async def _put(self, name: str, folder: Path) -> None:
+        """Lets the server load an adapter, unless it has it."""
+        if name not in (await self._endpoint.models() or {}):
+            verbs = self._verbs(name)
+            await self._order(verbs, verbs.load, {"lora_name": name, "lora_path": str(folder)})
+
+    async def _order(self, verbs: Adapters, path: str, body: dict[str, Any]) -> None:
         try:
-            said = self._wait(self._endpoint.command(self.url.removesuffix("/v1") + path, body))
+            said = await self._endpoint.command(self.url.removesuffix("/v1") + path, body)
         except (ModelError, Busy) as error:
             raise ModelError(f"{error}. The server must be started with {verbs.needs}") from error
         try:
@@ -215,20 +224,51 @@ class UpstreamEngine:
         endpoint = Endpoint(self.url, config.model or "", config.key_env, config.concurrency + 1, None, tries=1)
         try:
             known = await endpoint.models()
-            name = config.model or _only(self.url, known)
-            if known is not None and name not in known:
-                raise ModelError(f"{self.url} has no model '{name}'; it has: {listed(sorted(known))}")
+            endpoint.model = config.model or _only(self.url, known)
+            if known is not None and endpoint.model not in known:
+                raise ModelError(f"{self.url} has no model '{endpoint.model}'; it has: {listed(sorted(known))}")
         except BaseException:
             await endpoint.__aexit__()
             raise
-        endpoint.model = name
-        told = (known or {}).get(name, {})
+        told = (known or {}).get(endpoint.model, {})
         guessed = OWNERS.get(str(told.get("owned_by")), "openai")
         self._dialect: str = guessed if config.dialect == "auto" else config.dialect
         meta = told.get("meta")
         facts = {**(meta if isinstance(meta, dict) else {}), **told}
         context = next((facts[key] for key in CONTEXT if isinstance(facts.get(key), int)), None)
-        return endpoint, Served(name, endpoint.identity(known), context, facts={"dialect": self._dialect})
+        return endpoint, Served(endpoint.model, endpoint.identity(known), context, facts={"dialect": self._dialect})
+
+    def _lost(self, why: str) -> None:
+        """Nobody answers: looks from time to time whether somebody does again."""
+        if self._away is None and not self._closed:
+            self._away = why
+            self._watching = self._loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while self._away is not None:
+            await asyncio.sleep(PROBE)
+            try:
+                self._know(await self._endpoint.models())
+                for name, folder in list(self._folders.items()):  # a server that was started anew has lost them
+                    await self._put(name, folder)
+            except (ModelError, Busy):
+                continue
+            self._away = None
+
+    def _know(self, known: dict[str, dict[str, Any]] | None) -> None:
+        """What answers follow from may be something else than before."""
+        with self._change:
+            base = replace(self._served[self._base], digest=self._endpoint.identity(known))
+            self._served[self._base] = base
+            for name, served in self._served.items():
+                if name != self._base:
+                    self._served[name] = replace(served, digest=digest.of_value([base.digest, served.adapter]))
+
+    async def _hang_up(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._endpoint.__aexit__()
 
     def _begin(self, answer: _Answer) -> None:
         answer.task = self._loop.create_task(self._answer(answer))
@@ -274,6 +314,9 @@ class UpstreamEngine:
             return over("refused", str(error))
         except Busy as error:
             return over("busy", str(error), error.retry_after)
+        except Unreachable as error:
+            self._lost(str(error))
+            return over("error", str(error))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             return over("error", f"{type(error).__name__}: {error}")
 

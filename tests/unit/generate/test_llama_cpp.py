@@ -111,7 +111,7 @@ def test_samples_seeds_stops_schemas_and_logprobs(engine: LlamaCppEngine) -> Non
     assert heard.text == text
     tokens = [token for piece in heard.pieces for token in piece.logprobs]
     assert "".join(token.text for token in tokens) == text
-    assert all(token.logprob == pytest.approx(token.top[0][2]) <= 0 and len(token.top) == 2 for token in tokens)
+    assert all(0 >= token.logprob == pytest.approx(token.top[0][2]) and len(token.top) == 2 for token in tokens)
 
 
 def test_one_at_a_time_with_turns_limits_and_cancelling(engine: LlamaCppEngine) -> None:

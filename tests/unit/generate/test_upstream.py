@@ -17,6 +17,7 @@ from serving import SECONDS, tune_run, until
 
 from tuneloop.core.conversation import Message, ToolCall
 from tuneloop.core.errors import ModelError
+from tuneloop.generate import upstream
 from tuneloop.generate.config import UpstreamConfig
 from tuneloop.generate.engine import Decoding, Request
 from tuneloop.generate.live import Ask, Busy, Piece, TokenLogprob, Usage
@@ -402,6 +403,28 @@ def test_adapters_are_loaded_asked_drained_and_dropped(owned_by: str, tmp_path: 
         for wrong in ("m", "nothing"):
             with pytest.raises(ModelError, match="no loaded adapter"):
                 engine.unload(wrong)
+
+
+def test_a_server_that_went_away_is_found_again_with_its_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "PROBE", 0.01)
+    folder = tune_run(tmp_path, "one")
+    with with_lora("vllm") as (engine, server, lora):
+        engine.load("ad-1", str(folder))
+        before = {served.name: served.digest for served in engine.models()}
+        assert engine.now().away is None
+        server.answer, server.models = (lambda path, body: (0, "")), (0, "")
+        assert hear(engine, ask()).end().finish == "error"
+        assert "RemoteProtocolError" in (engine.now().away or "") and engine.now().fault is None
+        lora.loaded.clear()  # it was started anew, with other weights
+        server.models = (200, {"data": [{"id": "m", "owned_by": "vllm", "root": "other"}]})
+        server.answer = lora
+        until(lambda: engine.now().away is None)
+        assert lora.loaded == {"ad-1": str(folder)}
+        assert hear(engine, replace(ask(), model="ad-1")).text == "ad-1"
+        after = {served.name: served.digest for served in engine.models()}
+        assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
 
 
 def test_servers_that_load_no_adapters_say_so(tmp_path: Path) -> None:
