@@ -8,6 +8,8 @@ from pydantic import Field
 
 from tuneloop.core.plugins import Branch
 
+Dialect = Literal["openai", "vllm", "sglang", "llama_cpp"]
+
 
 class EndpointConfig(Branch):
     """A model behind an OpenAI-compatible API (vLLM, SGLang, llama.cpp, a provider), which sees what it is asked."""
@@ -29,7 +31,7 @@ class UpstreamConfig(Branch):
 
     model: str | None = None
     """The name under which it serves the model; default: the only one that it lists."""
-    dialect: Literal["auto", "openai", "vllm", "sglang", "llama_cpp"] = "auto"
+    dialect: Literal["auto"] | Dialect = "auto"
     """Which server it is: adapters are loaded into vLLM and SGLang. `auto` believes what its list of models says."""
     key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; servers of your own usually need none."""

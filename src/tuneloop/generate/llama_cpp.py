@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,7 @@ class LlamaCppEngine:
 def _library() -> Any:
     """llama.cpp's functions, made silent. Once: C keeps the address of the silencer, which must live as long."""
     try:
-        import llama_cpp as library
+        library: Any = import_module("llama_cpp")  # this file has the same name
     except ImportError as error:
         raise MissingExtra("llama-cpp-python", "serve.engine: llama_cpp", "llama-cpp") from error
     silent = library.llama_log_callback(lambda level, text, data: None)
@@ -207,7 +208,7 @@ class _Model:
     def check_vocabulary(self, renderer: Renderer) -> None:
         """Raises ModelError unless token ids mean here what they mean to the renderer."""
         tokenizer = renderer.tokenizer
-        texts = tokenizer.convert_ids_to_tokens(range(min(len(tokenizer), self.vocabulary)))
+        texts = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), self.vocabulary))))
         other = [
             token for token, text in enumerate(texts)
             if self._library.llama_vocab_get_text(self._vocabulary, token).decode("utf-8", "replace") != text

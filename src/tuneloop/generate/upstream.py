@@ -13,14 +13,14 @@ from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import listed
-from tuneloop.generate import wire
+from tuneloop.generate import dialects, wire
 from tuneloop.generate.config import UpstreamConfig
 from tuneloop.generate.endpoint import Endpoint, Refused, Unreachable, address
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served
@@ -30,36 +30,6 @@ T = TypeVar("T")
 PROBE = 2.0
 """Seconds between two looks whether a server that was lost is there again."""
 WEIGHTS, RECORD = ("adapter_config.json", "adapter_model.safetensors"), "tuneloop.json"
-CONTEXT = ("max_model_len", "context", "n_ctx")
-"""Tokens of prompt and answer together, as lists of models call them: vLLM and SGLang, ours, llama.cpp."""
-OWNERS: dict[str, Literal["vllm", "sglang", "llama_cpp"]] = {
-    "vllm": "vllm", "sglang": "sglang", "llamacpp": "llama_cpp",
-}  # fmt: skip
-"""What they say of themselves there (`owned_by`)."""
-
-
-@dataclass(frozen=True)
-class Adapters:
-    """How a server is told to load and drop adapters, which it reads from a folder."""
-
-    load: str
-    unload: str
-    model: str
-    """The field `model` of a request for one."""
-    needs: str
-    """What the server must be started with."""
-
-
-ADAPTERS = {
-    "vllm": Adapters(
-        "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "{name}",
-        "--enable-lora --max-lora-rank … and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
-    ),
-    "sglang": Adapters(
-        "/load_lora_adapter", "/unload_lora_adapter", "{base}:{name}",
-        "--enable-lora --max-lora-rank … --lora-target-modules all",
-    ),
-}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -189,8 +159,8 @@ class UpstreamEngine:
         self._loop.close()
 
     # -- adapters -----------------------------------------------------------------------------------------------------
-    def _verbs(self, what: str) -> Adapters:
-        verbs = ADAPTERS.get(self._dialect)
+    def _verbs(self, what: str) -> dialects.Adapters:
+        verbs = dialects.ADAPTERS.get(self._dialect)
         if verbs is None:
             raise ModelError(
                 f"{what}: the server at {self.url} ({self._dialect}) loads no adapters while it runs. Merge it "
@@ -205,7 +175,7 @@ class UpstreamEngine:
             verbs = self._verbs(name)
             await self._order(verbs, verbs.load, {"lora_name": name, "lora_path": str(folder)})
 
-    async def _order(self, verbs: Adapters, path: str, body: dict[str, Any]) -> None:
+    async def _order(self, verbs: dialects.Adapters, path: str, body: dict[str, Any]) -> None:
         try:
             said = await self._endpoint.command(self.url.removesuffix("/v1") + path, body)
         except (ModelError, Busy) as error:
@@ -224,19 +194,16 @@ class UpstreamEngine:
         endpoint = Endpoint(self.url, config.model or "", config.key_env, config.concurrency + 1, None, tries=1)
         try:
             known = await endpoint.models()
-            endpoint.model = config.model or _only(self.url, known)
+            endpoint.model = config.model or dialects.only(self.url, known)
             if known is not None and endpoint.model not in known:
                 raise ModelError(f"{self.url} has no model '{endpoint.model}'; it has: {listed(sorted(known))}")
         except BaseException:
             await endpoint.__aexit__()
             raise
         told = (known or {}).get(endpoint.model, {})
-        guessed = OWNERS.get(str(told.get("owned_by")), "openai")
-        self._dialect: str = guessed if config.dialect == "auto" else config.dialect
-        meta = told.get("meta")
-        facts = {**(meta if isinstance(meta, dict) else {}), **told}
-        context = next((facts[key] for key in CONTEXT if isinstance(facts.get(key), int)), None)
-        return endpoint, Served(endpoint.model, endpoint.identity(known), context, facts={"dialect": self._dialect})
+        self._dialect = dialects.spoken(told) if config.dialect == "auto" else config.dialect
+        facts = {"dialect": self._dialect}
+        return endpoint, Served(endpoint.model, endpoint.identity(known), dialects.context(told), facts=facts)
 
     def _lost(self, why: str) -> None:
         """Nobody answers: looks from time to time whether somebody does again."""
@@ -333,14 +300,5 @@ class UpstreamEngine:
         self._admit()
 
     def _model_of(self, name: str) -> str:
-        verbs = ADAPTERS.get(self._dialect)
+        verbs = dialects.ADAPTERS.get(self._dialect)
         return name if name == self._base or verbs is None else verbs.model.format(base=self._base, name=name)
-
-
-def _only(url: str, known: dict[str, dict[str, Any]] | None) -> str:
-    """The model of a server that has just one; adapters are listed with their base as `parent`."""
-    bases = [name for name, told in (known or {}).items() if not told.get("parent")]
-    if len(bases) == 1:
-        return bases[0]
-    there = f"it has: {listed(sorted(bases))}" if bases else "it does not list its models"
-    raise ModelError(f"which model of {url}? Set serve.upstream.model; {there}")
