@@ -24,10 +24,11 @@ from tuneloop.forward import attention
 from tuneloop.generate import slots
 from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Load, Piece, Served
+from tuneloop.generate.next_tokens import next_tokens
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.queue import FairQueue
-from tuneloop.generate.rows import Row, next_tokens
+from tuneloop.generate.rows import Row
 from tuneloop.generate.slots import Slots
 from tuneloop.models.adapters import RECORD, WEIGHTS
 from tuneloop.models.fit import available_memory
@@ -57,13 +58,21 @@ class ContinuousEngine:
     """A LiveEngine by a transformers model in this process, with LoRA adapters beside one another."""
 
     def __init__(
-        self, model: PreTrainedModel, renderer: Renderer, base: Base, name: str, limits: Limits | None = None
+        self,
+        load: Callable[[], PreTrainedModel],
+        renderer: Renderer,
+        base: Base,
+        name: str,
+        limits: Limits | None = None,
     ) -> None:
-        self.core, self.renderer, self.limits = model, renderer, limits or Limits()
-        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._name, self._digest = name, digest.of_value([base.digest, renderer.digest(), str(model.dtype)])
-        self._mixed = MixedAdapters(model, base)
-        self._served = {name: Served(name, self._digest, self.context)}
+        """`load` is called by the worker; what it raises is raised here.
+
+        Where a thread of more has ever computed with torch, OpenMP counts its helpers, finds more threads than cores
+        and lets all of them sleep between two operations: a step of a small model takes half as long again.
+        """
+        self.renderer, self.limits = renderer, limits or Limits()
+        self._name, self._base = name, base
+        self._served: dict[str, Served] = {}
         self._leaving: dict[str, Future[None]] = {}
         self._waiting: FairQueue[Row] = FairQueue()
         self._rows: list[Row] = []
@@ -72,8 +81,10 @@ class ContinuousEngine:
         self._change = threading.Condition()
         self._closed = False
         self._grammars: Grammars | None = None
-        self._worker = threading.Thread(target=self._work, name="tuneloop-model", daemon=True)
+        ready: Future[None] = Future()
+        self._worker = threading.Thread(target=self._work, args=(load, ready), name="tuneloop-model", daemon=True)
         self._worker.start()
+        ready.result()
 
     # -- from any thread ----------------------------------------------------------------------------------------------
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Row:
@@ -140,9 +151,14 @@ class ContinuousEngine:
         return found
 
     # -- the worker ---------------------------------------------------------------------------------------------------
-    def _work(self) -> None:
+    def _work(self, load: Callable[[], PreTrainedModel], ready: Future[None]) -> None:
         with torch.inference_mode():
-            self._form, self._capacity = self._made()
+            try:
+                self._begin(load())
+            except Exception as error:  # noqa: BLE001 - raised again where the engine is made
+                ready.set_exception(error)
+                return
+            ready.set_result(None)
             packed = isinstance(self._form, Slots)
             with slots.attending(self.core) if packed else attention.standard(self.core):
                 while self._wait():
@@ -154,6 +170,14 @@ class ContinuousEngine:
                         self._failed(error)
         for row in [*self._rows, *self._waiting.take_out(lambda row: True)]:
             row.end("cancelled")
+
+    def _begin(self, model: PreTrainedModel) -> None:
+        self.core = model
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._digest = digest.of_value([self._base.digest, self.renderer.digest(), str(model.dtype)])
+        self._mixed = MixedAdapters(model, self._base)
+        self._served[self._name] = Served(self._name, self._digest, self.context)
+        self._form, self._capacity = self._made()
 
     def _made(self) -> tuple[Slots | Padded, float]:
         """How rows are computed, and how many tokens of them fit into memory."""
@@ -295,7 +319,7 @@ class ContinuousEngine:
     def _advance(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         """Every row's next token, and what is said because of it; rows that are finished leave."""
         rows = list(rows)
-        tokens = next_tokens(rows, logits_BV.float(), self.renderer.tokenizer, self.renderer.stop_ids)
+        tokens = next_tokens(rows, logits_BV.float(), self.renderer)
         self._tokens += len(tokens)
         taken = {row: row.take(token, self.renderer.stop_ids) for row, token in zip(rows, tokens, strict=True)}
         ended = {row: finish for row, finish in taken.items() if finish is not None}

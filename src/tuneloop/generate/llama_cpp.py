@@ -24,8 +24,9 @@ from tuneloop.core import digest
 from tuneloop.core.errors import MissingExtra, ModelError
 from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Load, Served
+from tuneloop.generate.next_tokens import next_tokens
 from tuneloop.generate.queue import FairQueue
-from tuneloop.generate.rows import Row, next_tokens
+from tuneloop.generate.rows import Row
 from tuneloop.models.cache import file_digest
 from tuneloop.models.fit import available_memory
 
@@ -159,7 +160,7 @@ class LlamaCppEngine:
             finish = "cancelled" if self._closed else row.over(time.monotonic())
             if rest or finish is not None:
                 continue
-            (token,) = next_tokens([row], logits_V[None], self.renderer.tokenizer, self.renderer.stop_ids)
+            (token,) = next_tokens([row], logits_V[None], self.renderer)
             finish, rest = row.take(token, self.renderer.stop_ids), [token]
             self._tokens += 1
         row.end(finish)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from tuneloop.core.errors import ModelError
 from tuneloop.generate.constraint import Constraint, Grammars
 from tuneloop.generate.live import Ask, Finish, Piece, TokenLogprob, Usage
-from tuneloop.generate.sampling import greedy, sample, source
+from tuneloop.generate.sampling import source
 from tuneloop.generate.spoken import Spoken
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from tuneloop.render.template import Renderer
 
 
@@ -95,41 +90,3 @@ class Row:
     def _spend(self) -> tuple[TokenLogprob, ...]:
         found, self.logprobs = tuple(self.logprobs), []
         return found
-
-
-def next_tokens(
-    rows: Sequence[Row], logits_BV: Tensor, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]
-) -> list[int]:
-    """Each row's next token by its own decoding; `logits_BV` (float32) are changed. Notes logprobs that are wanted."""
-    for place, row in enumerate(rows):
-        if row.constraint is not None:
-            logits_BV[place].masked_fill_(~row.constraint.mask().to(logits_BV.device), float("-inf"))
-    tokens = greedy(logits_BV).tolist()
-    groups: dict[tuple[float, float, int | None], list[int]] = {}
-    for place, row in enumerate(rows):
-        how = row.ask.decoding
-        if how.temperature:
-            groups.setdefault((how.temperature, how.top_p, how.top_k), []).append(place)
-    for places in groups.values():
-        draws = [rows[place].random for place in places]
-        uniform_B = torch.tensor([one.random() for one in draws if one], device=logits_BV.device)
-        drawn = sample(logits_BV[places], uniform_B, rows[places[0]].ask.decoding).tolist()
-        for place, token in zip(places, drawn, strict=True):
-            tokens[place] = token
-    for place, row in enumerate(rows):
-        if row.ask.logprobs is not None and tokens[place] not in stop_ids:
-            row.logprobs.append(_logprob(logits_BV[place], tokens[place], row.ask.logprobs, tokenizer))
-    return tokens
-
-
-def _logprob(logits_V: Tensor, token: int, count: int, tokenizer: PreTrainedTokenizerBase) -> TokenLogprob:
-    """Of the token and of the `count` likeliest at its place, in nats at temperature 1."""
-    shares_V = logits_V.log_softmax(-1)
-    values, ids = shares_V.topk(count) if count else (shares_V[:0], [])
-
-    def written(token: int) -> tuple[str, bytes]:
-        text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return text, text.encode()
-
-    top = tuple((*written(int(id)), float(value)) for value, id in zip(values, ids, strict=True))
-    return TokenLogprob(*written(token), float(shares_V[token]), top)
