@@ -135,7 +135,10 @@ def _say(service: Service, has_key: bool) -> None:
 
 def _engine(model: str, runs: Path, config: ServeConfig) -> tuple[str, LiveEngine, str]:
     """(public name, engine, name within it) of a run or base, or of a server's model."""
-    if urlsplit(model).scheme in ("http", "https"):
+    behind = urlsplit(model).scheme in ("http", "https")
+    if behind and "engine" in config.model_fields_set:
+        raise RecipeError(f"serve.engine is for a model in this process; {model} is a server: leave it out")
+    if behind:
         return _upstream(model, config.upstream)
     if "upstream" in config.model_fields_set:
         raise RecipeError(f"serve.upstream is for a server: `tuneloop serve URL`; '{model}' is served in this process")

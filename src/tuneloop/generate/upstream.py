@@ -281,8 +281,9 @@ class UpstreamEngine:
             return over("refused", str(error))
         except Busy as error:
             return over("busy", str(error), error.retry_after)
-        except Unreachable as error:
-            self._lost(str(error))
+        except ModelError as error:
+            if isinstance(error, Unreachable):
+                self._lost(str(error))
             return over("error", str(error))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             return over("error", f"{type(error).__name__}: {error}")

@@ -119,7 +119,7 @@ class Streamed:
                 self._add(call)
             logprobs = _logprobs(choice.get("logprobs")) if self._ask.logprobs is not None else ()
             self._why = choice.get("finish_reason") or self._why
-            piece = Piece(text, "" + reasoning, logprobs)
+            piece = Piece("" + text, "" + reasoning, logprobs)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ModelError(f"{self._where} streams in another shape than OpenAI's") from error
         self._told += len(logprobs)
@@ -199,6 +199,7 @@ def _token(value: JsonObject) -> tuple[str, bytes, float]:
 
 
 def completion(value: JsonObject, where: str) -> Completion:
+    """A whole answer. Raises ModelError for one in another shape; `where`: the address, for its message."""
     try:
         choice = value["choices"][0]
         message = choice.get("message")

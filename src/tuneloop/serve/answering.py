@@ -125,7 +125,8 @@ class Answering:
             if piece.finish is not None:
                 answer.calls = piece.calls
                 if piece.finish == "error":
-                    LOG.error("answer %s: %s", answer.id, (piece.why or "")[:500])
+                    # what comes before a colon: behind it are others' words, which may be of the prompt
+                    LOG.error("answer %s: %s", answer.id, (piece.why or "").partition(": ")[0][:300])
                 self._over(answer, piece.finish, piece.usage or NOTHING)
 
     def _over(self, answer: Answer, finish: Finish, usage: Usage) -> None:

@@ -14,7 +14,7 @@ import pytest
 from chat_server import Cut, Reply, chat_server, delta, events
 from serving import SECRET, listening, make, until
 
-from tuneloop.core.errors import RecipeError
+from tuneloop.core.errors import ModelError, RecipeError
 from tuneloop.flows import serving
 from tuneloop.generate.live import Ask
 from tuneloop.generate.upstream import UpstreamEngine
@@ -175,6 +175,7 @@ def test_faults_behind_are_told_and_logged(
         if what == "busy":
             assert found.value.response.headers["Retry-After"] == "7"
         assert "SECRET" not in str(found.value) and server.url not in str(found.value)
+        assert "SECRET" not in caplog.text
         assert any(server.url in record.getMessage() for record in caplog.records) == (status == 500)
 
 
@@ -182,6 +183,11 @@ def test_settings_for_a_server_need_one(tmp_path: Path) -> None:
     config = serving.settings(None, ["serve.upstream.model=m"])
     with pytest.raises(RecipeError, match="tuneloop serve URL"):
         serving._engine("latest", tmp_path, config)
+    config_of_files = serving.settings(None, ["serve.engine=llama_cpp"])
+    with pytest.raises(RecipeError, match=r"serve\.engine is for a model in this process"):
+        serving._engine("http://127.0.0.1:1", tmp_path, config_of_files)
+    with pytest.raises(ModelError, match=r"serves a \.gguf file"):
+        serving._engine("latest", tmp_path, config_of_files)
     with chat_server(lambda path, body: (404, "")) as server:
         name, engine, inside = serving._engine(server.url, tmp_path, config)
         assert (name, inside) == ("m", "m")
