@@ -143,5 +143,5 @@ def test_what_it_does_not_serve_is_refused(engine: LlamaCppEngine, file: Path, t
 def test_another_models_tokenizer_is_refused(file: Path, tiny_tokenizer: Any) -> None:
     from tuneloop.render.template import Renderer
 
-    with pytest.raises(ModelError, match="not that of the .gguf file"):
+    with pytest.raises(ModelError, match=r"not that of the \.gguf file"):
         LlamaCppEngine(file, Renderer(tiny_tokenizer), "base")
