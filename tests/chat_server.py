@@ -10,13 +10,35 @@ from threading import Lock, Thread
 from typing import Any
 
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
-"""Status, body (JSON, or text as it is) and headers. Status 0 breaks the connection."""
+"""Status, body (JSON, text as it is, or the parts of a stream) and headers. Status 0 breaks the connection; a stream
+that raises Cut breaks it in the middle."""
 Answer = Callable[[str, dict[str, Any]], Reply]
 
 
 def said(text: str | None, finish: str = "stop", **message: Any) -> Reply:
     """A chat completion."""
     return 200, {"choices": [{"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}]}
+
+
+class Cut(Exception):
+    """The server hangs up in the middle of a stream."""
+
+
+def events(*chunks: Any, done: bool = True) -> Iterator[bytes]:
+    """A stream of events: JSON, or bytes as they are; an exception is raised where it stands."""
+    for chunk in chunks:
+        if isinstance(chunk, Exception):
+            raise chunk
+        yield chunk if isinstance(chunk, bytes) else f"data: {json.dumps(chunk)}\n\n".encode()
+    if done:
+        yield b"data: [DONE]\n\n"
+
+
+def delta(text: str | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """A chunk of a streamed answer."""
+    logprobs = {"logprobs": more.pop("logprobs")} if "logprobs" in more else {}
+    content = {} if text is None else {"content": text}
+    return {"choices": [{"index": 0, "delta": {**content, **more}, "finish_reason": finish, **logprobs}]}
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -60,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         assert isinstance(self.server, ChatServer)
+        if self.server.models[0] == 0:
+            self.close_connection = True
+            return
         self._send(*self.server.models)
 
     def do_POST(self) -> None:
@@ -81,9 +106,25 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(*reply)
 
     def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        if isinstance(body, Iterator):
+            self._stream(status, body, headers or {})
+            return
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+    def _stream(self, status: int, parts: Iterator[bytes], headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            for part in parts:
+                self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        except (Cut, OSError):
+            self.close_connection = True
+            return
+        self.wfile.write(b"0\r\n\r\n")

@@ -11,7 +11,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A tune run (folder, part of its name, or latest), a model folder, or any base.",
+        help="A tune run (folder, part of its name, or latest), a model folder, any base, or the URL of a server.",
         show_default=False,
     ),
 ]
@@ -47,6 +47,10 @@ def command(
       tuneloop serve latest
 
       tuneloop serve latest --adapter clinic=7f3a --port 9000 --set serve.limits.max_tokens=512
+
+      tuneloop serve http://127.0.0.1:8001/v1        (vLLM, SGLang, llama.cpp or any OpenAI-compatible server)
+
+      tuneloop serve model.gguf --set serve.engine=llama_cpp
     """
     from tuneloop.core.errors import RecipeError
     from tuneloop.flows import serving

@@ -8,18 +8,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from rich.text import Text
 from sqlalchemy import make_url
 
 from tuneloop.core import digest
 from tuneloop.core import recipe as loading
-from tuneloop.core.errors import ModelError
+from tuneloop.core.errors import ModelError, RecipeError
 from tuneloop.core.plugins import Branch
 from tuneloop.core.runs import resolve
 from tuneloop.flows.chat import named
 from tuneloop.flows.contestants import entrant
 from tuneloop.flows.recipe import load_recipe
+from tuneloop.generate.config import UpstreamConfig
 from tuneloop.generate.live import Ask, LiveEngine, Served
 from tuneloop.generate.whole import WholeAnswers
 from tuneloop.models.config import ModelConfig
@@ -67,7 +69,7 @@ def serve(model: str, runs: Path, config: ServeConfig) -> None:
         folders = {name: adapter_of(runs, resolve(runs, run).path.name) for name, run in config.adapters.items()}
         embedder = find_encoder(Path(config.encoder)) if config.encoder is not None else None
         with console.waiting(f"loading {model}"):
-            name, engine, inside = _engine(model, runs)
+            name, engine, inside = _engine(model, runs, config)
             roster = Roster(engine, config.name or name, inside)
             for public, folder in folders.items():
                 roster.put(public, folder)
@@ -131,8 +133,46 @@ def _say(service: Service, has_key: bool) -> None:
         console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.certificate[/]")
 
 
-def _engine(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
-    """(public name, engine, name within it) of a run or base.
+def _engine(model: str, runs: Path, config: ServeConfig) -> tuple[str, LiveEngine, str]:
+    """(public name, engine, name within it) of a run or base, or of a server's model."""
+    behind = urlsplit(model).scheme in ("http", "https")
+    if behind and "engine" in config.model_fields_set:
+        raise RecipeError(f"serve.engine is for a model in this process; {model} is a server: leave it out")
+    if behind:
+        return _upstream(model, config.upstream)
+    if "upstream" in config.model_fields_set:
+        raise RecipeError(f"serve.upstream is for a server: `tuneloop serve URL`; '{model}' is served in this process")
+    if config.engine == "llama_cpp":
+        return _llama_cpp(Path(model))
+    return _inside(model, runs)
+
+
+def _upstream(url: str, config: UpstreamConfig) -> tuple[str, LiveEngine, str]:
+    """The engine of a server's model, and what of it is not as with a model of ours."""
+    from tuneloop.generate.upstream import UpstreamEngine
+
+    engine = UpstreamEngine(url, config)
+    (served,) = engine.models()
+    how = f"{served.name} at {engine.url} ({served.facts['dialect']}), which renders prompts by its own chat template"
+    console.decided("answers", how)
+    return Path(served.name).name, engine, served.name  # llama.cpp calls a model by its file
+
+
+def _llama_cpp(path: Path) -> tuple[str, LiveEngine, str]:
+    """The engine of a .gguf file."""
+    if path.suffix != ".gguf" or not path.is_file():
+        raise ModelError(f"serve.engine: llama_cpp serves a .gguf file, and '{path}' is none; leave the setting out")
+    from tuneloop.generate.llama_cpp import LlamaCppEngine
+    from tuneloop.models.gguf import tokenizer_folder
+    from tuneloop.render.load import find_renderer
+
+    engine = LlamaCppEngine(path, find_renderer(ModelConfig(base=str(tokenizer_folder(path)))), path.stem)
+    console.decided("answers", f"one at a time, by llama.cpp; context {engine.models()[0].context} tokens")
+    return path.stem, engine, path.stem
+
+
+def _inside(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
+    """A run or base in this process.
 
     A plain LoRA lies beside the base, so that others can be served with it; any other adapter belongs to the model,
     which then gives one whole answer at a time.

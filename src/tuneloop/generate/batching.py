@@ -23,19 +23,16 @@ from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
 from tuneloop.generate import slots
 from tuneloop.generate.constraint import Grammars
-from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, TokenLogprob, Usage
+from tuneloop.generate.live import Ask, Busy, Load, Piece, Served
 from tuneloop.generate.next_tokens import next_tokens
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.queue import FairQueue
 from tuneloop.generate.rows import Row
-from tuneloop.generate.sampling import source
 from tuneloop.generate.slots import Slots
-from tuneloop.generate.spoken import Spoken
 from tuneloop.models.adapters import RECORD, WEIGHTS
 from tuneloop.models.fit import available_memory
 from tuneloop.models.mixed import MixedAdapters
-from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
     from tuneloop.models.find import Base
@@ -172,7 +169,7 @@ class ContinuousEngine:
                     except Exception as error:  # noqa: BLE001 - said to those who asked; the worker goes on
                         self._failed(error)
         for row in [*self._rows, *self._waiting.take_out(lambda row: True)]:
-            self._tell_end(row, "cancelled")
+            row.end("cancelled")
 
     def _begin(self, model: PreTrainedModel) -> None:
         self.core = model
@@ -202,7 +199,7 @@ class ContinuousEngine:
             now = time.monotonic()
             gone = self._waiting.take_out(lambda row: row.over(now) is not None)
         for row in gone:
-            self._tell_end(row, row.over(now) or "cancelled")
+            row.end(row.over(now) or "cancelled")
         over = {row: finish for row in self._rows if (finish := row.over(now))}
         if over:
             self._leave(over)
@@ -228,26 +225,6 @@ class ContinuousEngine:
         with self._change:
             self._served[name] = served
         return served
-
-    def _ready(self, row: Row) -> bool:
-        """Renders a prompt when its turn comes; one that cannot be answered is refused."""
-        ask = row.ask
-        try:
-            row.prompt = self.renderer.prompt(ask.request.messages, ask.request.tools)
-            row.room = ask.decoding.max_new_tokens
-            if self.context is not None:
-                row.room = min(row.room, self.context - len(row.prompt))
-            if not row.prompt or row.room < 1:
-                raise ModelError(f"the prompt has {len(row.prompt)} tokens, the model's context {self.context}")
-            if ask.schema is not None:
-                row.constraint = self._constraints().start(ask.schema)
-        except (Unrenderable, ModelError) as error:
-            why = error.reason if isinstance(error, Unrenderable) else str(error)
-            row.told(Piece("", finish="refused", usage=Usage(len(row.prompt), 0, 0), why=why))
-            return False
-        row.spoken = Spoken(self.renderer, ask.stop, calls=bool(ask.request.tools))
-        row.random = source(ask.request.seed, row.prompt)
-        return True
 
     def _constraints(self) -> Grammars:
         if self._grammars is None:
@@ -294,7 +271,9 @@ class ContinuousEngine:
                 if not len(self._waiting):
                     break
                 row = next(iter(self._waiting))
-            ready = row.spoken is not None or self._ready(row)  # outside the lock: rendering takes a while
+            ready = row.spoken is not None or row.ready(
+                self.renderer, self.context, self._constraints
+            )  # outside the lock: rendering takes a while
             if ready and (self._rows or found) and not self._may_join(row, found):
                 break
             with self._change:
@@ -340,23 +319,10 @@ class ContinuousEngine:
     def _advance(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         """Every row's next token, and what is said because of it; rows that are finished leave."""
         rows = list(rows)
-        ended: dict[Row, Finish] = {}
-        for row, token in zip(rows, next_tokens(rows, logits_BV.float(), self.renderer), strict=True):
-            self._tokens += 1
-            if token in self.renderer.stop_ids:
-                ended[row] = "stop"
-                continue
-            row.new.append(token)
-            if row.constraint is not None:
-                row.constraint.take(token)
-            assert row.spoken is not None
-            reasoning, text = row.spoken.add(token)
-            if row.spoken.stopped or (row.constraint is not None and row.constraint.ended):
-                ended[row] = "stop"
-            elif len(row.new) >= row.room:
-                ended[row] = "length"
-            if text or reasoning or row.logprobs:
-                row.told(Piece(text, reasoning, self._spend(row)))
+        tokens = next_tokens(rows, logits_BV.float(), self.renderer)
+        self._tokens += len(tokens)
+        taken = {row: row.take(token, self.renderer.stop_ids) for row, token in zip(rows, tokens, strict=True)}
+        ended = {row: finish for row, finish in taken.items() if finish is not None}
         if ended:
             self._leave(ended)
 
@@ -370,21 +336,11 @@ class ContinuousEngine:
         order = self._form.keep([place for place, row in enumerate(self._rows) if row not in ended])
         self._rows = [self._rows[place] for place in order]
         for row, finish in ended.items():
-            self._tell_end(row, finish)
+            row.end(finish)
 
     def _failed(self, error: Exception) -> None:
         """A fault in a pass: those at work are told, and the form begins anew."""
         rows, self._rows = self._rows, []
         self._form, self._capacity = self._made()
         for row in rows:
-            self._tell_end(row, "error", f"{type(error).__name__}: {error}")
-
-    def _tell_end(self, row: Row, finish: Finish, why: str | None = None) -> None:
-        whole = finish in ("stop", "length") and row.spoken is not None
-        reasoning, text = row.spoken.end() if whole and row.spoken is not None else ("", "")
-        usage = Usage(len(row.prompt), row.cached, len(row.new))
-        row.told(Piece(text, reasoning, self._spend(row), finish, usage, why))
-
-    def _spend(self, row: Row) -> tuple[TokenLogprob, ...]:
-        found, row.logprobs = tuple(row.logprobs), []
-        return found
+            row.end("error", f"{type(error).__name__}: {error}")

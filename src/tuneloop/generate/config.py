@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tuneloop.core.plugins import Branch
+
+Dialect = Literal["openai", "vllm", "sglang", "llama_cpp"]
 
 
 class EndpointConfig(Branch):
@@ -20,3 +24,18 @@ class EndpointConfig(Branch):
     """Requests under way at once."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds that one answer may take."""
+
+
+class UpstreamConfig(Branch):
+    """How a server is asked that `tuneloop serve URL` stands in front of."""
+
+    model: str | None = None
+    """The name under which it serves the model; default: the only one that it lists."""
+    dialect: Literal["auto"] | Dialect = "auto"
+    """Which server it is: adapters are loaded into vLLM and SGLang. `auto` believes what its list of models says."""
+    key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; servers of your own usually need none."""
+    concurrency: int = Field(default=64, ge=1)
+    """Answers under way at once; more wait here, users in turns."""
+    waiting: int = Field(default=256, ge=1)
+    """Answers that may wait; more are refused with 429."""

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from tuneloop.core.conversation import ToolCall
 from tuneloop.core.errors import TuneloopError
 from tuneloop.generate.engine import Decoding, Request
 
-Finish = Literal["stop", "length", "cancelled", "timeout", "refused", "error"]
+Finish = Literal["stop", "length", "cancelled", "timeout", "refused", "busy", "error"]
 """Why an answer ended: a stop token or stop text; the limit of tokens or context; the client; the clock; a prompt that
-cannot be answered (the asker's trouble); a fault (ours)."""
+cannot be answered (the asker's trouble); no room after all, behind the engine; a fault (ours)."""
 
 
 class Busy(TuneloopError):
@@ -78,7 +79,12 @@ class Piece:
     finish: Finish | None = None
     usage: Usage | None = None
     why: str | None = None
-    """What was wrong, with finish "refused" (told to the asker) or "error" (told to the operator alone)."""
+    """What was wrong, with finish "refused" (told to the asker) or "busy" and "error" (told to the operator alone)."""
+    calls: tuple[ToolCall, ...] = ()
+    """With the last piece: calls that were taken out of the text already; an engine that gives text alone leaves them
+    in it."""
+    retry_after: float = 1.0
+    """Seconds until there may be room, with finish "busy"."""
 
 
 class Ticket(Protocol):
@@ -113,6 +119,8 @@ class Load:
     """Generated since the start."""
     fault: str | None = None
     """Why the worker is dead and nothing will be answered any more; None while it lives."""
+    away: str | None = None
+    """Why nothing can be answered just now, without a fault of ours; None while it can."""
 
 
 class LiveEngine(Protocol):

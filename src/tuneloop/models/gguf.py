@@ -6,6 +6,8 @@ know, which gives other tokens than the model was trained on. Here an unknown wo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +37,7 @@ def import_file(path: Path, *, question: str | None = None, expected: str | None
     Quantised weights are dequantised in fp32 and kept in bf16, fp16 and fp32 ones as they are. Raises ModelError for
     files that are no GGUF, architectures or tokenizers that cannot be converted exactly, and models that say nothing.
     """
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{path} is no GGUF file (it does not begin with 'GGUF'); was the download cut short?")
-    target = cache.root() / "gguf" / f"{path.stem}-{digest.short(cache.file_digest(path))}"
+    target = _target(path, "")
     if not (target / "config.json").is_file():
         with cache.building(target) as folder:
             convert(path, folder)
@@ -46,32 +45,73 @@ def import_file(path: Path, *, question: str | None = None, expected: str | None
     return target
 
 
+def tokenizer_folder(path: Path) -> Path:
+    """A folder with the tokenizer of a .gguf file alone, and its chat template; raises ModelError as `import_file`."""
+    target = _target(path, "-tokenizer")
+    if not (target / "tokenizer.json").is_file():
+        with cache.building(target) as folder:
+            tokenizer, splitter = _tokenizer(path)
+            save.write_tokenizer(tokenizer, folder)
+            _check_kept(path, tokenizer, folder, splitter)
+    return target
+
+
 def convert(path: Path, folder: Path) -> None:
     """Writes the standard folder for a .gguf file into an existing folder, and checks that the tokenizer survived."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     from tuneloop.models.checks import check_architecture
-    from tuneloop.models.quiet import quiet
-    from tuneloop.models.tokenizer import tokenizer_from
 
-    splitter = _splitter(path)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, local_files_only=True, dtype=torch.float32,
-                quantization_config=GgufConfig(dequantize=True),
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
-        raise ModelError(f"{path}: transformers cannot read this GGUF: {error}") from error
+    tokenizer, splitter = _tokenizer(path)
+    with _reading(path):
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True, dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )  # fmt: skip
     check_architecture(model.config.model_type, None, path)
-    _split_as_trained(tokenizer, splitter)
     tokenizer.model_max_length = model.config.max_position_embeddings
     save.write_model(model, tokenizer, folder, dtype=_dtype(path))
     jsonl.write(
         folder / "tuneloop.json",
         {"version": 1, "source": path.name, "digest": cache.file_digest(path), "licence": _licence(path)},
     )
+    _check_kept(path, tokenizer, folder, splitter)
+
+
+def _target(path: Path, what: str) -> Path:
+    """Where in the cache that is kept which is made of a file."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path} is no GGUF file (it does not begin with 'GGUF'); was the download cut short?")
+    return cache.root() / "gguf" / f"{path.stem}-{digest.short(cache.file_digest(path))}{what}"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    from tuneloop.models.quiet import quiet
+
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
+        raise ModelError(f"{path}: transformers cannot read this GGUF: {error}") from error
+
+
+def _tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """The file's tokenizer, splitting as it was trained, and the name of its splitter."""
+    from transformers import AutoTokenizer
+
+    splitter = _splitter(path)
+    with _reading(path):
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    _split_as_trained(tokenizer, splitter)
+    return tokenizer, splitter
+
+
+def _check_kept(path: Path, tokenizer: PreTrainedTokenizerBase, folder: Path, splitter: str | None) -> None:
+    """Raises ModelError for a tokenizer that changes when it is saved."""
+    from tuneloop.models.tokenizer import tokenizer_from
+
     again = tokenizer_from(folder)
     for text in SAMPLES:
         ids = tokenizer(text)["input_ids"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,6 +24,7 @@ from tuneloop.serve.recording import record
 from tuneloop.serve.service import Service
 from tuneloop.store.records import new_id
 
+LOG = logging.getLogger("tuneloop.serve")
 MOST_WAITING = 2_048
 """Pieces that a client may be behind before its answers are given up."""
 NOTHING = Usage(0, 0, 0)
@@ -42,7 +44,8 @@ class Answer:
     seconds: float = 0.0
     finish: Finish | None = None
     usage: Usage = NOTHING
-    why: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    """Those that the engine told apart from the text."""
 
     @property
     def text(self) -> str:
@@ -51,7 +54,8 @@ class Answer:
     @cached_property
     def said(self) -> tuple[str, tuple[ToolCall, ...]]:
         """Text and tool calls; asked for when the answer is over."""
-        return split(self.text) if self.ask.request.tools else (self.text, ())
+        text, calls = split(self.text) if self.ask.request.tools else (self.text, ())
+        return text, calls + self.calls
 
 
 class Answering:
@@ -119,13 +123,17 @@ class Answering:
             answer.reasoning.append(piece.reasoning)
             answer.logprobs += piece.logprobs
             if piece.finish is not None:
-                self._over(answer, piece.finish, piece.usage or NOTHING, piece.why)
+                answer.calls = piece.calls
+                if piece.finish == "error":
+                    # what comes before a colon: behind it are others' words, which may be of the prompt
+                    LOG.error("answer %s: %s", answer.id, (piece.why or "").partition(": ")[0][:300])
+                self._over(answer, piece.finish, piece.usage or NOTHING)
 
-    def _over(self, answer: Answer, finish: Finish, usage: Usage, why: str | None) -> None:
-        answer.finish, answer.usage, answer.why = finish, usage, why
+    def _over(self, answer: Answer, finish: Finish, usage: Usage) -> None:
+        answer.finish, answer.usage = finish, usage
         answer.seconds = time.monotonic() - self._asked
         self.service.meters.answer(self.model, finish, answer.first, usage)
-        if finish not in ("refused", "error"):
+        if finish not in ("refused", "busy", "error"):
             record(self, answer)
 
     def facts(self) -> dict[str, object]:
@@ -139,7 +147,7 @@ class Answering:
         self.give_up()
         for answer in self.answers:
             if answer.finish is None:
-                self._over(answer, "cancelled", NOTHING, None)
+                self._over(answer, "cancelled", NOTHING)
         self.service.under_way.discard(self)
 
 
@@ -180,6 +188,8 @@ def refusal(piece: Piece) -> Refused | None:
     """What a client is told where a piece ends an answer that cannot be given."""
     if piece.finish == "refused":
         return Refused(400, piece.why or "the prompt cannot be answered", code="prompt_refused")
+    if piece.finish == "busy":
+        return busy("there is no room just now; try again", piece.retry_after)
     if piece.finish == "timeout":
         return Refused(504, "the answer took too long and was given up", code="timeout")
     if piece.finish == "cancelled":  # by the engine, when it is closed: a client that left is told nothing

@@ -133,7 +133,7 @@ def _told(number: int, pieces: Sequence[Piece], answer: Answer, reader: CallRead
         text = reader.take(text)
         if over:
             rest, calls = reader.end()
-            text += rest
+            text, calls = text + rest, calls + pieces[-1].calls
     delta: dict[str, Any] = {"content": text} if text else {}
     if reasoning := "".join(piece.reasoning for piece in pieces):
         delta["reasoning_content"] = reasoning

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from tuneloop.core.plugins import Branch
 from tuneloop.core.recipe import InputPath
+from tuneloop.generate.config import UpstreamConfig
 
 
 class LimitsConfig(Branch):
@@ -72,3 +74,7 @@ class ServeConfig(Branch):
     """Seconds that answers under way are given when the service is told to stop."""
     limits: LimitsConfig = LimitsConfig()
     """What one client may ask for."""
+    engine: Literal["transformers", "llama_cpp"] = "transformers"
+    """What computes a model in this process; llama.cpp takes .gguf files alone."""
+    upstream: UpstreamConfig = UpstreamConfig()
+    """The server behind this one, where MODEL is a URL."""

@@ -30,7 +30,8 @@ async def health(service: Here) -> Response:
 @router.get("/ready", responses=STATE, summary="Whether to send requests here")
 async def ready(service: Here) -> Response:
     """503 means: ask another instance; it does not mean that anything is broken."""
-    return _state("draining" if service.draining else "fault" if service.engine.now().fault else "ok")
+    now = service.engine.now()
+    return _state("draining" if service.draining else "fault" if now.fault else "away" if now.away else "ok")
 
 
 @router.get(

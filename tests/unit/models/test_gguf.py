@@ -6,73 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import torch
+from gguf_file import write_gguf
 
 from tuneloop.core import jsonl
+from tuneloop.core.conversation import Message
 from tuneloop.core.errors import ModelError
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
+from tuneloop.models.gguf import tokenizer_folder
 from tuneloop.models.load import load_model
 from tuneloop.models.merge import logits, prompt_ids
 from tuneloop.models.tokenizer import load_tokenizer
+from tuneloop.render.load import find_renderer, renderer_of
 
 Make = Callable[..., Any]
-NAMES = {
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNELOOP_CACHE", str(tmp_path / "cache"))
-
-
-def write_gguf(path: Path, model: Any, tokenizer: Any, *, splitter: str = "gpt-2", half: bool = False) -> None:
-    """A Llama as llama.cpp's converter writes it: rows of queries and keys reordered for its rotary embedding."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
-    backend = jsonl.parse(tokenizer.backend_tokenizer.to_str())
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-    special = set(tokenizer.added_tokens_encoder)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(splitter)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if token in special else 1 for token in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in backend["model"]["merges"]])
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    writer.add_pad_token_id(tokenizer.pad_token_id)
-    writer.add_chat_template(tokenizer.chat_template)
-    for name, tensor in model.state_dict().items():
-        array = tensor.detach().clone()
-        for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
-            if part in name:
-                rows, columns = array.shape
-                array = array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-        fixed = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-        stem = name.removesuffix(".weight")
-        target = fixed.get(stem)
-        if target is None:
-            _, _, layer, inner = stem.split(".", 3)
-            target = f"blk.{layer}.{NAMES[inner]}"
-        writer.add_tensor(f"{target}.weight", (array.half() if half and array.ndim > 1 else array.float()).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -115,3 +69,14 @@ def test_files_that_cannot_be_read_exactly(tiny_model: Make, tiny_tokenizer: Any
     with pytest.raises(ModelError, match=r"broken GGUF|cannot read"):
         find_base(ModelConfig(base=str(path)))
     assert not list((tmp_path / "cache" / "gguf").iterdir())
+
+
+def test_the_tokenizer_alone_is_that_of_the_whole(tiny_model: Make, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, tiny_model("llama"), tiny_tokenizer, splitter="smollm")
+    alone = find_renderer(ModelConfig(base=str(tokenizer_folder(path))))
+    whole = renderer_of(find_base(ModelConfig(base=str(path))))
+    asked = (Message("user", "in  1984，你好"),)
+    assert alone.prompt(asked) == whole.prompt(asked)
+    assert alone.stop_ids == whole.stop_ids and alone.chat_template == whole.chat_template
+    assert not list(tokenizer_folder(path).glob("*.safetensors"))

@@ -1,0 +1,62 @@
+"""How OpenAI-compatible servers differ: what they say of their models, how adapters are loaded. Asks nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuneloop.core.errors import ModelError
+from tuneloop.core.plugins import listed
+from tuneloop.generate.config import Dialect
+
+CONTEXT = ("max_model_len", "context", "n_ctx")
+"""Tokens of prompt and answer together, as lists of models call them: vLLM and SGLang, ours, llama.cpp."""
+OWNERS: dict[str, Dialect] = {
+    "vllm": "vllm", "sglang": "sglang", "llamacpp": "llama_cpp",
+}  # fmt: skip
+"""What they say of themselves there (`owned_by`)."""
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """How a server is told to load and drop adapters, which it reads from a folder."""
+
+    load: str
+    unload: str
+    model: str
+    """The field `model` of a request for one."""
+    needs: str
+    """What the server must be started with."""
+
+
+ADAPTERS = {
+    "vllm": Adapters(
+        "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "{name}",
+        "--enable-lora --max-lora-rank … and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+    ),
+    "sglang": Adapters(
+        "/load_lora_adapter", "/unload_lora_adapter", "{base}:{name}",
+        "--enable-lora --max-lora-rank … --lora-target-modules all",
+    ),
+}  # fmt: skip
+
+
+def spoken(told: dict[str, Any]) -> Dialect:
+    """Which server says this of a model; `openai` for one that is not known."""
+    return OWNERS.get(str(told.get("owned_by")), "openai")
+
+
+def context(told: dict[str, Any]) -> int | None:
+    """Tokens of prompt and answer together, where it is told."""
+    meta = told.get("meta")  # llama.cpp's
+    facts = {**(meta if isinstance(meta, dict) else {}), **told}
+    return next((facts[key] for key in CONTEXT if isinstance(facts.get(key), int)), None)
+
+
+def only(url: str, known: dict[str, dict[str, Any]] | None) -> str:
+    """The model of a server that has just one; adapters are listed with their base as `parent`."""
+    bases = [name for name, told in (known or {}).items() if not told.get("parent")]
+    if len(bases) == 1:
+        return bases[0]
+    there = f"it has: {listed(sorted(bases))}" if bases else "it does not list its models"
+    raise ModelError(f"which model of {url}? Set serve.upstream.model; {there}")
