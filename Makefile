@@ -15,9 +15,9 @@ demo: .venv/.installed
 test: check
 	$(PYTEST)
 
-# The tests of `make test`, and every architecture by every method.
+# The tests of `make test`, every architecture by every method, and new random examples instead of the same ones.
 test-all: check
-	$(PYTEST) -m "matrix or not matrix"
+	HYPOTHESIS_PROFILE=explore $(PYTEST) -m "matrix or not matrix"
 
 # Training side by side with TRL, LLaMA-Factory and a plain loop (installed apart, about 2 GB): benchmarks/RESULTS.md.
 # An hour and more on two cores; `make bench WORKS=alpaca-full ROUNDS=1` is a part of it.

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from seedling import demo, probes, tokenizer
 from seedling.corpus import documents
 from tuneloop.core import digest, jsonl
-from tuneloop.evaluate.config import ForgettingConfig
 from tuneloop.flows.pretrain import pretrain
 from tuneloop.flows.probing import completed
 from tuneloop.track import console, metrics
@@ -37,7 +36,7 @@ def main() -> None:
     _install(run.out / "model")
     demo.write(DEMO)
     probes.write(EMBEDDED / "probes.jsonl")
-    score = completed("embedded", ForgettingConfig())
+    score = completed("embedded")
     _record(run.path, score)
     console.say(f"the base completes {score['right']} of {score['n']} probes")
 

@@ -24,6 +24,7 @@ from tuneloop.core import jsonl
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
 from tuneloop.forward import objective as forward
+from tuneloop.generate.engine import Decoding
 from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models import adapters
 from tuneloop.models.config import ModelConfig
@@ -147,7 +148,7 @@ def _answers(model: Any, folder: Path, key: str) -> list[tuple[int, ...]]:
     cached = (key, forward.core_of(model).config.model_type) not in UNCACHED
     renderer = Renderer(load_tokenizer(find_base(ModelConfig(base=str(folder)))))
     prompts = [renderer.prompt(example.prompt, example.tools) for example in conversations(3)]
-    done = TransformersEngine(model, renderer).complete(prompts, max_new_tokens=NEW, stop_ids=[NO_ID])
+    done = TransformersEngine(model, renderer).complete(prompts, Decoding(NEW), stop_ids=[NO_ID])
     for prompt, answer in zip(prompts, done, strict=True):
         ids = torch.tensor([prompt])
         whole = model.generate(

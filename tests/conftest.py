@@ -13,8 +13,9 @@ from hypothesis import settings
 from tiny_tokenizer import train_tokenizer
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-settings.register_profile("tuneloop", deadline=None)  # a busy machine is no failure
-settings.load_profile("tuneloop")
+settings.register_profile("same", deadline=None, derandomize=True)  # a busy machine is no failure
+settings.register_profile("explore", deadline=None, max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,14 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.render.rendered import Rendered
 from tuneloop.track import metrics
 from tuneloop.tune.config import TuneConfig
-from tuneloop.tune.loop import Job, Validate
+from tuneloop.tune.loop import Job
 from tuneloop.tune.methods import Setting
 from tuneloop.tune.model import gradients
 from tuneloop.tune.moe import balance_of
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.terms import Extras
-from tuneloop.tune.train import Scorer, Tuned, tune
+from tuneloop.tune.train import Tuned, tune
+from tuneloop.tune.validation import Scorer, Validate
 
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
 """GPT-2's config drops out by default, so two ways to compute would draw differently."""

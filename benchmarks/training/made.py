@@ -118,7 +118,8 @@ def long(tokens: int) -> list[Chat]:
     text = " ".join(chat[1]["content"] for chat in alpaca() * 20)
     size = int(4.2 * tokens)  # characters; with fewer tokens than planned no limit of a model is hit
     rows = [text[start : start + size] for start in range(0, 8 * 16 * size, size)]
-    return [_chat(row[: size // 4], row[size // 4 :]) for row in rows if len(row) == size]
+    halves = [(row[: size // 4].strip(), row[size // 4 :].strip()) for row in rows if len(row) == size]
+    return [_chat(asked, answered) for asked, answered in halves]  # white space at a border is tokenised in two ways
 
 
 def chats(count: int, first: int) -> Iterator[Chat]:

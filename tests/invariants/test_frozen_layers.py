@@ -224,17 +224,3 @@ def test_a_full_disk(
     assert tuned(tmp_path / "a", model_folder(), None).done
     assert "could not be written ([Errno 28] No space left on device)" in " ".join(capsys.readouterr().err.split())
     assert not list(kept.iterdir())
-
-
-def test_what_was_used_last_stays(kept: Path) -> None:
-    import os
-
-    for age, name in enumerate(["new", "middle", "old", ".killed"]):
-        folder = kept / name
-        folder.mkdir(parents=True)
-        (folder / "hidden.bin").write_bytes(bytes(100))
-        for path in (folder / "hidden.bin", folder):
-            os.utime(path, (1e9 - age, 1e9 - age))
-    (kept / ".growing").mkdir()
-    stage.make_room(kept, 250)
-    assert {path.name for path in kept.iterdir()} == {"new", "middle", ".growing"}

@@ -24,6 +24,7 @@ from tuneloop.forward.objective import mean_nll
 from tuneloop.track import metrics
 from tuneloop.tune.loop import Job, train
 from tuneloop.tune.optimizer import MasterOptimizer
+from tuneloop.tune.validation import Measured
 
 Make = Callable[..., Any]
 STEPS = 9
@@ -35,8 +36,8 @@ def job(model: Any, folder: Path, **config: Any) -> Job:
     torch.manual_seed(11)
     domain, general = random_rows(7), random_rows(13, seed=1)
 
-    def validate() -> dict[str, tuple[float, bool]]:
-        return {"loss": (mean_nll(made.objective, made.rows[:3], pad_id=0, budget=100), True)}
+    def validate() -> Measured:
+        return Measured({"loss": (mean_nll(made.objective, made.rows[:3], pad_id=0, budget=100), True)})
 
     made = job_of(
         model, [domain[0], *domain, *general], folder, validate=validate, save_every=2, learning_rate=3e-3,

@@ -16,6 +16,7 @@ from toy import job_of, random_rows, weights_of
 
 from tuneloop.track import metrics
 from tuneloop.tune.loop import train
+from tuneloop.tune.validation import Measured
 
 ROWS, STEPS = 9, 4
 NAME = "qwen3_moe"  # its router loss needs the load over all processes
@@ -25,9 +26,9 @@ def train_here(model: Any, folder: Path, out: Path) -> None:
     """Four steps of at most 4 rows; the last one of an epoch has a single row, so that one process has none."""
     values: list[float] = []
 
-    def validate() -> dict[str, tuple[float, bool]]:
+    def validate() -> Measured:
         values.append([3.0, 2.0, 2.5, 2.4][len(values)])
-        return {"loss": (values[-1], True)}
+        return Measured({"loss": (values[-1], True)})
 
     job = job_of(
         model, random_rows(ROWS), folder, batch_size=4, steps=STEPS, save_every=2, token_budget=40,

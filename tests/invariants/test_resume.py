@@ -22,6 +22,7 @@ from tuneloop.flows.recipe import load_recipe
 from tuneloop.forward.objective import mean_nll
 from tuneloop.track import metrics
 from tuneloop.tune.loop import Job, train
+from tuneloop.tune.validation import Measured
 
 Make = Callable[..., Any]
 STEPS = 9
@@ -31,8 +32,9 @@ def job(model: Any, folder: Path, method: Any, optimizer: str) -> Job:
     """Three epochs with dropout (GPT-2 has it in its config), early stopping on a fixed curve, checkpoints every 2."""
     torch.manual_seed(11)
 
-    def validate() -> dict[str, tuple[float, bool]]:
-        return {"loss": (mean_nll(made.objective, made.rows[:3], pad_id=0, budget=100), True)}
+    def validate() -> Measured:
+        loss = mean_nll(made.objective, made.rows[:3], pad_id=0, budget=100)
+        return Measured({"loss": (loss, True)}, [{"id": "a", "prompt": [], "reference": "b", "answer": f"{loss}"}])
 
     made = job_of(
         model, random_rows(12), folder, method=method, optimizer=optimizer, validate=validate, steps=STEPS,
@@ -71,6 +73,8 @@ def test_interrupted_at_any_step(at: int, method: Any, optimizer: str, tiny_mode
     ours, theirs = weights_of(whole), weights_of(again)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert lines_of(tmp_path / "broken") == lines_of(tmp_path / "whole")
+    said = [(tmp_path / name / "generations.jsonl").read_text() for name in ("broken", "whole")]
+    assert said[0] == said[1] and len(said[0].splitlines()) == 3
 
 
 RECIPE = """
@@ -85,7 +89,8 @@ tune:
   batch_size: 4
   learning_rate: 1.0e-2
   save_every: 3
-  validation: {{every: 7}}
+  validation: {{every: 7, generate: 4}}
+evaluate: {{metrics: [f1, perplexity], max_new_tokens: 6}}
 """
 
 
@@ -123,6 +128,8 @@ def test_kill_9_and_resume_by_the_command_line(model_folder: Callable[..., Path]
     assert tmp_path / json.loads(resumed.stdout.splitlines()[-1])["run"] == killed
     assert (killed / "DONE").exists()
     assert lines_of(killed) == lines_of(whole)
+    said = [(run / "generations.jsonl").read_bytes() for run in (killed, whole)]
+    assert said[0] == said[1] and said[0].count(b"\n") == 6 * 2, "six validations of the two rows there are"
     assert [line["step"] for line in lines_of(killed)] == list(range(1, 41))
     name = "adapter/adapter_model.safetensors"
     assert (killed / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()

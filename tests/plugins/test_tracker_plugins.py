@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from tuneloop.track.config import TrackConfig
 from tuneloop.track.metrics import Metrics, Tracking
 from tuneloop.track.trackers import TRACKERS
 from tuneloop.tune.loop import train
+from tuneloop.tune.validation import Measured
 
 Curve = dict[int, float]
+ODD = "<script>alert(1)</script> | a *b* | `c`\n| --- | [x](javascript:1) &lt;"
+ANSWER = {"id": "1", "prompt": [{"role": "user", "content": "问？"}], "reference": "好", "answer": ODD}
 
 
 def read_tensorboard(runs: Path, run: Path) -> Curve:
@@ -38,6 +43,7 @@ def read_wandb(runs: Path, run: Path) -> Curve:
 
     # finish() tells W&B's own process to close the file and does not wait; this waits, as the end of a process does
     wandb.teardown()
+    assert list(run.glob("wandb/offline-run-*/files/media/table/answers*")), "the table of answers"
     found: Curve = {}
     for file in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
         for data in _records(file.read_bytes()):
@@ -77,7 +83,9 @@ def read_trackio(runs: Path, run: Path) -> Curve:
     (file,) = (runs / "trackio").glob("*.db")
     with sqlite3.connect(file) as base:
         rows = base.execute("select step, metrics from metrics order by id").fetchall()
-    return {step: json.loads(text)["loss"] for step, text in rows}
+    values = [(step, json.loads(text)) for step, text in rows]
+    assert sum("answers" in row for _, row in values) == 2
+    return {step: row["loss"] for step, row in values if "loss" in row}
 
 
 READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "mlflow": read_mlflow, "trackio": read_trackio}
@@ -101,9 +109,29 @@ def test_the_whole_curve_arrives_and_goes_on_after_a_resume(
     time.sleep(1.1)  # W&B names offline folders by the second
     with Metrics(run, 2, tracking) as second:  # the checkpoint was at step 2
         for step in (3, 4):
-            second.write({"step": step, "epoch": 0.1, "loss": 1 / step})
+            second.write({"step": step, "epoch": 0.1, "loss": 1 / step}, [ANSWER])
     assert READERS[name](run.parent, run) == {step: pytest.approx(1 / step) for step in (1, 2, 3, 4)}
     assert capfd.readouterr().out == "", "stdout is for results"
+
+
+def test_answers_are_a_table_of_tensorboard_and_nothing_in_them_is_markup(tmp_path: Path) -> None:
+    plugin_util = pytest.importorskip("tensorboard.plugin_util")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    with Metrics(tmp_path, 0, Tracking([TRACKERS.make("tensorboard")])) as curves:
+        curves.write({"step": 5, "loss": 1.0}, [{**ANSWER, "id": str(row)} for row in range(30)])
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("answers/text_summary")
+    html = plugin_util.markdown_to_safe_html(tensor_util.make_ndarray(event.tensor_proto).item())
+    assert event.step == 5 and html.count("<tr>") == 1 + 10, "some, evenly from all"
+    assert set(re.findall("<(\\w+)", html)) == {"table", "thead", "tbody", "tr", "th", "td", "br"}
+    first, *_ = re.findall("<td>(.*?)</td>", html.partition("<tbody>")[2].replace("<td>问？</td>\n<td>好</td>", ""))
+    assert unescape(first.replace("<br>", "\n")) == ODD
+    assert [line["id"] for line in metrics.read(tmp_path / "generations.jsonl")] == [str(row) for row in range(30)]
+    page = (tmp_path / metrics.PAGE).read_text("utf-8")
+    assert "How the answers changed" in page and "<script" not in page and "&lt;script&gt;" in page
 
 
 @pytest.mark.parametrize("name", TRACKERS.names())
@@ -122,7 +150,7 @@ def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_training_measures_its_speed_and_draws_its_curves(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
-    train(job_of(tiny_model(), counting_rows(8), tmp_path, steps=3, validate=lambda: {"loss": (2.0, True)}))
+    train(job_of(tiny_model(), counting_rows(8), tmp_path, steps=3, validate=lambda: Measured({"loss": (2.0, True)})))
     for row in metrics.read(tmp_path / "metrics.jsonl"):
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"], rel=0.02)
         assert 0 < row["supervised_tokens_per_second"] < row["tokens_per_second"] and 0.05 < row["memory_gib"] < 100

@@ -15,10 +15,20 @@ TuneRun = Annotated[
     ),
 ]
 
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks",
+        metavar="NAMES",
+        help="Also ask tasks of lm-evaluation-harness, with commas: gsm8k,arc_easy; the same as evaluate.tasks.",
+    ),
+]
+
 
 def command(
     recipe: RecipeArgument,
     tuned: TuneRun = None,
+    tasks: Tasks = None,
     settings: Settings = [],
     runs: RunsFolder = RUNS,
     again: Again = False,
@@ -31,13 +41,18 @@ def command(
       tuneloop evaluate recipe.yaml
 
       tuneloop evaluate recipe.yaml --tuned 7f3a --set evaluate.limit=200
+
+      tuneloop evaluate recipe.yaml --tasks gsm8k,arc_easy
+
+      tuneloop evaluate recipe.yaml --set evaluate.against.url=http://127.0.0.1:8000/v1 --set evaluate.against.model=big
     """
     from tuneloop.core.errors import RunError
     from tuneloop.core.runs import resolve
     from tuneloop.flows import lifecycle
     from tuneloop.flows.recipe import load_recipe
 
-    job = lifecycle.Job(load_recipe(recipe, settings), runs, again)
+    asked = [f"evaluate.tasks=[{tasks}]"] if tasks else []
+    job = lifecycle.Job(load_recipe(recipe, [*settings, *asked]), runs, again)
     prepared = lifecycle.prepare(job)
     chosen = resolve(runs, tuned, stage="tune", done=True) if tuned else lifecycle.finished_tuning(job, prepared)
     if chosen.stage != "tune" or not chosen.done:

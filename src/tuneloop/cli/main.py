@@ -20,7 +20,7 @@ from tuneloop.core.errors import TuneloopError
 COMMANDS = {
     "The job": ("run", "check", "preview", "audit", "sweep", "demo"),
     "Its stages": ("prepare", "tune", "pretrain", "evaluate", "merge"),
-    "What came of it": ("chat", "report", "runs"),
+    "What came of it": ("chat", "serve", "keys", "report", "compare", "forgetting", "remedy", "runs"),
     "Reference": ("bases", "list", "schema"),
 }
 NO_COMMAND_FILE = {"list": "families"}  # `list` as a module name would hide the builtin in its own file
@@ -44,7 +44,7 @@ class Commands(Group):
         for title, names in COMMANDS.items():
             rows = [(name, (self.commands[name].help or "").partition("\n\n")[0]) for name in names]
             with formatter.section(title):
-                formatter.write_dl([(f"{name:<8}", " ".join(about.split())) for name, about in rows])
+                formatter.write_dl([(f"{name:<10}", " ".join(about.split())) for name, about in rows])
 
 
 def build() -> typer.Typer:

@@ -110,8 +110,8 @@ class Example:
         """Digest of what is trained on: messages, tools and rejected answer, neither origin nor meta."""
         rejected = [[message.to_json() for message in self.rejected]] if self.rejected else []
         said = [[message.to_json() for message in self.messages], list(self.tools), *rejected]
-        everything = (*self.messages, *self.rejected)
-        texts_only = not self.tools and all(m.train is None and not m.tool_calls for m in everything)
+        told = [m for m in (*self.messages, *self.rejected) if m.train is not None or m.tool_calls]
+        texts_only = not self.tools and not told
         return digest.short(digest.of_texts(said) if texts_only else digest.of_value(said), 16)
 
     def to_json(self) -> JsonObject:

@@ -71,7 +71,7 @@ def read(path: Path) -> Any:
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Generator[IO[Any]]:
+def replacing(path: Path, mode: str = "wb", permissions: int = 0o644) -> Generator[IO[Any]]:
     """Opens a temporary file beside `path` that takes its place, whole and synced, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -80,17 +80,17 @@ def replacing(path: Path, mode: str = "wb") -> Generator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, permissions)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def write_lines(path: Path, values: Iterable[Any]) -> int:
+def write_lines(path: Path, values: Iterable[Any], permissions: int = 0o644) -> int:
     """Writes a JSONL file atomically; returns the number of lines."""
     count = 0
-    with replacing(path) as file:
+    with replacing(path, permissions=permissions) as file:
         for value in values:
             file.write(dump(value) + b"\n")
             count += 1

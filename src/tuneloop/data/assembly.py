@@ -17,7 +17,7 @@ from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
 from tuneloop.data.passes import Refined, key_name
 from tuneloop.data.source import Source
-from tuneloop.data.split import STEP, Columns, Division, divide, near
+from tuneloop.data.split import OUT, STEP, TRAIN, Columns, Division, divide, near
 from tuneloop.data.steps import STEPS, Rejection, Step
 from tuneloop.data.trays import Trays
 from tuneloop.data.workers import without_collector
@@ -76,15 +76,20 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division, 
         tray, inside = trays.locate(int(numbers[index]))
         evidence = {"same": trays.place(int(numbers[twin]))}
         tray.gone[inside] = (STEP, Rejection(f"says or asks the same as a row of {name}, or nearly", evidence))
-    fates = dict(zip(numbers.tolist(), division.fate.tolist(), strict=True))
+    fates = np.full(trays.rows, OUT)
+    fates[numbers] = division.fate
     with ExitStack() as stack:
         files = [stack.enter_context(jsonl.replacing(folder / f"{name}.jsonl")) for name in SPLITS]
         for tray, start in zip(trays, trays.starts.tolist(), strict=False):
-            repeat = tray.shard.columns["repeat"].tolist()
-            for index, line in enumerate(tray.shard.lines()):
-                if index not in tray.gone:
-                    fate = fates[start + index]
-                    files[fate].write(line * (repeat[index] if fate == 0 else 1))
+            lines, fate, repeat = (
+                list(tray.shard.lines()),
+                fates[start : start + tray.rows],
+                tray.shard.columns["repeat"],
+            )
+            for split, file in enumerate(files):
+                rows = np.flatnonzero(fate == split)
+                times = repeat[rows] if split == TRAIN else np.ones(len(rows), np.uint32)
+                file.writelines([lines[row] for row in np.repeat(rows, times).tolist()])
     hiding = [step for step in steps if type(step).redact is not Step.redact]
     drops = (drop for tray in trays for drop in _redacted(tray.all_drops(), hiding))
     jsonl.write_lines(folder / "dropped.jsonl", drops)

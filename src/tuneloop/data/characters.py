@@ -29,26 +29,19 @@ def table(pattern: str) -> NDArray[np.bool_]:
 def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
     """The words of each text, as `words.count_words` counts them."""
     codes, starts = _joined(texts)
-    classes = _classes()[codes]
+    classes = np.take(_classes(), codes)
     word, joiner = classes == _WORD, classes == _JOINER
     begins = word.copy()
     begins[1:] &= ~word[:-1]
     begins[2:] &= ~(joiner[1:-1] & word[:-2])
     begins |= classes == _CJK
-    return _counts(begins, texts, starts)
+    return np.add.reduceat(begins.view(np.uint8), starts, dtype=np.int64)
 
 
 def _joined(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The code points of all texts, with two line feeds between them, which join nothing; and where each begins."""
-    codes = np.frombuffer("\n\n".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    """The code points of all texts, with two line feeds behind each, which join nothing; and where each begins."""
+    codes = np.frombuffer("\n\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
     return codes, np.cumsum([0, *(len(text) + 2 for text in texts)])[: len(texts)]
-
-
-def _counts(chosen: NDArray[np.bool_], texts: Sequence[str], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many characters are chosen in each text."""
-    places = np.flatnonzero(chosen)
-    ends = starts + np.array([len(text) for text in texts], np.int64)
-    return np.searchsorted(places, ends) - np.searchsorted(places, starts)
 
 
 @cache

@@ -27,6 +27,8 @@ ALL_PAIRS = 16
 _BIN = np.uint32(32 - 7)
 """A shift by so many bits leaves the bin of a hash, one of 128."""
 _ROWS = 2048
+_DENSE = 48
+"""Bins of a text that have something of their own, from which on the others find something with few questions."""
 _EMPTY = np.uint32(2**32 - 1)
 
 
@@ -44,22 +46,46 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     for hashes, rows in shingles.hashed(texts):
         np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
     minima = minima.reshape(-1, HASHES)
-    out = minima.astype(np.uint8)
-    vacant = minima == _EMPTY
-    silent = vacant.all(axis=1)
-    out[silent] = 0
-    # A bin that no shingle fell into borrows, by a fixed order, from one that has some. Bins of all texts are numbered
-    # through: flat indices are several times as fast as pairs.
-    empty = np.flatnonzero(vacant & ~silent[:, None])
-    flat, taken, first, column = out.reshape(-1), ~vacant.reshape(-1), empty & ~(HASHES - 1), empty & (HASHES - 1)
+    out, taken = minima.astype(np.uint8), minima != _EMPTY
+    count = np.count_nonzero(taken, axis=1)
+    out[count == 0] = 0
+    # A bin that no shingle fell into borrows, by a fixed order, from one that has some.
+    sparse = np.flatnonzero((count > 0) & (count < _DENSE))
+    _ask(out.reshape(-1), taken.reshape(-1), np.flatnonzero(~taken & (count >= _DENSE)[:, None]))
+    if len(sparse):
+        out[sparse] = _offered(out[sparse], taken[sparse], count[sparse])
+    return out
+
+
+def _ask(lent: Signatures, taken: NDArray[np.bool_], empty: NDArray[np.int64]) -> None:
+    """Fills the empty bins, each asking one after the other: fast where most have something to lend.
+
+    Bins of all texts are numbered through: flat indices are several times as fast as pairs.
+    """
+    first, column = empty & ~(HASHES - 1), empty & (HASHES - 1)
     for lenders in _lenders():
         if not len(empty):
             break
         source = first + lenders[column]
         found = taken[source]
-        flat[empty[found]] = flat[source[found]]
+        lent[empty[found]] = lent[source[found]]
         rest = ~found
         empty, first, column = empty[rest], first[rest], column[rest]
+
+
+def _offered(minima: Signatures, taken: NDArray[np.bool_], count: NDArray[np.int64]) -> Signatures:
+    """The same for texts in which few bins have something, which they offer to all others one after the other."""
+    order = np.argsort(-count, kind="stable")
+    lenders, turn = np.nonzero(taken[order])[1], np.cumsum(count[order]) - count[order]
+    best = np.full(minima.shape, 0xFFFF, np.uint16)
+    for number in range(int(count.max())):
+        rows = np.count_nonzero(count > number)  # the first of the order
+        lender = lenders[turn[:rows] + number]
+        offer = _ranks()[lender]
+        offer |= minima[order[:rows], lender][:, None]
+        np.minimum(best[:rows], offer, out=best[:rows])
+    out = np.empty_like(minima)
+    out[order] = best.astype(np.uint8)
     return out
 
 
@@ -69,6 +95,14 @@ def _lenders() -> NDArray[np.int64]:
     state = np.arange(1, HASHES * HASHES + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     return np.argsort((state ^ (state >> np.uint64(27))).reshape(HASHES, HASHES), axis=1, kind="stable").T.copy()
+
+
+@cache
+def _ranks() -> NDArray[np.uint16]:
+    """(128, 128): [lender, bin]; 256 times the attempt at which a bin asks a lender, 0 where it is itself."""
+    ranks = np.argsort(_lenders(), axis=0, kind="stable").astype(np.uint16) + np.uint16(1)
+    np.fill_diagonal(ranks, 0)
+    return ranks << np.uint16(8)
 
 
 def band_keys(signatures: Signatures) -> NDArray[np.uint32]:

@@ -29,8 +29,8 @@ _WESTERN = re.compile("[\u00a1-\u024f\u2010-\u2044\u20ac\u2122]*")
 
 # GBK read as Latin-1 or Windows-1252: nearly all of its bytes are beyond ASCII.
 _CP1252 = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
-_TO_BYTE = {chr(code): code for code in range(0x100)} | {char: code for code, char in _CP1252.items()}
-_UPPER_HALF = "".join(re.escape(char) for char, code in sorted(_TO_BYTE.items()) if code >= 0x80)
+_TO_LATIN = {code: code for code in range(0x100)} | {ord(char): code for code, char in _CP1252.items()}
+_UPPER_HALF = "".join(re.escape(chr(point)) for point, code in sorted(_TO_LATIN.items()) if code >= 0x80)
 _AS_LATIN = re.compile("[\xa1-\xff]{4}|¡[¯°±ª\xad®]")
 _LATIN_RUN = re.compile(f"(?:[{_UPPER_HALF}]{{2}})+")
 
@@ -111,8 +111,8 @@ def _from_latin(text: str) -> str:
 
 def _latin_as(text: str, encoding: str) -> str | None:
     try:
-        return bytes(_TO_BYTE[char] for char in text).decode(encoding)
-    except (KeyError, UnicodeDecodeError):
+        return text.translate(_TO_LATIN).encode("latin-1").decode(encoding)
+    except UnicodeError:
         return None
 
 

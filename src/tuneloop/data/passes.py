@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -128,18 +128,19 @@ def key_name(step: SetStep) -> str:
     return f"{STEPS.name_of(step)} {jsonl.dump(step.key_options()).decode()}"
 
 
-class _Row(NamedTuple):
-    """A row in a pass. `repaired`: by an earlier pass. `repeat`: how often it stands in train.
+@dataclass(frozen=True)
+class _Batch:
+    """Rows in a pass. `repaired` [N]: by an earlier pass. `repeat` [N]: how often they stand in train.
 
-    `place` and `line`: its index in the shard of the pass before and how it stands there; -1 and None where there is
-    none or a step has changed the row.
+    `place` [N] and `lines`: their indices in the shard of the pass before and how they stand there; -1 and None where
+    there is none or a step has changed the row.
     """
 
-    example: Example | Drop
-    repaired: bool = False
-    repeat: int = 1
-    place: int = -1
-    line: bytes | None = None
+    rows: list[Example | Drop]
+    repaired: np.ndarray
+    repeat: np.ndarray
+    place: np.ndarray
+    lines: list[bytes | None]
 
 
 @without_collector()
@@ -147,17 +148,13 @@ def _work(task: Task) -> Tray:
     """One shard of one pass."""
     notes: Counter[str] = Counter()
     drops: list[Drop] = []
-    rows = _rows(task.given, notes)
     with shards.Writer(task.target.with_suffix(".jsonl")) as out:
-        while True:
-            batch = list(islice(rows, BATCH))
+        for batch in _batches(task.given, notes):
             after = _through(task.row_steps, batch)
-            drops += [row.example for row in after if isinstance(row.example, Drop)]
-            kept = [row for row in after if isinstance(row.example, Example)]
-            examples = [row.example for row in kept if isinstance(row.example, Example)]
-            out.add(examples, [row.line for row in kept], _columns(task, kept, examples))
-            if len(batch) < BATCH:
-                break
+            drops += [row for row in after.rows if isinstance(row, Drop)]
+            examples = [row for row in after.rows if isinstance(row, Example)]
+            kept = np.flatnonzero([isinstance(row, Example) for row in after.rows])
+            out.add(examples, [after.lines[index] for index in kept.tolist()], _columns(task, after, kept, examples))
     tray = Tray(out.shard(), task.given.source, notes=notes)
     if isinstance(task.given, Tray):
         tray.drops, tray.counted, tray.notes = task.given.drops, task.given.counted, task.given.notes
@@ -169,17 +166,17 @@ def _work(task: Task) -> Tray:
     return tray
 
 
-def _columns(task: Task, kept: Sequence[_Row], examples: Sequence[Example]) -> Keys:
-    """What is known of some rows: their places, the keys of the set steps, and what split and card need."""
-    before = task.given.shard.columns if isinstance(task.given, Tray) else {}
+def _columns(task: Task, batch: _Batch, kept: np.ndarray, examples: Sequence[Example]) -> Keys:
+    """What is known of the kept rows: their places, the keys of the set steps, and what split and card need."""
+    before, place = task.given.shard.columns if isinstance(task.given, Tray) else {}, batch.place[kept]
     columns: Keys = {
-        "repaired": np.array([row.repaired for row in kept], bool),
-        "repeat": np.array([row.repeat for row in kept], np.uint32),
-        **_computed(shards.places, "", {name: before[name] for name in shards.PLACES if before}, kept, examples),
+        "repaired": batch.repaired[kept],
+        "repeat": batch.repeat[kept],
+        **_computed(shards.places, "", {name: before[name] for name in shards.PLACES if before}, place, examples),
     }
     for name, step in task.set_steps:
         known = {key: column for key, column in before.items() if key.startswith(f"{name}.")}
-        columns |= _computed(step.keys, f"{name}.", known, kept, examples)
+        columns |= _computed(step.keys, f"{name}.", known, place, examples)
     return columns | shards.described(examples) if task.describe else columns
 
 
@@ -187,12 +184,11 @@ def _computed(
     keys: Callable[[Sequence[Example]], Keys],
     prefix: str,
     known: Keys,
-    kept: Sequence[_Row],
+    place: np.ndarray,
     examples: Sequence[Example],
 ) -> Keys:
     """Columns of some rows; those known of rows that have not changed since the pass before are taken over."""
-    place = np.array([row.place for row in kept], np.int64)
-    new = np.flatnonzero(place < 0) if known else np.arange(len(kept))
+    new = np.flatnonzero(place < 0) if known else np.arange(len(place))
     found = {f"{prefix}{key}": array for key, array in keys([examples[index] for index in new.tolist()]).items()}
     assert all(len(array) == len(new) for array in found.values()), f"{prefix} keys for another number of rows"
     if not known:
@@ -204,35 +200,55 @@ def _computed(
     return columns
 
 
-def _rows(given: Part | Tray, notes: Counter[str]) -> Iterator[_Row]:
+def _batches(given: Part | Tray, notes: Counter[str]) -> Iterator[_Batch]:
+    """All rows, BATCH at a time; at least one batch."""
     if isinstance(given, Part):
-        yield from map(_Row, given.source.read(given.pieces, notes))
+        read, rows = given.source.read(given.pieces, notes), None
+        while rows is None or len(rows) == BATCH:
+            rows = list(islice(read, BATCH))
+            count = len(rows)
+            yield _Batch(rows, np.zeros(count, bool), np.ones(count, np.uint32), np.full(count, -1), [None] * count)
         return
-    repaired, repeat = (given.shard.columns[name].tolist() for name in ("repaired", "repeat"))
-    for index, (example, line) in enumerate(zip(given.shard.examples(), given.shard.lines(), strict=True)):
-        row = dropped(example, *given.gone[index]) if index in given.gone else example
-        yield _Row(row, repaired[index], repeat[index], index, line)
+    examples, lines, columns = given.shard.examples(), given.shard.lines(), given.shard.columns
+    for start in range(0, max(1, given.rows), BATCH):
+        here = slice(start, start + BATCH)
+        rows = [
+            dropped(example, *given.gone[index]) if index in given.gone else example
+            for index, example in enumerate(islice(examples, BATCH), start)
+        ]
+        place = np.arange(start, start + len(rows))
+        yield _Batch(rows, columns["repaired"][here], columns["repeat"][here], place, list(islice(lines, BATCH)))
 
 
-def _through(steps: Sequence[Named], rows: Sequence[_Row]) -> list[_Row]:
+def _through(steps: Sequence[Named], batch: _Batch) -> _Batch:
     """The rows after some steps, in their order."""
-    found = [row.example for row in rows]
-    left = [index for index, example in enumerate(found) if isinstance(example, Example)]
+    rows = list(batch.rows)
+    left = [index for index, row in enumerate(rows) if isinstance(row, Example)]
     for name, step in steps:
         assert isinstance(step, RowStep)
-        examples = [example for index in left if isinstance(example := found[index], Example)]
+        examples = [row for index in left if isinstance(row := rows[index], Example)]
         for index, example, result in zip(left, examples, step.look_all(examples), strict=True):
-            found[index] = dropped(example, name, result) if isinstance(result, Rejection) else result
-        left = [index for index in left if isinstance(found[index], Example)]
-    return [row if after is row.example else _changed(row, after) for row, after in zip(rows, found, strict=True)]
+            if result is not example:
+                rows[index] = dropped(example, name, result) if isinstance(result, Rejection) else result
+        left = [index for index in left if isinstance(rows[index], Example)]
+    changed = [index for index, (row, before) in enumerate(zip(rows, batch.rows, strict=True)) if row is not before]
+    repaired, place, lines = batch.repaired.copy(), batch.place.copy(), list(batch.lines)
+    place[changed] = -1
+    for index in changed:
+        lines[index] = None
+        repaired[index] |= _is_repaired(batch.rows[index], rows[index])
+    return _Batch(rows, repaired, batch.repeat, place, lines)
 
 
-def _changed(row: _Row, after: Example | Drop) -> _Row:
-    before = row.example
+def _is_repaired(before: Example | Drop, after: Example | Drop) -> bool:
     if isinstance(after, Drop) or isinstance(before, Drop):
-        return row._replace(example=after)
-    same = (after.messages, after.tools, after.rejected) == (before.messages, before.tools, before.rejected)
-    return _Row(after, row.repaired or not same, row.repeat)
+        return False
+    return any(
+        new is not old and new != old
+        for new, old in (
+            (after.messages, before.messages), (after.tools, before.tools), (after.rejected, before.rejected)
+        )
+    )  # fmt: skip
 
 
 def decide(trays: Trays, name: str, step: SetStep) -> Sequence[JsonObject]:

@@ -36,7 +36,8 @@ _NO = (
 )
 _OPENING = re.compile(rf"\W*(?:(?P<yes>{_YES})|(?P<no>{_NO})) ?(?:[.,!;:。、)*\"'”’」]|$)")
 _NEGATION = re.compile(
-    r"n(?:['’]t|(?:(?<![a-z]n)|(?<=cann))(?:ot|ever|o)(?![a-z]) ?)|不|[没沒]|未(?![来來])|[无無否]|非(?!常)"
+    r"[n不没沒无無否未非](?:(?<=n)(?:['’]t|(?:(?<![a-z]n)|(?<=cann))(?:ot|ever|o)(?![a-z]) ?)|(?<=[不没沒无無否])"
+    r"|(?<=未)(?![来來])|(?<=非)(?!常))"
 )
 _EDGES = " .,!?;:。、…\"'“”‘’「」()[]【】`*_"
 
@@ -77,8 +78,9 @@ def stance(example: Example, short_words: int = SHORT_WORDS) -> Stance:
     concluded = _CONCLUSION.findall(text) if any(cue in text for cue in _CUES) else []
     number = hash_of(concluded[-1][0] + _plain(concluded[-1][1])) if concluded else 0
     if not _is_short(text, short_words):
-        numbers = " ".join(map(_plain, _NUMBER.findall(text)))
-        bare, negations = _NEGATION.subn("", _NUMBER.sub("0", text))
+        found = _NUMBER.findall(text)
+        numbers = " ".join(map(_plain, found))
+        bare, negations = _NEGATION.subn("", _NUMBER.sub("0", text) if found else text)
         bare = bare.replace("有", "")  # 没有 denies 有 and the bare verb alike
         return Stance(labelled, number, polarity, 0, hash_of(bare), hash_of(numbers), negations + 1)
     numbers = _NUMBER.findall(text)

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneloop.core.conversation import Example, ToolCall
-from tuneloop.core.errors import DataError
 from tuneloop.generate.engine import Completion, Decoding, Engine, Request
 from tuneloop.render.rendered import Unrenderable
 
 if TYPE_CHECKING:
+    from tuneloop.forward.distributions import Distributions
     from tuneloop.render.template import Rendered, Renderer
 
+BEHIND_AN_API = "a likelihood needs the model's weights, and a server gives answers only"
 BLOCK = 256  # examples scored between two signs of progress; within a block `nll` forms its own batches
 
 Nll = Callable[[Sequence["Rendered"]], list[tuple[float, float]]]
 """(summed nll in nats, summed weight) of each Rendered, as `forward.nll` gives them."""
 
+Weigh = Callable[[Sequence["Rendered"]], list[tuple[float, bool]]]
+"""(summed log-likelihood in nats, whether greedy decoding gives just these tokens) of what is scored of each."""
 
 Progress = Callable[[int], None]
 """Called with the number of examples done since the last call."""
@@ -48,6 +51,11 @@ class Local:
 
     renderer: Renderer
     nll: Nll
+    weigh: Weigh | None = None
+    distributions: Callable[[Sequence[Rendered]], Distributions] | None = None
+    """What it says after every token of some rows, to be compared with another model's."""
+    context: int | None = None
+    """Tokens that the model can see; None where it does not say."""
 
 
 Entrant = Callable[[], AbstractContextManager[Contestant]]
@@ -95,13 +103,10 @@ def likelihoods(
 ) -> list[Likelihood]:
     """The likelihood of each example's supervised tokens; the parts of an example that renders to several add up.
 
-    Raises DataError for a model behind an API, which gives no likelihoods of given texts.
+    A model behind an API gives none.
     """
     if contestant.local is None:
-        raise DataError(
-            "likelihoods (perplexity and the like) need the model's weights, and a model behind an API gives answers "
-            "only; leave these metrics out of evaluate.metrics"
-        )
+        return [Likelihood(None, why=BEHIND_AN_API) for _ in examples]
     found: list[Likelihood] = []
     for start in range(0, len(examples), BLOCK):
         block = examples[start : start + BLOCK]

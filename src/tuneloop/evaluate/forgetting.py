@@ -1,108 +1,227 @@
-"""What tuning cost: facts that the base completes in prose, asked again of the tuned model, pair by pair."""
+"""What tuning cost: abilities of the base, asked again of a tuned model, item by item, and the drift of what it says.
+
+An ability is a set of probes with the way it is scored. The shapes here are those of report.json's `forgetting`.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from tuneloop.core import jsonl
-from tuneloop.core.conversation import Example, Message, Origin
+from tuneloop.core.choice import choose
+from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
-from tuneloop.evaluate.config import ForgettingConfig
-from tuneloop.evaluate.contestant import Answer
-from tuneloop.evaluate.metrics import Score
-from tuneloop.evaluate.scoring import PROPORTION, compare, groups, picked
-from tuneloop.evaluate.text import has_unspaced
+from tuneloop.evaluate.config import EvaluateConfig, ForgettingConfig, ProbeSet
+from tuneloop.evaluate.contestant import Contestant, answers, likelihoods
+from tuneloop.evaluate.contradiction import rivals, says_instead
+from tuneloop.evaluate.drift import Drift
+from tuneloop.evaluate.metrics import METRICS, Metric, Observation, Score
+from tuneloop.evaluate.observing import CHOICES, Observed, answer_length, observe, score, weigh_choices
+from tuneloop.evaluate.probes import asked, has_answer, is_prose, is_text, read_probes
+from tuneloop.evaluate.recall import BitsPerByte, LikeliestChoice, Match, likeliest, perplexity
+from tuneloop.evaluate.scoring import PROPORTION, How, compare, estimate, groups, how, picked, summary
+from tuneloop.generate.engine import Decoding
+from tuneloop.render.whole import render_whole
+from tuneloop.track.console import progress
 
-SIGNATURE = "completion|greedy|strip|starts_with_answer|as_a_whole_word|v1"
+if TYPE_CHECKING:
+    from tuneloop.forward.distributions import Distributions
+
+Json = dict[str, Any]
 SLICES = ("kind", "group", "language")
+NEUTRAL = 200  # prompts of `neutral: auto`
+LONGEST = 512  # tokens of a neutral prompt
 
 
-def load_probes(config: ForgettingConfig) -> list[Example]:
-    """The probes as Examples: a text message to complete and one with the answer.
+@dataclass(frozen=True)
+class Ability:
+    """What a model may be able to do: probes and the metric that scores them."""
 
-    Raises DataError for a missing file, a corrupt line, or a row that is no probe.
-    """
-    if config.probes == "embedded":
-        with resources.as_file(resources.files("tuneloop.models") / "embedded" / "probes.jsonl") as path:
-            return _read(path, "the embedded base has no probes.jsonl; `make base` builds it")
-    return _read(Path(config.probes), "set evaluate.forgetting.probes to a JSONL file, or to `embedded`")
-
-
-def _read(path: Path, advice: str) -> list[Example]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of probes; {advice}")
-    probes = [_probe(row, path, number) for number, row in enumerate(jsonl.read_lines(path))]
-    if not probes:
-        raise DataError(f"{path}: holds no probes; {advice}")
-    return probes
+    name: str
+    probes: Sequence[Example]
+    metric: Metric
+    max_new_tokens: int | None
+    """None: twice the longest reference plus 8."""
+    source: str = ""
+    """The file, or `embedded`."""
 
 
-def _probe(row: Mapping[str, Any], path: Path, number: int) -> Example:
-    if "messages" in row:
-        example = Example.from_json(row)
-        if len(example.messages) < 2 or not example.answer.content.strip():
-            raise DataError(f"{path}: row {number}: a probe is a text to complete and its answer")
-        return example
-    prompt, answer = row.get("prompt"), row.get("answer")
-    if not isinstance(prompt, str) or not isinstance(answer, str) or not prompt or not answer.strip():
-        raise DataError(f"{path}: row {number}: a probe needs the texts `prompt` and `answer`, found: {sorted(row)}")
-    meta = {key: value for key, value in row.items() if key not in ("prompt", "answer")}
-    messages = (Message("text", prompt, train=0.0), Message("text", answer, train=1.0))
-    return Example(messages, Origin(str(path), number), meta=meta)
+@dataclass
+class Probed:
+    """What one model did: per ability its answers (or likelihoods), and what it says on the neutral prompts."""
+
+    seen: dict[str, Observed]
+    distributions: Distributions | None = None
+    why: str = ""
+    """Why there are no distributions."""
 
 
-def is_right(completion: str, answer: str) -> bool:
-    """Whether a completion begins with the answer as a whole: what follows does not go on with its last word.
+@dataclass(frozen=True)
+class Probes:
+    """All that is asked."""
 
-    A word goes on with letters, digits and underscores, a number with decimals too. Chinese and Japanese characters
-    end a word and go on with none: after 巴黎 and before 岁 anything may stand.
-    """
-    completion, answer = completion.strip(), answer.strip()
-    if not completion.startswith(answer):
-        return False
-    rest = completion[len(answer) :]
-    if not rest or has_unspaced(answer[-1]) or has_unspaced(rest[0]):
-        return True
-    decimals = answer[-1].isdigit() and re.match(r"[.,]\d", rest)
-    return not (rest[0].isalnum() or rest[0] == "_" or decimals)
+    abilities: Sequence[Ability]
+    neutral: Sequence[Example]
 
 
-def forgetting_report(
-    name: str, probes: Sequence[Example], answers: Mapping[str, Sequence[Answer]], confidence: float
-) -> dict[str, Any]:
-    """The `forgetting` part of report.json: numbers over all, by kind, group and language, and what changed."""
-    scores = {
-        who: [_score(answer, probe.answer.content) for answer, probe in zip(given, probes, strict=True)]
-        for who, given in answers.items()
-    }
-    metas = [probe.meta for probe in probes]
-    out: dict[str, Any] = {"probes": name, "better": "higher", "signature": SIGNATURE}
-    out |= compare(PROPORTION, scores, confidence)
-    out["slices"] = {
-        key: {value: compare(PROPORTION, picked(scores, rows), confidence) for value, rows in found.items()}
-        for key in SLICES
-        if len(found := groups(metas, key)) > 1
-    }
-    if "base" in scores and "tuned" in scores:
-        changes = [
-            (score.value, scores["tuned"][index].value, _line(probes[index], answers, index))
-            for index, score in enumerate(scores["base"])
-        ]
-        out["lost"] = [line for before, after, line in changes if before == 1 and after == 0]
-        out["won"] = [line for before, after, line in changes if before == 0 and after == 1]
+# -- what is asked -----------------------------------------------------------------------------------------------------
+def load(config: ForgettingConfig) -> Probes:
+    """The abilities of the recipe and the neutral prompts. Raises DataError for files that do not fit their score."""
+    abilities = [_ability(name, one, config) for name, one in config.sets.items()]
+    neutral: list[Example] = []
+    if config.neutral == "auto":
+        everything = [probe for ability in abilities for probe in ability.probes]
+        neutral = choose(everything, NEUTRAL, "neutral")
+    elif config.neutral is not None:
+        neutral = read_probes(config.neutral)
+    return Probes(abilities, neutral)
+
+
+def _ability(name: str, one: ProbeSet, config: ForgettingConfig) -> Ability:
+    probes = choose(read_probes(one.path), one.limit or config.limit, "evaluate")
+    place = f"evaluate.forgetting.probes.{name} ({one.path})"
+    metric = _metric(one, probes, place)
+    if metric.NEEDS == "samples":
+        raise DataError(f"{place}: score: {METRICS.name_of(metric)} draws samples; probes are answered once, greedily")
+    if not isinstance(metric, BitsPerByte):
+        missing = next((probe for probe in probes if not has_answer(probe) and not is_text(probe)), None)
+        if missing is not None:
+            raise DataError(f"{place}: row {missing.origin.row} has no answer; a probe needs a question and its answer")
+    return Ability(name, probes, metric, one.max_new_tokens or config.max_new_tokens, one.path)
+
+
+def _metric(one: ProbeSet, probes: Sequence[Example], place: str) -> Metric:
+    if isinstance(one.score, Metric):
+        return one.score
+    texts, offered = sum(map(is_text, probes)), sum(CHOICES in probe.meta for probe in probes)
+    score = one.score
+    if score == "auto":
+        score = "text" if texts == len(probes) else "choices" if offered == len(probes) else "match"
+    wrong = {
+        "text": (len(probes) - texts, "texts are rows with `text` alone, or a .txt file"),
+        "choices": (len(probes) - offered, "each row needs `choices`, and its `answer` among them"),
+        "match": (texts, "each row needs `prompt` or `question`, and `answer`"),
+    }[score]
+    if wrong[0]:
+        raise DataError(f"{place}: {wrong[0]} of {len(probes)} rows do not fit score: {score}; {wrong[1]}")
+    if score == "choices":
+        _check_choices(probes, place)
+        return LikeliestChoice()
+    if score == "text":
+        return BitsPerByte()
+    prose = [is_prose(probe) for probe in probes]
+    if any(prose) != all(prose):
+        raise DataError(f"{place}: prose (`prompt`) and chat questions (`question`) are scored unlike; make two sets")
+    return Match(prose=all(prose))
+
+
+def _check_choices(probes: Sequence[Example], place: str) -> None:
+    for probe in probes:
+        offered = probe.meta[CHOICES]
+        texts = [str(one).strip() for one in offered] if isinstance(offered, list) else []
+        if len(set(texts)) < 2 or not has_answer(probe) or probe.answer.content.strip() not in texts:
+            raise DataError(
+                f"{place}: row {probe.origin.row}: `choices` are at least two answers, and `answer` one of them"
+            )
+
+
+# -- asking ------------------------------------------------------------------------------------------------------------
+def probe(name: str, contestant: Contestant, probes: Probes) -> Probed:
+    """Asks one model everything, with progress; `name` is the contestant's."""
+    seen = {ability.name: _ask(name, contestant, ability) for ability in probes.abilities}
+    if not probes.neutral:
+        return Probed(seen)
+    if contestant.local is None or contestant.local.distributions is None:
+        return Probed(seen, why="KL needs the models' weights, and a model behind an API gives answers only")
+    rows = render_whole(contestant.local.renderer, probes.neutral, LONGEST, "evaluate.forgetting.neutral")
+    return Probed(seen, contestant.local.distributions(rows))
+
+
+def _ask(name: str, contestant: Contestant, ability: Ability) -> Observed:
+    out = Observed()
+    with progress(f"{name}: {ability.name}", len(ability.probes)) as bar:
+        if ability.metric.NEEDS == "generation":
+            limit = ability.max_new_tokens or answer_length(contestant, EvaluateConfig(), ability.probes)
+            decoding = Decoding(limit)
+            out.answers = answers(contestant, ability.probes, decoding, bar.advance)
+        elif ability.metric.NEEDS == "likelihood":
+            out.likelihoods = likelihoods(contestant, ability.probes, bar.advance)
+        else:
+            out.choices = weigh_choices(contestant, ability.probes, bar.advance)
     return out
 
 
-def _score(answer: Answer, expected: str) -> Score:
-    return Score(None, answer.why) if answer.text is None else Score(float(is_right(answer.text, expected)))
+# -- the report --------------------------------------------------------------------------------------------------------
+def forgetting_report(probes: Probes, probed: Mapping[str, Probed], confidence: float) -> Json:
+    """The `forgetting` part of report.json of `base` and `tuned`, or of one of them.
+
+    `abilities` has every set; the first of them that has right and wrong answers also stands at the top.
+    """
+    entries = {
+        ability.name: entry(ability, {who: one.seen[ability.name] for who, one in probed.items()}, confidence)
+        for ability in probes.abilities
+    }
+    first = next((a for a in probes.abilities if entries[a.name]["aggregation"] == "proportion"), probes.abilities[0])
+    out: Json = {"probes": first.source, "ability": first.name, **entries[first.name], "abilities": entries}
+    if "base" in probed and "tuned" in probed and probes.neutral:
+        out["kl"] = Drift.between(probed["tuned"], probed["base"], len(probes.neutral)).to_json(confidence)
+    return out
 
 
-def _line(probe: Example, answers: Mapping[str, Sequence[Answer]], index: int) -> dict[str, Any]:
-    said = {who: given[index].text for who, given in answers.items()}
-    prompt = "".join(message.content for message in probe.prompt)
-    where = {key: probe.meta[key] for key in SLICES if key in probe.meta}
-    return {"id": probe.id, "prompt": prompt, "answer": probe.answer.content.strip(), **said, **where}
+def entry(ability: Ability, seen: Mapping[str, Observed], confidence: float) -> Json:
+    """One ability: numbers over all, by kind, group and language; what was lost, won and contradicted."""
+    scores = {who: scored(ability, one, who) for who, one in seen.items()}
+    way = how(ability.metric)
+    metas = [probe.meta for probe in ability.probes]
+    out = summary(ability.metric, scores, confidence)
+    out["slices"] = {
+        key: {value: compare(way, picked(scores, rows), confidence) for value, rows in found.items()}
+        for key in SLICES
+        if len(found := groups(metas, key)) > 1
+    }
+    if isinstance(ability.metric, BitsPerByte):
+        out["perplexity"] = compare(How("corpus", combine=perplexity), scores, confidence)
+    if ability.metric.AGGREGATION == "proportion" and "base" in scores and "tuned" in scores:
+        out |= _changes(ability, seen, scores, confidence)
+    return out
+
+
+def scored(ability: Ability, seen: Observed, who: str = "") -> list[Score]:
+    """The score of each probe."""
+    return score(ability.metric, observe(ability.metric, ability.probes, seen), who)
+
+
+def _changes(
+    ability: Ability, seen: Mapping[str, Observed], scores: Mapping[str, Sequence[Score]], confidence: float
+) -> Json:
+    """The items lost and won, and the share of what was known that is now contradicted."""
+    lost: list[Json] = []
+    won: list[Json] = []
+    others = rivals(ability.probes)
+    said = {who: _said(ability, one) for who, one in seen.items()}
+    for index, example in enumerate(ability.probes):
+        before, after = scores["base"][index].value, scores["tuned"][index].value
+        line = {
+            "id": example.id, "prompt": asked(example), "answer": example.answer.content.strip(),
+            **{who: given[index] for who, given in said.items()},
+            **{key: example.meta[key] for key in SLICES if key in example.meta},
+        }  # fmt: skip
+        if before == 1 and after == 0:
+            claims = line["tuned"] or ""
+            chosen = ability.metric.NEEDS == "choices"
+            lost.append({**line, "instead": claims if chosen else says_instead(claims, example, others[index])})
+        elif before == 0 and after == 1:
+            won.append(line)
+    pairs = zip(scores["base"], scores["tuned"], strict=True)
+    kept = sum(before.value == 1 and after.value == 1 for before, after in pairs)
+    claimed = [Score(float(line["instead"] is not None)) for line in lost] + [Score(0.0)] * kept
+    return {"lost": lost, "won": won, "contradicted": estimate(PROPORTION, claimed, confidence)}
+
+
+def _said(ability: Ability, seen: Observed) -> list[str | None]:
+    """What the model answered to each probe, as text."""
+    if ability.metric.NEEDS == "generation":
+        return [answer.text for answer in seen.answers]
+    found = observe(ability.metric, ability.probes, seen)
+    return [likeliest(one) if isinstance(one, Observation) and one.choices else None for one in found]

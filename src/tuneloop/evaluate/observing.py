@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,10 +10,10 @@ from tuneloop.core.conversation import Example
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Answer, Contestant, Likelihood, answers, likelihoods
 from tuneloop.evaluate.metrics import METRICS, Choice, Metric, Observation, Sampling, Score
+from tuneloop.evaluate.slices import labels_of
 from tuneloop.generate.engine import Decoding, Request
 from tuneloop.track.console import progress, say
 
-MOST_LABELS = 20  # more distinct references than this are no set of classes
 CHOICES = "choices"  # the column with the answers that a multiple-choice question offers
 
 
@@ -25,9 +26,9 @@ class Observed:
     choices: list[list[Choice] | str] = field(default_factory=list["list[Choice] | str"])
     """Of each example its choices, or why there are none."""
     samples: dict[Sampling, list[list[Answer]]] = field(default_factory=dict[Sampling, "list[list[Answer]]"])
-    completions: list[Answer] = field(default_factory=list[Answer])
-    """Of the forgetting probes."""
     max_new_tokens: int | None = None
+    seconds: float = 0.0
+    """What the answers took."""
 
 
 def ask(name: str, contestant: Contestant, config: EvaluateConfig, examples: Sequence[Example]) -> Observed:
@@ -45,8 +46,10 @@ def ask(name: str, contestant: Contestant, config: EvaluateConfig, examples: Seq
         if config.max_new_tokens == "auto":
             say(f"{name}: answers may have {out.max_new_tokens} tokens (twice the longest reference plus 8)")
     if "generation" in needs and out.max_new_tokens is not None:
+        started = time.perf_counter()
         with progress(f"{name}: answers", len(examples)) as bar:
             out.answers = answers(contestant, examples, Decoding(out.max_new_tokens), bar.advance)
+        out.seconds = time.perf_counter() - started
     wanted = {metric.sampling for metric in config.metrics} - {None}
     for sampling in sorted((one for one in wanted if one), key=str):
         with progress(f"{name}: {sampling.n} samples each", len(examples) * sampling.n) as bar:
@@ -85,7 +88,7 @@ def weigh_choices(
     contestant: Contestant, examples: Sequence[Example], progress: Callable[[int], None] | None = None
 ) -> list[list[Choice] | str]:
     """The likelihood of each answer that an example offers: its column `choices`, else the labels of the whole set."""
-    labels = labels_of(examples)
+    labels = labels_of([reference(example) for example in examples])
     offered = [list(map(str, example.meta.get(CHOICES) or labels)) for example in examples]
     asked = [
         example.asking(replace(example.answer, content=choice, tool_calls=(), reasoning=None))
@@ -108,13 +111,6 @@ def weigh_choices(
     return found
 
 
-def labels_of(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The distinct references where they are few enough to be the classes of a classification."""
-    references = [reference(example) for example in examples]
-    distinct = sorted({text for text in references if text is not None})
-    return tuple(distinct) if len(distinct) <= min(MOST_LABELS, max(2, len(references) // 4)) else ()
-
-
 def reference(example: Example) -> str | None:
     """The expected text; None where the answer is a tool call or empty, which text metrics cannot score."""
     answer = example.answer
@@ -125,7 +121,7 @@ def observe(
     metric: Metric, examples: Sequence[Example], who: Observed, rival: Observed | None = None
 ) -> list[Observation | Score]:
     """What a metric sees of each example; an unscored Score where the contestant did not get to an answer."""
-    labels = labels_of(examples)
+    labels = labels_of([reference(example) for example in examples])
     found: list[Observation | Score] = []
     for place, example in enumerate(examples):
         seen = Observation(

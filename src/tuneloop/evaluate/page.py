@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.core import digest
+from tuneloop.evaluate import forgetting_view, watch_page
+from tuneloop.evaluate.details import shown
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.evaluate.report import Context, Report, contestants, notes, verdict
 from tuneloop.pages import drawing, training
 from tuneloop.pages.numbers import percent, probability
 from tuneloop.pages.page import render
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 Json = dict[str, Any]
 SAMPLES = 10
-LISTED = 40  # lost or won facts shown on the page; all stand in report.json
 
 
 def to_html(report: Report, context: Context) -> str:
@@ -33,8 +38,10 @@ def to_html(report: Report, context: Context) -> str:
         metrics=[_row(name, entry, entry, value) for name, entry in value["metrics"].items()],
         notes=notes(value),
         slices={key: _slice(rows, value) for key, rows in value["slices"].items()},
+        details=[one for name, entry in value["metrics"].items() for one in shown(name, entry.get("details", {}))],
         forgetting=_forgetting(value),
         charts=training.charts(context.curves),
+        watch=watch_page.view(value, context),
         primary=primary,
         samples=[_sample(line, primary, value) for line in pick_samples(report.samples, primary)],
         card=_card(context.card),
@@ -51,30 +58,31 @@ def primary_metric(report: Json) -> str | None:
 def _row(label: str, entry: Json, facts: Json, report: Json) -> Json:
     """One line of a table: texts, verdict and the bar of both intervals. `facts` holds the metric's own facts."""
     change = entry.get("difference")
-    low, high, scale = _span(entry, facts)
-    drawn = [_scaled(entry.get(name), scale) for name in ("base", "tuned")]
     return {
         "label": label,
         "base": entry.get("base"),
         "tuned": entry.get("tuned"),
         "change": change,
         "n": (entry.get("tuned") or {}).get("n", 0),
-        "p": probability(change["p"]) if change else "–",
+        "p": probability(change.get("p_holm", change["p"])) if change else "–",
         "verdict": verdict(change, facts["better"], report["confidence"]),
         "better": facts["better"],
         "signature": facts.get("signature", ""),
-        "bar": drawing.intervals_bar(drawn[0], drawn[1], low, high),
+        "bar": bar(entry.get("base"), entry.get("tuned"), facts),
     }
 
 
-def _span(entry: Json, facts: Json) -> tuple[float, float, bool]:
-    """The ends of a bar's scale; a metric that is no share of 1 gets a logarithmic one around its own intervals."""
-    if facts.get("aggregation", "proportion") != "geometric":
-        return 0.0, 1.0, False
-    parts = [part for part in (entry.get("base"), entry.get("tuned")) if part and part["low"] is not None]
-    ends = [part[key] for part in parts for key in ("low", "high")]
-    logs = [math.log(max(end, 1e-9)) for end in ends] or [0.0]
-    return min(0.0, *logs), max(logs), True
+def bar(first: Json | None, second: Json | None, facts: Json) -> Markup:
+    """Both intervals on one scale: 0 to 1, or of a metric that is no share of 1 around its own intervals and 0.
+
+    Geometric means have a logarithmic scale, on which 1 is the beginning.
+    """
+    log = facts.get("aggregation") == "geometric"
+    drawn = [_scaled(part, log) for part in (first, second)]
+    if facts.get("bounded", True) and not log:
+        return drawing.intervals_bar(drawn[0], drawn[1], 0.0, 1.0)
+    ends = [part[key] for part in drawn if part and part["low"] is not None for key in ("low", "high")]
+    return drawing.intervals_bar(drawn[0], drawn[1], min([0.0, *ends]), max([0.0, *ends]))
 
 
 def _scaled(value: Json | None, log: bool) -> Json | None:
@@ -92,18 +100,7 @@ def _slice(rows: Json, report: Json) -> list[Json]:
 
 def _forgetting(report: Json) -> Json | None:
     value = report.get("forgetting")
-    if value is None:
-        return None
-    facts = {"better": "higher", "aggregation": "proportion"}
-    tables = [("", [_row("all", value, facts, report)])]
-    for key, part in value["slices"].items():
-        tables.append((key, [_row(label, entry, facts, report) for label, entry in part.items()]))
-    lists = [
-        {"name": name, "count": len(value[name]), "lines": value[name][:LISTED]}
-        for name in ("lost", "won")
-        if name in value
-    ]
-    return {"tables": tables, "lists": lists, "signature": value["signature"], "probes": value["probes"]}
+    return forgetting_view.on_page(value, partial(_row, report=report)) if value else None
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------

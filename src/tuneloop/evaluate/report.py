@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.core import jsonl
+from tuneloop.evaluate import details, forgetting_view
+from tuneloop.evaluate.memorisation import in_words
 from tuneloop.pages.markdown import code, plain
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -29,6 +31,10 @@ class Context:
     title: str = "Evaluation"
     curves: Sequence[Json] = ()
     """Rows of the training run's metrics.jsonl: step, loss, learning_rate, and val_loss where it was measured."""
+    watch: Json = field(default_factory=dict[str, Any])
+    """The part `watch` of the training run's summary.json."""
+    answers: Sequence[Json] = ()
+    """Lines of its generations.jsonl."""
     card: Json = field(default_factory=dict)
     """card.json of the data."""
     recipe: str = ""
@@ -55,11 +61,16 @@ def read(folder: Path) -> Report:
 
 # -- numbers in words -------------------------------------------------------------------------------------------------
 def verdict(difference: Mapping[str, Any] | None, better: str, confidence: float = 0.95) -> str:
-    """better, worse or even: even where the p-value does not rule out chance."""
+    """better, worse or even: even where the p-value (of slices the corrected one) does not rule out chance.
+
+    `changed` where neither direction is good, as of a length.
+    """
     if not difference or difference.get("value") is None:
         return "unknown"
-    if difference["p"] >= 1 - confidence or difference["value"] == 0:
+    if difference.get("p_holm", difference["p"]) >= 1 - confidence or difference["value"] == 0:
         return "even"
+    if better == "neither":
+        return "changed"
     return "better" if (difference["value"] > 0) == (better == "higher") else "worse"
 
 
@@ -71,13 +82,19 @@ def contestants(report: Json) -> list[str]:
 
 def notes(report: Json) -> list[str]:
     """What the numbers leave out: examples not scored and why, answers that were cut."""
-    found: list[str] = []
+    found: list[str] = list(report.get("notes", ()))
+    if "against" in report:
+        found.append("base: in its place {model} at {url} was asked (evaluate.against)".format(**report["against"]))
     for name, entry in report["metrics"].items():
         counted = {(reason, count): [] for part in entry["unscored"].values() for reason, count in part.items()}
         for who, part in entry["unscored"].items():
             for reason, count in part.items():
                 counted[reason, count].append(who)
         found += [f"{name}: {count} unscored ({' and '.join(who)}): {why}" for (why, count), who in counted.items()]
+    for task, metrics in report.get("tasks", {}).items():
+        for metric, entry in metrics.items():
+            scores = ", ".join(f"{who} {number(part['value'])} ({interval(part)})" for who, part in entry.items())
+            found.append(f"{task} {metric}: {scores}")
     for who, counts in report.get("answers", {}).items():
         if counts["unfinished"]:
             cut, limit = f"{counts['unfinished']} of {counts['n']} answers", counts["max_new_tokens"]
@@ -94,31 +111,21 @@ def to_markdown(report: Report, context: Context) -> str:
     lines = [f"# {plain(context.title)}", "", asked, ""]
     lines += _table(list(value["metrics"].items()), "metric")
     lines += ["", *(f"- {plain(note)}" for note in notes(value))]
+    for name, entry in value["metrics"].items():
+        lines += details.to_markdown(name, entry.get("details", {}))
     for key, rows in value["slices"].items():
         for metric in value["metrics"]:
             lines += ["", f"## {plain(metric)} by {plain(key)}", ""]
             lines += _table([(label, entry[metric]) for label, entry in rows.items()], key)
     if "forgetting" in value:
-        lines += _forgetting(value["forgetting"])
+        lines += forgetting_view.to_markdown(value["forgetting"], _table)
+    memorised = in_words(value["memorisation"]) if "memorisation" in value else []
+    lines += ["", "## Memorisation", "", *(f"- {plain(line)}" for line in memorised)] if memorised else []
     lines += ["", "## Signatures", ""]
     lines += [f"- {name}: {code(entry['signature'])}" for name, entry in value["metrics"].items()]
     if context.run:
         lines += ["", f"Run: {code(context.run)}"]
     return "\n".join(lines) + "\n"
-
-
-def _forgetting(value: Json) -> list[str]:
-    lines = ["", "## Forgetting", "", *_table([("all", value)], "known facts")]
-    for key, rows in value["slices"].items():
-        lines += ["", *_table(list(rows.items()), key)]
-    for name in ("lost", "won"):
-        changed = value.get(name, [])
-        lines += ["", f"{name.capitalize()}: {len(changed)}", ""]
-        for line in changed[:20]:
-            said = plain(line["tuned"] or "(nothing)")
-            lines.append(f"- {plain(line['prompt'])} **{plain(line['answer'])}** (tuned: {said})")
-        lines += [f"- … and {len(changed) - 20} more in report.json"] if len(changed) > 20 else []
-    return lines
 
 
 def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
@@ -131,6 +138,6 @@ def _table(rows: Sequence[tuple[str, Json]], head: str) -> list[str]:
         ]
         moved = f"{number(change['value'], True)} ({interval(change, True)})" if change else "–"
         n = (entry.get("tuned") or {}).get("n", 0)
-        p = probability(change["p"]) if change else "–"
+        p = probability(change.get("p_holm", change["p"])) if change else "–"
         lines.append(f"| {plain(label)} | {cells[0]} | {cells[1]} | {moved} | {p} | {n} |")
     return lines

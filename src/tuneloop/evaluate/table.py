@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tuneloop.evaluate.details import shown
+from tuneloop.evaluate.forgetting_view import abilities
+from tuneloop.evaluate.forgetting_view import notes as forgetting_notes
 from tuneloop.evaluate.report import Report, notes, verdict
 from tuneloop.pages.numbers import interval, number, percent, probability
 
@@ -12,7 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-COLOURS = {"better": "green", "worse": "red", "even": "dim", "unknown": "dim"}
+SMALL = 10  # rows and columns of a table of details in the terminal
+COLOURS = {"better": "green", "worse": "red", "changed": "yellow", "even": "dim", "unknown": "dim"}
 
 
 def to_rich(report: Report) -> Group:
@@ -32,14 +37,28 @@ def to_rich(report: Report) -> Group:
         for label, entry in rows.items():
             _add(table, f"  {label}", entry[first], value["metrics"][first]["better"], confidence)
     if "forgetting" in value:
-        lost = value["forgetting"]
         table.add_section()
-        table.add_row(Text("known facts (forgetting)", style="dim italic"))
-        _add(table, "  all", lost, "higher", confidence)
-        for key in ("group", "kind"):
-            for label, entry in lost["slices"].get(key, {}).items():
-                _add(table, f"  {label}", entry, "higher", confidence)
-    return Group(table, *_notes(value))
+        _add_forgetting(table, abilities(value["forgetting"]), confidence)
+    return Group(table, *_details(value), *_notes(value))
+
+
+def _details(value: dict[str, Any]) -> list[Table]:
+    """What metrics show beside their number, of the tuned model; small tables only, the pages have all."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found: list[Table] = []
+    for name, entry in value["metrics"].items():
+        for one in shown(name, {who: part for who, part in entry.get("details", {}).items() if who == "tuned"}):
+            if len(one.rows) <= SMALL and len(one.head) <= SMALL:
+                table = Table(title=one.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+                for place, head in enumerate(one.head):
+                    table.add_column(Text(head), justify="right" if place else "left")
+                for row in one.rows:
+                    table.add_row(*map(Text, row))
+                found.append(table)
+    return found
 
 
 def _new(title: str, head: str, confidence: float) -> Table:
@@ -66,9 +85,26 @@ def _add(table: Table, label: str, entry: dict[str, Any], better: str, confidenc
         _measured(base, ""),
         _measured(tuned, "bold"),
         Text(number(change["value"], signed=True) if change else "–", style=colour),
-        Text(probability(change["p"]) if change else "–"),
+        Text(probability(change.get("p_holm", change["p"])) if change else "–"),
         Text(str(tuned.get("n", 0))),
     )
+
+
+def _add_forgetting(table: Table, found: Mapping[str, dict[str, Any]], confidence: float) -> None:
+    """A row for each ability; of a single one a row for each group and kind."""
+    from rich.text import Text
+
+    if len(found) > 1:
+        table.add_row(Text("abilities (forgetting)", style="dim italic"))
+        for name, entry in found.items():
+            _add(table, f"  {name}", entry, entry["better"], confidence)
+        return
+    (single,) = found.values()
+    table.add_row(Text("known facts (forgetting)", style="dim italic"))
+    _add(table, "  all", single, single["better"], confidence)
+    for key in ("group", "kind"):
+        for label, entry in single["slices"].get(key, {}).items():
+            _add(table, f"  {label}", entry, single["better"], confidence)
 
 
 def _measured(value: dict[str, Any], style: str) -> Text:
@@ -82,7 +118,6 @@ def _notes(value: dict[str, Any]) -> list[Text]:
     from rich.text import Text
 
     found = notes(value)
-    if "lost" in value.get("forgetting", {}):
-        lost, won = len(value["forgetting"]["lost"]), len(value["forgetting"]["won"])
-        found.append(f"facts lost by tuning: {lost}, won: {won} (listed in the report)")
+    if "forgetting" in value:
+        found += forgetting_notes(value["forgetting"])
     return [Text(note, style="dim") for note in found]

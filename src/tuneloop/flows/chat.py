@@ -22,7 +22,7 @@ def chat(model: str, root: Path, messages: Sequence[str], system: str | None, ma
     """Answers the given messages as one conversation, or asks for them on the terminal; returns the answers."""
     with ExitStack() as stack:
         with console.waiting(f"loading {model}"):
-            contestant = stack.enter_context(entrant(ModelConfig(base=_named(model, root)), seed=0)())
+            contestant = stack.enter_context(entrant(ModelConfig(base=named(model, root)), seed=0)())
         history = [Message("system", system)] if system else []
         answers: list[str] = []
         for text in messages or _typed():
@@ -62,7 +62,7 @@ def _typed() -> Iterator[str]:
         yield text
 
 
-def _named(model: str, root: Path) -> str:
+def named(model: str, root: Path) -> str:
     """A run's folder where the name fits a run, else the name of a base."""
     try:
         return str(resolve(root, model, stage="tune", done=True).path)

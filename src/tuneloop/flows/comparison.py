@@ -1,29 +1,30 @@
-"""Several runs side by side: what was trained, how fast, in how much memory, how well, and what was forgotten."""
+"""What is known of finished runs beside their scores: what was trained, how fast, in how much memory, set differently.
+
+One row a run, for sweeps and comparisons alike; `comparison_pages` shows them.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
+
+import yaml
 
 from tuneloop.core import jsonl
-from tuneloop.pages import charts, drawing
-from tuneloop.pages.numbers import interval, number
-from tuneloop.pages.page import render
+from tuneloop.pages.numbers import number
 from tuneloop.track import metrics
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from rich.table import Table
 
 Json = dict[str, Any]
 COSTS = {
     "trained": "trained parameters", "tokens_per_second": "tokens/s", "memory_gib": "memory, GiB",
-    "seconds": "training, s", "bytes": "size on disk, MB", "val_loss": "validation loss",
+    "seconds": "training, s", "bytes": "size on disk, MB", "answers_per_second": "answers/s",
+    "val_loss": "validation loss",
 }  # fmt: skip
+NOT_SETTINGS = ("name", "track", "evaluate.gate")
+"""Of a recipe, what changes no result."""
 
 
 @dataclass(frozen=True)
@@ -42,48 +43,68 @@ class Row:
     error: str | None = None
 
     def to_json(self) -> Json:
-        """For sweep.json."""
+        """For sweep.json and compare.json."""
         return {
             "name": self.name, "costs": self.costs, "scores": self.scores, "base": self.base, "curve": self.curve,
             "runs": self.runs, "error": self.error,
         }  # fmt: skip
 
+    @classmethod
+    def from_json(cls, value: Json) -> Row:
+        return cls(**{**value, "curve": [(step, loss) for step, loss in value["curve"]]})
 
-KNOWN = "known facts"
-"""The score of the forgetting probes, beside the metrics."""
+
+def row_of(name: str, tuned: Path | None, evaluated: Path | None = None) -> Row:
+    """The row of finished runs: of the stage `tune` and of its evaluation, as far as they are there."""
+    row = Row(name)
+    if tuned is not None:
+        _add_training(row, tuned)
+    if evaluated is not None:
+        _add_evaluation(row, evaluated)
+    return row
 
 
-def row_of(name: str, tuned: Path, evaluated: Path | None = None) -> Row:
-    """The row of finished runs: of the stage `tune`, and of its evaluation where there is one."""
+def _add_training(row: Row, tuned: Path) -> None:
     steps = metrics.read(tuned / "metrics.jsonl")
     summary = jsonl.read(tuned / "out" / "summary.json")
-    curve = [(row["step"], row["val_loss"]) for row in steps if row.get("val_loss") is not None]
-    costs = {
-        "trained": summary["trained"],
-        "tokens_per_second": statistics.median(row["tokens_per_second"] for row in steps),
-        "memory_gib": max(row["memory_gib"] for row in steps),
-        "seconds": sum(row["seconds"] for row in steps),
-        "bytes": summary["bytes"],
-    }
-    if curve:
-        costs["val_loss"] = min(value for _, value in curve)
-    scores: dict[str, Json] = {}
-    base: dict[str, Json] = {}
-    runs = {"tune": str(tuned)}
-    if evaluated is not None:
-        runs["evaluate"] = str(evaluated)
-        report = jsonl.read(evaluated / "out" / "report.json")
-        entries = dict(report["metrics"])
-        if report.get("forgetting"):
-            entries[KNOWN] = report["forgetting"]
-        scores = {metric: entry["tuned"] for metric, entry in entries.items() if entry.get("tuned")}
-        base = {metric: entry["base"] for metric, entry in entries.items() if entry.get("base")}
-    return Row(name, costs, scores, base, curve, runs)
+    row.curve.extend((line["step"], line["val_loss"]) for line in steps if line.get("val_loss") is not None)
+    row.costs.update(
+        trained=summary["trained"],
+        tokens_per_second=statistics.median(line["tokens_per_second"] for line in steps),
+        memory_gib=max(line["memory_gib"] for line in steps),
+        seconds=sum(line["seconds"] for line in steps),
+        bytes=summary["bytes"],
+    )
+    if row.curve:
+        row.costs["val_loss"] = min(value for _, value in row.curve)
+    row.runs["tune"] = str(tuned)
+
+
+def _add_evaluation(row: Row, evaluated: Path) -> None:
+    report = jsonl.read(evaluated / "out" / "report.json")
+    entries = {**report["metrics"], **abilities(report)}
+    row.scores.update({metric: entry["tuned"] for metric, entry in entries.items() if entry.get("tuned")})
+    row.base.update({metric: entry["base"] for metric, entry in entries.items() if entry.get("base")})
+    answers = report.get("answers", {}).get("tuned", {})
+    if answers.get("seconds"):
+        row.costs["answers_per_second"] = answers["n"] / answers["seconds"]
+    row.runs["evaluate"] = str(evaluated)
+
+
+def abilities(report: Json) -> dict[str, Json]:
+    """What a report says of forgetting, by ability: numbers of base and tuned, their difference."""
+    value = report.get("forgetting") or {}
+    return value.get("abilities") or ({"known facts": value} if value else {})
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
     """The metrics that any of the rows has, in their order."""
     return list(dict.fromkeys(metric for row in rows for metric in row.scores))
+
+
+def costs(rows: Sequence[Row]) -> dict[str, str]:
+    """The costs that any of the rows has, with their titles."""
+    return {name: title for name, title in COSTS.items() if any(name in row.costs for row in rows)}
 
 
 def cost(name: str, row: Row) -> str:
@@ -96,74 +117,34 @@ def cost(name: str, row: Row) -> str:
     return f"{value:,.0f}" if name in ("trained", "tokens_per_second", "seconds") else number(value)
 
 
-def score(value: Json | None) -> str:
-    """A score with its interval as text."""
-    return f"{number(value['value'])} ({interval(value)})" if value and value["value"] is not None else "–"
-
-
-def to_rich(rows: Sequence[Row], title: str) -> Table:
-    """For the terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in (*COSTS.values(), *columns(rows)):
-        table.add_column(name, justify="right")
-    for row in rows:
-        if row.error:
-            table.add_row(row.name, f"[red]failed[/]: {row.error.splitlines()[0]}")
-        else:
-            table.add_row(
-                row.name, *(cost(name, row) for name in COSTS), *(score(row.scores.get(m)) for m in columns(rows))
-            )
-    return table
-
-
-def to_markdown(rows: Sequence[Row], title: str) -> str:
-    """A table for documents, the base's scores as its last line."""
-    names = columns(rows)
-    head = ["", *COSTS.values(), *names]
-    lines = [f"# {title}", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    for row in rows:
-        cells = [*(cost(name, row) for name in COSTS), *(score(row.scores.get(name)) for name in names)]
-        lines.append(f"| {row.name} | failed: {row.error} |" if row.error else f"| {row.name} | {' | '.join(cells)} |")
-    base = _base([row for row in rows if not row.error])
-    if base:
-        cells = ["–"] * len(COSTS) + [score(base.get(name)) for name in names]
-        lines.append(f"| base, untuned | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def to_html(rows: Sequence[Row], title: str) -> str:
-    """A self-contained page: the table, validation curves laid over each other, each column as bars."""
-    good = [row for row in rows if not row.error]
-    names = columns(good)
-    bars: list[Json] = []
-    for metric in names:
-        values = [(row.name, row.scores[metric]["value"]) for row in good if metric in row.scores]
-        bars.append({"title": metric, "svg": _bars(values, number)})
-    for name, label in COSTS.items():
-        values = [(row.name, row.costs[name]) for row in good if name in row.costs]
-        bars.append({"title": label, "svg": _bars(values, partial(_short, name))})
-    drawn = [row for row in good if row.curve]
-    again = [" again" * (place >= charts.COLOURS) for place in range(len(drawn))]  # the colours come round: dashed
-    lines = [(row.name, charts.colour(place) + again[place], row.curve) for place, row in enumerate(drawn)]
-    return render(
-        "tuneloop.flows", "comparison.html.jinja", title=title, rows=rows, names=names, costs=COSTS, cost=cost,
-        base=_base(good), bars=[bar for bar in bars if bar["svg"]], lines=lines, curves=drawing.curves(lines, log=True),
-    )  # fmt: skip
-
-
-def _base(rows: Sequence[Row]) -> dict[str, Json]:
+def common_base(rows: Sequence[Row]) -> dict[str, Json]:
     """The base's scores, where all rows were tuned from one and asked the same."""
     found = [row.base for row in rows if row.base]
     return found[0] if found and all(one == found[0] for one in found) else {}
 
 
-def _bars(values: Sequence[tuple[str, float]], written: Callable[[float], str]) -> Markup:
-    return charts.bars([""], [(name, [value], written(value)) for name, value in values])
+# -- recipes ----------------------------------------------------------------------------------------------------------
+def settings_apart(recipes: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Key of the recipe → run → value as text, for the keys that are not set alike in all runs."""
+    flat = {name: dict(_flat(yaml.safe_load(path.read_text("utf-8")))) for name, path in recipes.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values)
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        values = {name: _said(one[key]) if key in one else "–" for name, one in flat.items()}
+        ignored = any(key == name or key.startswith(f"{name}.") for name in NOT_SETTINGS)
+        if len(set(values.values())) > 1 and not ignored:
+            found[key] = values
+    return found
 
 
-def _short(cost: str, value: float) -> str:
-    return drawing.short(value / 1e6 if cost == "bytes" else value)
+def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Leaves of a recipe by their dotted keys; a list is one value."""
+    if isinstance(value, dict) and value:
+        table = cast("dict[str, Any]", value)
+        return [leaf for key, child in table.items() for leaf in _flat(child, f"{path}.{key}" if path else str(key))]
+    return [(path, value)]
+
+
+def _said(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("...\n").strip()

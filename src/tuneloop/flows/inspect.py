@@ -72,7 +72,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     from tuneloop.render.preview import preview_rows, to_rich
     from tuneloop.tune.pairs import conversations
     from tuneloop.tune.plan import Cost, Order
-    from tuneloop.tune.rows import losses_in_words, render_rows, sources_of
+    from tuneloop.tune.rows import losses_in_words, render_rows, sources_of, with_canaries
 
     with _prepared(recipe) as prepared:
         say(prepared)
@@ -84,6 +84,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
     for decision in renderer.decisions:
         console.decided("decided", decision)
     console.decided("rows", losses_in_words(rows, len(train)))
+    rows, _ = with_canaries(renderer, rows, recipe.tune, recipe.seed, mix)
     learnt = supervised_of(rows.rendered)
     mixture = mixing.Mixture.of(mix, sources_of(rows, train), recipe.seed) if mix else None
     if mixture:

@@ -159,6 +159,10 @@ def evaluate(job: Job, prepared: Run, tuned: Run) -> Run:
         "base": find_base(recipe.model).digest,
         "tuned": digest.of_value(tuned.record["outputs"]),
     }
+    if recipe.evaluate.forgetting is not None:
+        inputs |= {str(path): digest.of_file(path) for path in recipe.evaluate.forgetting.files}
+    if recipe.evaluate.memorisation:
+        inputs["train.jsonl"] = digest.of_file(prepared.out / "train.jsonl")
     config = {branch: getattr(recipe, branch).model_dump(mode="json") for branch in ("evaluate", "model")}
     return _once(job, "evaluate", config, inputs, lambda run: _evaluate(recipe, prepared, tuned, rows, run))
 
@@ -178,7 +182,7 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
         ExampleFile(prepared.out / "val.jsonl"),
         seed=recipe.seed,
         run=run,
-        scorer=contestants.scorer(recipe.evaluate),
+        scorer=contestants.scorer(recipe.evaluate, recipe.tune),
         mix=mixing.read(prepared.out),
         tracking=Tracking(recipe.track.to, recipe.track.project or recipe.name, recipe.model_dump(mode="json")),
         prompts=load_prompts(keep.prompts) if keep else (),
@@ -186,14 +190,19 @@ def _tune(recipe: Recipe, prepared: Run, run: Run) -> None:
 
 
 def _evaluate(recipe: Recipe, prepared: Run, tuned: Run, rows: Path, run: Run) -> None:
+    from tuneloop.core.example_file import ExampleFile
     from tuneloop.data.prepare import load_examples
     from tuneloop.evaluate.evaluate import evaluate as stage
 
+    against, cached = recipe.evaluate.against, recipe.evaluate.cache
     entrants = {
-        "base": contestants.entrant(recipe.model, recipe.seed),
-        "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed),
+        "base": contestants.served(against, cached=cached)
+        if against
+        else contestants.entrant(recipe.model, recipe.seed, cached=cached),
+        "tuned": contestants.entrant(contestants.tuned_config(recipe.model, tuned.path), recipe.seed, cached=cached),
     }
-    stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run))
+    trained = ExampleFile(prepared.out / "train.jsonl") if recipe.evaluate.memorisation else ()
+    stage(recipe.evaluate, load_examples(rows), entrants, run, context(recipe, prepared, tuned, run), trained)
 
 
 def context(recipe: Recipe, prepared: Run, tuned: Run, run: Run) -> Context:
@@ -201,6 +210,8 @@ def context(recipe: Recipe, prepared: Run, tuned: Run, run: Run) -> Context:
     return Context(
         title=recipe.name,
         curves=metrics.read(tuned.path / "metrics.jsonl"),
+        watch=jsonl.read(tuned.out / "summary.json").get("watch", {}),
+        answers=metrics.answers_of(tuned.path),
         card=jsonl.read(prepared.out / "card.json"),
         recipe=loading.dump(recipe),
         versions=tuned.record["versions"],

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from tuneloop.evaluate.config import ForgettingConfig
 from tuneloop.evaluate.contestant import answers
-from tuneloop.evaluate.forgetting import is_right, load_probes
+from tuneloop.evaluate.probes import read_probes
+from tuneloop.evaluate.recall import is_right
 from tuneloop.flows.contestants import entrant
 from tuneloop.generate.engine import Decoding
 from tuneloop.models.config import ModelConfig
 
+MAX_NEW_TOKENS = 24
 
-def completed(base: str, config: ForgettingConfig) -> dict[str, Any]:
+
+def completed(base: str) -> dict[str, Any]:
     """{"right", "n", "kinds": {"kind.language": [right, n]}} of greedy completions."""
-    probes = load_probes(config)
+    probes = read_probes("embedded")
     with entrant(ModelConfig(base=base), seed=0)() as contestant:
-        given = answers(contestant, probes, Decoding(config.max_new_tokens))
+        given = answers(contestant, probes, Decoding(MAX_NEW_TOKENS))
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for probe, answer in zip(probes, given, strict=True):

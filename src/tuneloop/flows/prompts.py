@@ -9,8 +9,7 @@ from tuneloop.core.errors import DataError
 from tuneloop.data.formats import FORMATS, Parts, RowError
 from tuneloop.data.read import input_files, open_source
 from tuneloop.data.turns import PROMPTS, RESPONSES, text_of
-from tuneloop.evaluate.config import ForgettingConfig
-from tuneloop.evaluate.forgetting import load_probes
+from tuneloop.evaluate.probes import read_probes
 
 READ = ("messages", "sharegpt", "preference", "alpaca", "text")
 
@@ -18,7 +17,7 @@ READ = ("messages", "sharegpt", "preference", "alpaca", "text")
 def load_prompts(path: str) -> list[Example]:
     """The rows of a file, or of `embedded`. Raises DataError for a row that is neither a text nor a conversation."""
     if path == "embedded":
-        return load_probes(ForgettingConfig())
+        return read_probes(path)
     found: list[Example] = []
     for number, record in enumerate(open_source(path).records()):
         try:

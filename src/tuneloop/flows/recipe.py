@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneloop.core import recipe as loading
 from tuneloop.core.plugins import Branch
 from tuneloop.data.config import DataConfig
 from tuneloop.evaluate.config import EvaluateConfig
+from tuneloop.evaluate.during import measured
 from tuneloop.models.config import ModelConfig
+from tuneloop.serve.config import ServeConfig
 from tuneloop.track.config import TrackConfig
 from tuneloop.tune.config import TuneConfig
 
@@ -33,6 +36,13 @@ class Recipe(Branch):
     """What is measured on the test rows, base and tuned side by side."""
     track: TrackConfig = TrackConfig()
     """Where the curves of training are shown."""
+    serve: ServeConfig = ServeConfig()
+    """How the tuned model is served (`tuneloop serve`)."""
+
+    @model_validator(mode="after")
+    def _metrics_of_training_are_known(self) -> Self:
+        measured(self.evaluate, self.tune.validation.metrics, self.tune.stop_metric)
+        return self
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

@@ -20,7 +20,7 @@ from tuneloop.core import digest, jsonl, runs
 from tuneloop.core.errors import MissingExtra, RecipeError, RunError
 from tuneloop.core.plugins import Branch
 from tuneloop.core.runs import Run
-from tuneloop.flows import comparison
+from tuneloop.flows import comparison, comparison_pages
 from tuneloop.flows.comparison import Row
 from tuneloop.flows.recipe import load_recipe
 from tuneloop.track import console, metrics
@@ -111,7 +111,7 @@ def sweep(plan: Plan, name: str, root: Path) -> dict[str, Any]:
         console.decided("sweep", str(run.path))
         rows = _search(plan, run, root) if plan.search else _grid(plan, run, root)
         _write(run, rows, name)
-    console.say(comparison.to_rich(rows, name))
+    console.say(comparison_pages.to_rich(rows, name))
     console.decided("page", str(run.out / "sweep.html"))
     best = _best(rows, plan.by)
     if best:
@@ -149,7 +149,7 @@ def _search(plan: Plan, run: Run, root: Path) -> list[Row]:
         sampler=optuna.samplers.TPESampler(seed=seed),
     )  # fmt: skip
     done = [trial for trial in study.trials if trial.state.is_finished()]
-    rows = [_known(trial.user_attrs["row"]) for trial in done]
+    rows = [Row.from_json(trial.user_attrs["row"]) for trial in done]
     with console.progress("search", plan.search, completed=len(done)) as bar:
         while len(rows) < plan.search:
             trial = study.ask(space)
@@ -190,10 +190,6 @@ def _distribution(key: str, values: Sequence[str]) -> Any:
 
 def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _known(value: dict[str, Any]) -> Row:
-    return Row(**{**value, "curve": [tuple(point) for point in value["curve"]]})
 
 
 def _run(variant: Variant, run: Run, root: Path, command: str) -> Row:
@@ -250,5 +246,5 @@ def _best(rows: Sequence[Row], by: str) -> Row | None:
 
 def _write(run: Run, rows: Sequence[Row], title: str) -> None:
     jsonl.write(run.out / "sweep.json", {"version": 1, "rows": [row.to_json() for row in rows]})
-    jsonl.write_text(run.out / "sweep.md", comparison.to_markdown(rows, title))
-    jsonl.write_text(run.out / "sweep.html", comparison.to_html(rows, title))
+    jsonl.write_text(run.out / "sweep.md", comparison_pages.to_markdown(rows, title))
+    jsonl.write_text(run.out / "sweep.html", comparison_pages.to_html(rows, title))

@@ -132,14 +132,14 @@ def _causal(
     if in_blocks:
         return blocked_attention(q, k, v, mask, scaling)
     if not plain:
-        return _written_out(q, k, v, scaling, dropout, mask, softcap, sinks_H)
+        return written_out(q, k, v, scaling, dropout, mask, softcap, sinks_H)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
         enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
 
 
-def _written_out(
+def written_out(
     q: Tensor,
     k: Tensor,
     v: Tensor,

@@ -180,21 +180,20 @@ def head_width(head: nn.Module) -> int:
 
 def chunks(hidden_ND: Tensor, width: int, trained: bool) -> list[slice]:
     """Slices of the positions whose logits may exist together; `trained`: the head has gradients."""
-    count = len(hidden_ND)
-    size = CPU_ROWS * (1 + trained) if hidden_ND.device.type == "cpu" else max(256, CHUNK_ELEMENTS // width)
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    return _slices(hidden_ND, CPU_ROWS * (1 + trained), max(256, CHUNK_ELEMENTS // width))
 
 
 def slabs(hidden_ND: Tensor, width: int) -> list[slice]:
     """Slices of the positions whose logits are made by one product, in the model's dtype."""
-    count = len(hidden_ND)
-    on_cpu = hidden_ND.device.type == "cpu"
-    size = max(CPU_ROWS, SLAB_ELEMENTS // width) if on_cpu else max(256, CHUNK_ELEMENTS // width)
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    return _slices(hidden_ND, max(CPU_ROWS, SLAB_ELEMENTS // width), max(256, CHUNK_ELEMENTS // width))
 
 
 def pieces(logits: Tensor) -> list[slice]:
     """Slices of rows of logits to be worked on at once: on CPU few, elsewhere all."""
-    count = len(logits)
-    size = max(1, PIECE_ELEMENTS // logits.shape[1]) if logits.device.type == "cpu" else count
+    return _slices(logits, max(1, PIECE_ELEMENTS // logits.shape[1]), len(logits))
+
+
+def _slices(rows: Tensor, on_cpu: int, elsewhere: int) -> list[slice]:
+    """All rows in slices of the size that fits their device."""
+    count, size = len(rows), on_cpu if rows.device.type == "cpu" else elsewhere
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -139,7 +139,7 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
     tolerance = TOLERANCE[core.dtype]
     packed = Objective(model, packed=True)
     try:
-        _refuse_long(core, virtual.count(model) + max(lengths_of(sample)))
+        refuse_long(core, virtual.count(model) + max(lengths_of(sample)))
         use_packed(core)
         gap = max(_gap(packed, rows, pad_id, reference_N), tolerance * _leak(packed, rows) / LEAK[core.dtype])
     except (Unsupported, TypeError, ValueError) as error:
@@ -192,7 +192,7 @@ def _is_repeatable(objective: Objective, rows: Sequence[Row]) -> bool:
     return bool(torch.equal(one_N, other_N))
 
 
-def _refuse_long(core: PreTrainedModel, longest: int) -> None:
+def refuse_long(core: PreTrainedModel, longest: int) -> None:
     """Raises Unsupported for what shows only in longer rows and batches than those compared."""
     text = core.config.get_text_config()
     if getattr(text, "attn_temperature_tuning", False):  # Llama 4 counts without looking at position_ids

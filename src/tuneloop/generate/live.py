@@ -13,8 +13,9 @@ from typing import Any, Literal, Protocol
 from tuneloop.core.errors import TuneloopError
 from tuneloop.generate.engine import Decoding, Request
 
-Finish = Literal["stop", "length", "cancelled", "timeout", "error"]
-"""Why an answer ended: a stop token or stop text; the limit of tokens or context; the client; the clock; a fault."""
+Finish = Literal["stop", "length", "cancelled", "timeout", "refused", "error"]
+"""Why an answer ended: a stop token or stop text; the limit of tokens or context; the client; the clock; a prompt that
+cannot be answered (the asker's trouble); a fault (ours)."""
 
 
 class Busy(TuneloopError):
@@ -69,12 +70,15 @@ class Piece:
     """Some more of an answer. The last piece, and only it, has `finish` and `usage`."""
 
     text: str
-    """New text; whole characters only, and never the beginning of a stop text."""
+    """New text; whole characters only, and never the beginning of a stop text. Of special tokens it has those alone
+    that mark tool calls, and only where the request has tools: whoever asked reads the calls out of it."""
+    reasoning: str = ""
+    """New text of what the model thinks before it answers, where its template tells that apart."""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
     why: str | None = None
-    """What was wrong, with finish "error": a refused prompt, a fault."""
+    """What was wrong, with finish "refused" (told to the asker) or "error" (told to the operator alone)."""
 
 
 class Ticket(Protocol):
@@ -107,13 +111,19 @@ class Load:
     waiting: int
     tokens: int
     """Generated since the start."""
+    fault: str | None = None
+    """Why the worker is dead and nothing will be answered any more; None while it lives."""
 
 
 class LiveEngine(Protocol):
     """Answers under continuous batching."""
 
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Ticket:
-        """Queues an answer; `told` gets its pieces from the worker and must not block. Raises Busy, or ModelError."""
+        """Queues an answer and returns at once (an event loop calls it: no rendering, no waiting in here).
+
+        `told` gets its pieces from the worker and must not block. Raises Busy, or ModelError for a model that is not
+        there; a prompt that cannot be answered comes as a piece with finish "refused".
+        """
         ...
 
     def models(self) -> Sequence[Served]:

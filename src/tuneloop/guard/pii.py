@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_WIDE = re.compile("[\uff10-\uff19\uff20]")
+_WIDE_CHARACTERS = "０１２３４５６７８９＠"
+_WIDE = re.compile(f"[{_WIDE_CHARACTERS}]")
 _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _CJK = re.compile("[\u3400-\u9fff]")
 _FEW = 64
@@ -63,8 +64,11 @@ def find(
             if _speaks(value):
                 values.setdefault(value, (kind, span.strength))
         rest = _blanked(rest, new)
-    sure = {one.text for one in chosen if one.strength == "strong"}
-    chosen = [replace(one, strength="strong") if one.text in sure else one for one in chosen]
+    sure = {one.text: one.kind for one in reversed(chosen) if one.strength == "strong"}
+    chosen = [
+        replace(one, kind=sure[one.text], strength="strong") if one.strength == "weak" and one.text in sure else one
+        for one in chosen
+    ]
     return sorted((one for one in chosen if kinds is None or one.kind in kinds), key=lambda one: one.start)
 
 
@@ -75,10 +79,14 @@ def may_hold(text: str, strength: Strength = "weak") -> bool:
 
 def may_hold_each(texts: Sequence[str], strength: Strength = "weak") -> NDArray[np.bool_]:
     """`may_hold` of many texts, or True where only that can tell; a tenth of its price."""
-    column = screen.column(texts)
-    out = screen.matching(column, _WIDE.pattern)
-    for patterns in _screens(strength):
-        out |= screen.matching(column, *patterns)
+    import numpy as np
+
+    number, by_number, others = _screens(strength)
+    whole = "".join(texts)
+    wide = any(character in whole for character in _WIDE_CHARACTERS)
+    out = screen.matching_any(texts, [*others, [_WIDE.pattern]] if wide else others)
+    rows = np.flatnonzero(screen.matching(texts, number))
+    out[rows] |= screen.matching_any([texts[row] for row in rows.tolist()], by_number)
     return out
 
 
@@ -136,15 +144,30 @@ def _gate(strength: Strength) -> _Gate:
     return _Gate(re.compile(f"[0-9](?:{'|'.join(numbers)})"), by_number, tuple(by_word))
 
 
+class _Screens(NamedTuple):
+    """Patterns for many texts at once; those that Rust does not know are left out."""
+
+    number: str
+    """Matches wherever one of `by_number` does."""
+    by_number: list[list[str]]
+    """All patterns of one match where some rules may find something."""
+    others: list[list[str]]
+    """The same, of what need not be near a number."""
+
+
 @cache
-def _screens(strength: Strength) -> list[list[str]]:
-    """Patterns that all match where some rules may find something; those that Rust does not know are left out."""
-    gate, screens = _gate(strength), list[list[str]]()
+def _screens(strength: Strength) -> _Screens:
+    gate = _gate(strength)
+    numbers, screens = list[str](), _Screens("", [], [])
     for digits, rules in [*gate.by_number, (None, gate.by_word)]:
         words = [_pattern_of(clued.rule.WORDS) for clued in rules]
-        patterns = ["" if digits is None else digits.pattern, "" if "" in words else "|".join(words)]
-        screens.append([pattern for pattern in patterns if pattern and screen.is_plain(pattern)])
-    return screens
+        more = [pattern for pattern in ["" if "" in words else "|".join(words)] if pattern and screen.is_plain(pattern)]
+        if digits is not None and screen.is_plain(digits.pattern):
+            numbers.append(digits.pattern)
+            screens.by_number.append([digits.pattern, *more])
+        else:
+            screens.others.append(more)
+    return screens._replace(number="|".join(numbers))
 
 
 def _pattern_of(words: tuple[str, ...] | re.Pattern[str]) -> str:

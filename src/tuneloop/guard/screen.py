@@ -23,16 +23,28 @@ def column(texts: Sequence[str]) -> pl.Series:
         return pl.Series([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts])
 
 
-def matching(texts: pl.Series, *patterns: str) -> NDArray[np.bool_]:
+def matching(texts: Sequence[str], *patterns: str) -> NDArray[np.bool_]:
     """Which texts match all the patterns; each is looked for only where those before it are."""
     import numpy as np
 
     rows = np.arange(len(texts))
     for number, pattern in enumerate(patterns):
-        rows = rows[(texts.gather(rows) if number else texts).str.contains(pattern).to_numpy()]
+        left = [texts[row] for row in rows.tolist()] if number else texts
+        rows = rows[column(left).str.contains(pattern).to_numpy()]
     out = np.zeros(len(texts), bool)
     out[rows] = True
     return out
+
+
+def matching_any(texts: Sequence[str], groups: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """Which texts match all patterns of one of the groups, in one query: each takes 0.1 ms, whatever it does."""
+    import polars as pl
+
+    text, found = pl.col("text"), pl.lit(False)
+    for group in groups:
+        found |= pl.all_horizontal(pl.lit(True), *map(text.str.contains, group))
+    # without a group the answer would have one row
+    return pl.DataFrame({"text": column(texts)}).select(text.is_null() | found).to_series().to_numpy()
 
 
 @cache

@@ -1,4 +1,5 @@
-"""The cache folder, folders that appear whole or not at all, and digests of model files that are computed once.
+"""The cache folder, folders that appear whole or not at all and go when they were not used for longest, and digests of
+model files that are computed once.
 
 Knows nothing of what the folders hold.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,8 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+ABANDONED = 3600.0
+"""Seconds after which an unfinished folder is no other process's work any more."""
 
 
 def root() -> Path:
@@ -68,6 +72,31 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_room(root: Path, limit: int, spared: Path | None = None) -> None:
+    """Deletes folders in `root`, longest unused first, until they take `limit` bytes, and what killed processes left.
+
+    `spared` stays in any case. A process that has a deleted folder's files open or mapped keeps what it has.
+    """
+    sizes: dict[Path, tuple[float, int]] = {}
+    for one in root.iterdir():
+        try:
+            files = [path.stat() for path in one.rglob("*") if path.is_file()]
+            used = max([one.stat().st_mtime, *(file.st_mtime for file in files)])
+        except FileNotFoundError:  # another process deletes it, or files in it, at this moment
+            continue
+        if not one.name.startswith("."):
+            sizes[one] = used, sum(file.st_size for file in files)
+        elif used < time.time() - ABANDONED:
+            shutil.rmtree(one, ignore_errors=True)
+    total = sum(size for _, size in sizes.values())
+    for one, (_, size) in sorted(sizes.items(), key=lambda item: item[1][0]):
+        if total <= limit:
+            break
+        if one != spared:
+            shutil.rmtree(one, ignore_errors=True)
+            total -= size
 
 
 def files_of(folder: Path, patterns: Iterable[str]) -> list[Path]:

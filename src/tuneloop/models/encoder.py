@@ -68,6 +68,11 @@ class Encoder:
         out[order] = out.copy()
         return out
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, as far as they are read."""
+        given = [self.prefix + (text.lower() if self.lower else text) for text in texts]
+        return [len(ids) for ids in self._tokenizer(given, truncation=True, max_length=self._longest)["input_ids"]]
+
     def _embed(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         import torch
         from torch.nn.functional import normalize

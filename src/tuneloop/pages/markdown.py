@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Sequence
 
 
@@ -10,6 +11,13 @@ def plain(text: str) -> str:
     """One line of Markdown that shows the text as it is."""
     escaped = "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in text)
     return " ".join(escaped.split())
+
+
+def entities(text: str) -> str:
+    """Text for a cell of any Markdown that HTML is made of: entities mean nothing in it, so HTML stays text too."""
+    return "<br>".join(
+        "".join(f"&#{ord(c)};" if c in string.punctuation else c for c in line) for line in text.splitlines()
+    )
 
 
 def code(text: str) -> str:

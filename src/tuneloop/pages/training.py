@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneloop.pages import drawing
+from tuneloop.pages.answers import changes
 from tuneloop.pages.numbers import count, number, share
 from tuneloop.pages.page import render
 
 Json = dict[str, Any]
 VALIDATION = re.compile(r"(val|validation|eval)[_/.]?loss")
 PLAIN = {
+    "loss_gap": "Validation loss minus training loss",
     "learning_rate": "Learning rate",
     "gradient_norm": "Gradient norm",
     "tokens_per_second": "Tokens a second",
@@ -22,7 +24,8 @@ PLAIN = {
 }
 """Columns with a chart of their own; others that are not listed here, such as further loss terms, get one too."""
 COUNTED = {
-    "step", "epoch", "seconds", "loss", "tokens", "supervised_tokens", "supervised_tokens_per_second", "computed_tokens"
+    "step", "epoch", "seconds", "loss", "tokens", "supervised_tokens", "supervised_tokens_per_second", 
+    "computed_tokens", "validation_seconds",
 }  # fmt: skip
 REFRESH = 5  # seconds
 
@@ -52,14 +55,18 @@ def charts(rows: Sequence[Json]) -> list[Json]:
     return found
 
 
-def page(title: str, rows: Sequence[Json], *, live: bool) -> str:
-    """A self-contained page; while the run is `live` a browser loads it again every few seconds."""
+def page(title: str, rows: Sequence[Json], *, live: bool, answers: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A self-contained page; while the run is `live` a browser loads it again every few seconds.
+
+    `answers` are lines of generations.jsonl.
+    """
     last = rows[-1] if rows else {}
     written = {"step": count, "epoch": number, "loss": number, "tokens_per_second": count, "mfu": share}
     facts = {name: write(last[name]) for name, write in written.items() if _finite(last.get(name))}
     return render(
         "tuneloop.pages", "training.html.jinja", title=title, charts=charts(rows), facts=facts,
-        refresh=REFRESH if live else None,
+        refresh=REFRESH if live else None, changes=changes(answers),
+        findings=[found["text"] for row in rows for found in row.get("findings", ())],
     )  # fmt: skip
 
 

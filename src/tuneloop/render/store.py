@@ -7,7 +7,6 @@ longest unused ones go when all together take more than `LIMIT` bytes.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,7 @@ def write(folder: Path, kept: Kept) -> None:
                 np.save(new / f"{name}.{array}.npy", values, allow_pickle=False)
         files = {path.name: digest.of_file(path) for path in sorted(new.iterdir())}
         jsonl.write(new / "about.json", {"files": files, "sets": list(kept.sets), "about": kept.about})
-    _make_room(folder)
+    cache.make_room(_root(), LIMIT, spared=folder)
 
 
 def _mapped(path: Path) -> NDArray[Any]:
@@ -77,20 +76,6 @@ def _mapped(path: Path) -> NDArray[Any]:
     import numpy as np
 
     return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
-
-
-def _make_room(newest: Path) -> None:
-    """Removes what was not used for longest, never `newest`; runs that have it open keep what they have mapped."""
-    folders = sorted((path for path in _root().iterdir() if path != newest), key=lambda path: -path.stat().st_mtime)
-    taken = _size(newest)
-    for folder in folders:
-        taken += _size(folder)
-        if taken > LIMIT:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _root() -> Path:

@@ -6,7 +6,7 @@ Knows nothing of models, batches or files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from tuneloop.core import digest
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.render import decide
 from tuneloop.render import overlong as policies
-from tuneloop.render.answers import AnswerReader
+from tuneloop.render.answers import AnswerReader, AnswerStream
 from tuneloop.render.borders import Encoded, Encoder
 from tuneloop.render.chat import ChatTemplate, learn, to_template
 from tuneloop.render.rendered import Rendered, Unrenderable
@@ -119,6 +119,10 @@ class Renderer:
     def answer_parts(self, ids: Iterable[int]) -> tuple[str | None, str]:
         """Reasoning (None where there is none) and answer in generated ids, up to the first stop token."""
         return self._reader.read(ids)
+
+    def answer_stream(self, keep: Collection[str] = ()) -> AnswerStream:
+        """For an answer that comes in pieces of text: reasoning and answer, of special tokens those in `keep` alone."""
+        return self._reader.stream(keep)
 
     # -- the way, for one conversation and for many (many.py) ---------------------------------------------------------
     def plan(self, examples: Sequence[Example]) -> list[Planned]:

@@ -1,24 +1,18 @@
-"""Confidence intervals for proportions, means and weighted ratios; knows nothing of models or metrics.
+"""Confidence intervals for proportions, means and functions of sums; knows nothing of models or metrics.
 
-Legend: N examples, R resamples. Every bootstrap is seeded, so the same numbers give the same interval.
+Legend: N examples, S statistics, R resamples. Every bootstrap is seeded: the same numbers give the same interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from tuneloop.stats.bootstrap import ratio, resampled_sums
+
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
-
-RESAMPLES = 10_000
-MOST_DRAWS = 20_000_000  # N · R is kept below this (about a second), with never fewer than LEAST_RESAMPLES
-LEAST_RESAMPLES = 1_000
-BLOCK_DRAWS = 500_000  # indices drawn at a time, so that memory does not grow with N · R
+    from tuneloop.stats.bootstrap import Array
 
 
 class Interval(NamedTuple):
@@ -55,95 +49,65 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_mean(values: Sequence[float] | Array, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """BCa bootstrap interval of a mean (Efron 1987, J. Am. Stat. Assoc. 82, 171).
-
-    Bias-corrected and accelerated, so that a skewed sample (most scores 1, a few 0) gets a skewed interval. Values
-    that are all equal give an interval without width: the bootstrap cannot see what the sample does not show.
-    """
+    """BCa bootstrap interval of a mean; see `bca`."""
     import numpy as np
 
     values_N = np.asarray(values, dtype=np.float64)
     if values_N.size == 0:
         raise ValueError("an interval needs at least one value")
-    mean = float(values_N.mean())
-    if values_N.size == 1 or np.ptp(values_N) == 0:
-        return Interval(mean, mean)
-    means_R = np.concatenate([values_N[index_RN].mean(axis=1) for index_RN in resamples(values_N.size, seed)])
-    below = (np.count_nonzero(means_R < mean) + np.count_nonzero(means_R == mean) / 2) / means_R.size
-    centred_N = values_N - mean  # proportional to the jackknife's deviations (all without i) of a mean
-    acceleration = float((centred_N**3).sum() / (6 * (centred_N**2).sum() ** 1.5))
-    return _bca(means_R, below, acceleration, confidence)
-
-
-def bootstrap_ratio(
-    numerators: Sequence[float] | Array, denominators: Sequence[float] | Array, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Percentile bootstrap interval of sum(numerators) / sum(denominators), resampling pairs (examples).
-
-    For perplexity: numerators = summed negative log-likelihoods in nats, denominators = tokens; the exponential of
-    both ends is the interval of the perplexity, since percentiles follow a monotone map.
-    """
-    import numpy as np
-
-    top_N, bottom_N = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
-    if top_N.size == 0 or top_N.shape != bottom_N.shape:
-        raise ValueError(f"a ratio needs pairs, given: {top_N.size} numerators and {bottom_N.size} denominators")
-    if np.any(bottom_N <= 0):
-        raise ValueError("every denominator must be positive")
-    ratios_R = np.concatenate(
-        [top_N[index_RN].sum(axis=1) / bottom_N[index_RN].sum(axis=1) for index_RN in resamples(top_N.size, seed)]
-    )
-    return percentile(ratios_R, confidence)
+    return bootstrap_sums(np.column_stack([values_N, np.ones_like(values_N)]), ratio, confidence, seed)
 
 
 def bootstrap_sums(
     statistics: Array, combine: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of `combine` of the summed statistics [N, S] of N examples.
+    """BCa bootstrap interval of `combine` of the summed statistics [N, S] of N examples; see `bca`.
 
-    `combine` maps R sums [R, S] to R numbers [R], e.g. n-gram counts to BLEU; resamples for which it is undefined (NaN)
-    are left out. Raises ValueError without examples.
+    `combine` maps R sums [R, S] to R numbers [R], e.g. n-gram counts to BLEU, or `bootstrap.ratio`. Raises ValueError
+    without examples.
+    """
+    return bca(statistics, combine, combine(resampled_sums(statistics, seed)), confidence)
+
+
+def bca(statistics: Array, combine: Callable[[Array], Array], numbers_R: Array, confidence: float = 0.95) -> Interval:
+    """BCa interval of `combine` of the summed statistics [N, S], given the resampled numbers [R].
+
+    Bias-corrected and accelerated (Efron 1987, J. Am. Stat. Assoc. 82, 171), the acceleration by the jackknife: a
+    skewed sample (most scores 1, a few 0) gets a skewed interval, and a number that is biased itself, as a calibration
+    error, one around it. Undefined numbers (NaN) are left out; where nothing varies there is no width: the bootstrap
+    cannot see what the sample does not show.
     """
     import numpy as np
 
-    if statistics.ndim != 2 or not statistics.size:
-        raise ValueError(f"an interval needs examples with statistics, given: shape {statistics.shape}")
-    numbers_R = np.concatenate([combine(sums_RS) for sums_RS in resampled_sums(statistics, seed)])
-    known_R = numbers_R[np.isfinite(numbers_R)]
-    return percentile(known_R, confidence) if known_R.size else Interval(float("nan"), float("nan"))
-
-
-def resampled_sums(statistics: Array, seed: int) -> Iterator[Array]:
-    """Blocks [r, S] of the sums over examples drawn with replacement; the same draws for the same N and seed."""
-    import numpy as np
-
-    n = len(statistics)
-    for index_RN in resamples(n, seed):
-        counts_RN = np.stack([np.bincount(index_N, minlength=n) for index_N in index_RN])
-        yield counts_RN.astype(np.float64) @ statistics
+    total_1S = statistics.sum(axis=0, keepdims=True)
+    value = float(combine(total_1S)[0])
+    numbers_R = numbers_R[np.isfinite(numbers_R)]
+    if not numbers_R.size or not math.isfinite(value):
+        return Interval(math.nan, math.nan)
+    slack = 1e-12 * max(1.0, abs(value))  # the same sums in another order must count as equal
+    if np.ptp(numbers_R) <= slack:
+        return Interval(value, value)
+    below = np.count_nonzero(numbers_R < value - slack) + np.count_nonzero(np.abs(numbers_R - value) <= slack) / 2
+    left_out_N = combine(total_1S - statistics)
+    left_out_N = left_out_N[np.isfinite(left_out_N)]
+    centred_N = left_out_N.mean() - left_out_N if left_out_N.size else np.zeros(1)
+    spread = float((centred_N**2).sum() ** 1.5)
+    acceleration = float((centred_N**3).sum()) / (6 * spread) if spread else 0.0
+    return _moved_percentiles(numbers_R, below / numbers_R.size, acceleration, confidence)
 
 
 def percentile(estimates_R: Array, confidence: float = 0.95) -> Interval:
-    """The middle `confidence` of the resampled estimates."""
+    """The middle `confidence` of the resampled estimates that are finite; NaN where none is."""
     import numpy as np
 
-    low, high = np.quantile(estimates_R, [(1 - confidence) / 2, (1 + confidence) / 2])
+    known_R = estimates_R[np.isfinite(estimates_R)]
+    if not known_R.size:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(known_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
-def resamples(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Blocks [r, N] of indices into n examples, drawn with replacement: the same sequence for the same n and seed."""
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    left = max(LEAST_RESAMPLES, min(RESAMPLES, MOST_DRAWS // n))
-    while left:
-        rows = min(left, max(1, BLOCK_DRAWS // n))
-        yield generator.integers(0, n, size=(rows, n))
-        left -= rows
-
-
-def _bca(estimates_R: Array, below: float, acceleration: float, confidence: float) -> Interval:
+def _moved_percentiles(estimates_R: Array, below: float, acceleration: float, confidence: float) -> Interval:
     """The percentiles moved by bias (share of estimates below the observed one) and acceleration (skewness)."""
     from statistics import NormalDist
 

@@ -1,18 +1,22 @@
 """Comparison of two systems on the same examples: difference, interval, p-value; knows nothing of models or metrics.
 
-Legend: N examples, R resamples. All p-values are two-sided; differences are second minus first.
+Legend: N examples, S statistics, R resamples. All p-values are two-sided; differences are second minus first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuneloop.stats.intervals import Interval, percentile, resampled_sums, resamples, wilson
+from tuneloop.stats.bootstrap import resampled_sums
+from tuneloop.stats.intervals import Interval, percentile, wilson
 
 if TYPE_CHECKING:
-    from tuneloop.stats.intervals import Array
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tuneloop.stats.bootstrap import Array
 
 
 class Difference(NamedTuple):
@@ -24,12 +28,15 @@ class Difference(NamedTuple):
     p: float
 
 
-def compare_proportions(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> Difference:
+def compare_proportions(
+    first: Sequence[bool] | NDArray[np.bool_], second: Sequence[bool] | NDArray[np.bool_], confidence: float = 0.95
+) -> Difference:
     """Right/wrong on the same examples: interval by Newcombe's paired method, p-value by McNemar's exact test."""
+    import numpy as np
+
     n = _pairs(first, second)
-    both = sum(a and b for a, b in zip(first, second, strict=True))
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    a_N, b_N = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    both, only_first, only_second = (int(np.count_nonzero(x)) for x in (a_N & b_N, a_N & ~b_N, b_N & ~a_N))
     low, high = newcombe(both, only_first, only_second, n - both - only_first - only_second, confidence)
     return Difference((only_second - only_first) / n, low, high, mcnemar(only_first, only_second))
 
@@ -76,60 +83,47 @@ def compare_means(
     """Scores of the same examples: paired bootstrap of the difference of means (percentile interval)."""
     import numpy as np
 
-    _pairs(first, second)
-    change_N = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    value, n = float(change_N.mean()), change_N.size
-    resampled_R = np.concatenate([change_N[index_RN].mean(axis=1) for index_RN in resamples(n, seed)])
-    low, high = percentile(resampled_R, confidence)
-    return Difference(value, low, high, bootstrap_p(value, resampled_R))
-
-
-def compare_ratios(
-    first: Sequence[tuple[float, float]],
-    second: Sequence[tuple[float, float]],
-    confidence: float = 0.95,
-    seed: int = 0,
-    scale: Callable[[Array], Array] | None = None,
-) -> Difference:
-    """Weighted ratios (numerator, denominator) of the same examples: paired bootstrap of the difference.
-
-    `scale` maps both ratios before they are subtracted, `numpy.exp` for perplexities. The p-value is that of the
-    unscaled difference, where the bootstrap's symmetry holds far better than after an exponential.
-    """
-    import numpy as np
-
     n = _pairs(first, second)
-    first_N2, second_N2 = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    mapped: Callable[[Array], Array] = scale or (lambda ratios: ratios)
-    plain, scaled = [], []
-    for index_RN in resamples(n, seed):
-        a_R2, b_R2 = first_N2[index_RN].sum(axis=1), second_N2[index_RN].sum(axis=1)
-        a_R, b_R = a_R2[:, 0] / a_R2[:, 1], b_R2[:, 0] / b_R2[:, 1]
-        plain.append(b_R - a_R)
-        scaled.append(mapped(b_R) - mapped(a_R))
-    a_2, b_2 = first_N2.sum(axis=0), second_N2.sum(axis=0)
-    a, b = a_2[:1] / a_2[1:], b_2[:1] / b_2[1:]
-    low, high = percentile(np.concatenate(scaled), confidence)
-    p = bootstrap_p(float((b - a)[0]), np.concatenate(plain))
-    return Difference(float((mapped(b) - mapped(a))[0]), low, high, p)
+    change_N = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    return of_resamples(float(change_N.mean()), resampled_sums(change_N[:, None], seed)[:, 0] / n, confidence)
 
 
 def compare_sums(
-    first: Array, second: Array, combine: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
+    first: Array,
+    second: Array,
+    combine: Callable[[Array], Array],
+    confidence: float = 0.95,
+    seed: int = 0,
+    test: Callable[[Array], Array] | None = None,
 ) -> Difference:
     """Statistics [N, S] of the same examples: paired bootstrap of the difference of `combine` of their sums.
 
-    `combine` as in `intervals.bootstrap_sums`.
+    `combine` as in `intervals.bootstrap_sums`. The p-value is that of `test` of the sums where it is given: of the
+    logarithm of a perplexity, say, for which the bootstrap's symmetry holds far better than after the exponential.
     """
     import numpy as np
 
-    _pairs(list(first), list(second))
-    both = zip(resampled_sums(first, seed), resampled_sums(second, seed), strict=True)
-    changes_R = np.concatenate([combine(b_RS) - combine(a_RS) for a_RS, b_RS in both])
-    known_R = changes_R[np.isfinite(changes_R)]
-    value = float((combine(second.sum(axis=0, keepdims=True)) - combine(first.sum(axis=0, keepdims=True)))[0])
-    low, high = percentile(known_R, confidence) if known_R.size else (float("nan"), float("nan"))
-    return Difference(value, low, high, bootstrap_p(value, known_R))
+    _pairs(first, second)
+    width = first.shape[1]
+    sums_RS = resampled_sums(np.concatenate([first, second], axis=1), seed)
+    whole_1S = np.concatenate([first, second], axis=1).sum(axis=0, keepdims=True)
+
+    def change(of: Callable[[Array], Array], sums: Array) -> Array:
+        return of(sums[:, width:]) - of(sums[:, :width])
+
+    tested = (float(change(test, whole_1S)[0]), change(test, sums_RS)) if test is not None else None
+    return of_resamples(float(change(combine, whole_1S)[0]), change(combine, sums_RS), confidence, tested)
+
+
+def of_resamples(
+    value: float, changes_R: Array, confidence: float = 0.95, tested: tuple[float, Array] | None = None
+) -> Difference:
+    """A difference with its percentile interval, given its resamples; p from `tested` (value, resamples) if given."""
+    import numpy as np
+
+    low, high = percentile(changes_R, confidence)
+    value_, resamples_R = tested or (value, changes_R)
+    return Difference(value, low, high, bootstrap_p(value_, resamples_R[np.isfinite(resamples_R)]))
 
 
 def bootstrap_p(value: float, resampled_R: Array) -> float:
@@ -145,7 +139,7 @@ def bootstrap_p(value: float, resampled_R: Array) -> float:
     return (extreme + 1) / (resampled_R.size + 1)
 
 
-def _pairs(first: Sequence[object], second: Sequence[object]) -> int:
-    if not first or len(first) != len(second):
+def _pairs(first: Sized, second: Sized) -> int:
+    if not len(first) or len(first) != len(second):
         raise ValueError(f"a paired comparison needs pairs, given: {len(first)} and {len(second)} values")
     return len(first)

@@ -21,8 +21,8 @@ from tuneloop.texts.expression_values import (
     as_number,
     as_text,
     bounded,
+    check_pattern,
     check_replacement,
-    compile_pattern,
     kind,
 )
 
@@ -185,7 +185,7 @@ def _call(node: ast.Call) -> Code:
     if len(arguments) not in counts:
         raise _refused(node, f"{node.func.id} takes {' or '.join(map(str, counts))} argument(s), not {len(arguments)}")
     if node.func.id == "matches" and isinstance(node.args[0], ast.Constant):
-        compile_pattern(node.args[0].value)
+        check_pattern(node.args[0].value)
     return lambda env: function(*(argument(env) for argument in arguments))
 
 

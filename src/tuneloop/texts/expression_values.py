@@ -6,16 +6,15 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import DataError
+from tuneloop.texts import patterns
 from tuneloop.texts.words import count_words
 
 LARGEST = 2**63  # numbers; beyond it, a few multiplications make ones that fill the memory
 MOST_TEXT = 1_000_000  # characters of a text that an expression makes or searches with a pattern
-PATIENCE = 2.0  # seconds for one search of a pattern
 
 
 class ExpressionError(Exception):
@@ -34,26 +33,21 @@ def matches(pattern: Any, text: Any) -> bool:
     text = as_text(text, "matches")
     if len(text) > MOST_TEXT:
         raise ValueError(f"matches on a text of {len(text):,} characters; write matches(pattern, text[:1000])")
+    check_pattern(pattern)
     try:
-        return compile_pattern(pattern).search(text, timeout=PATIENCE) is not None
-    except TimeoutError:
-        raise DataError(
-            f"matches({pattern!r}, …) took more than {PATIENCE:g} s on one text: its repeats stand inside one another, "
-            "such as (a+)+; write it without the inner one"
-        ) from None
+        return patterns.found(pattern, text)
+    except TimeoutError as error:
+        raise DataError(f"matches: the pattern {error}") from None
 
 
-@lru_cache(maxsize=256)
-def compile_pattern(pattern: Any) -> Any:
-    """The compiled regular expression. Raises ValueError where it is none."""
-    import regex
-
+def check_pattern(pattern: Any) -> None:
+    """Raises ExpressionError where a value is no regular expression."""
     if "\b" in as_text(pattern, "matches"):
         raise ExpressionError(f'matches: "\\b" is a backspace in plain quotes; write the pattern as r"…": {pattern!r}')
     try:
-        return regex.compile(pattern)
-    except regex.error as error:
-        raise ExpressionError(f"matches: not a regular expression ({error}): {pattern!r}") from None
+        patterns.compiled(pattern)
+    except ValueError as error:
+        raise ExpressionError(f"matches: {error}") from None
 
 
 def add(left: Any, right: Any) -> Any:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuneloop.core.plugins import Branch
+from tuneloop.tune.canaries import Canaries
 from tuneloop.tune.methods import MethodChoice
 from tuneloop.tune.moe import Moe
 from tuneloop.tune.objective import ObjectiveConfig
 from tuneloop.tune.optimizers import OptimizerField
 from tuneloop.tune.schedules import ScheduleChoice
 
+ASKED = 50
+"""Validation rows that are asked where early stopping needs a metric and the recipe gives no number."""
+
 
 class EarlyStopping(Branch):
     """When to stop before the last epoch, and which checkpoint is the best."""
 
     metric: str = "loss"
-    """`loss` on the validation rows, or a metric of `evaluate.metrics` measured on generated answers."""
+    """`loss` on the validation rows, or any metric of `evaluate.metrics`; which way is better, the metric knows."""
     patience: int = Field(default=3, ge=1)
     """Validations without improvement before training stops."""
     min_delta: float = Field(default=0.0, ge=0)
@@ -27,14 +31,25 @@ class EarlyStopping(Branch):
 
 
 class Validation(Branch):
-    """What is measured on the validation rows while training runs."""
+    """What is measured while training runs, on validation rows, and at its end."""
 
     every: int | None = Field(default=None, ge=1)
     """Steps between validations; by default five times an epoch, at least once."""
     rows: int = Field(default=200, ge=1)
     """At most this many validation rows, chosen by their digests (a random but fixed choice over all sources)."""
-    generate: int = Field(default=0, ge=0)
-    """Rows of the same choice to generate answers for and score with `evaluate.metrics`; 0: only the loss."""
+    generate: int | None = Field(default=None, ge=0)
+    """Rows of the same choice to ask and to score with `metrics`; 0: only the loss. By default 50 where early stopping
+    needs a metric, else 0."""
+    metrics: tuple[str, ...] | None = None
+    """Which of `evaluate.metrics`; by default all but those that take several samples an answer or ask a judge. The
+    metric of early stopping is always measured."""
+    canaries: Canaries | None = None
+    """Secrets to plant among the training rows, to measure what is memorised; a number alone is their `count`."""
+
+    @field_validator("canaries", mode="before", json_schema_input_type=Canaries | int | None)
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        return {"count": value} if isinstance(value, int) else value
 
 
 class Memory(Branch):
@@ -88,15 +103,31 @@ class TuneConfig(Branch):
     """Steps between checkpoints to resume from; by default about ten times a run."""
 
     @model_validator(mode="after")
+    def _canaries_have_one_answer(self) -> Self:
+        if self.validation.canaries and self.objective.orpo:
+            raise ValueError("validation.canaries have no rejected answer, which objective.orpo needs: take one out")
+        return self
+
+    @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:
-        rule = self.early_stopping
-        measured = ("loss", *self.objective.measured)
-        if rule and rule.metric not in measured and not self.validation.generate:
+        if self.stop_metric and self.validation.generate == 0:
             raise ValueError(
-                f"early_stopping.metric '{rule.metric}' is measured on generated answers: set validation.generate to "
-                f"the number of rows to answer, e.g. 50"
+                f"early_stopping.metric '{self.stop_metric}' is measured by asking validation rows, and "
+                f"validation.generate: 0 asks none: set it to a number of rows, e.g. 50, or leave it out"
             )
         return self
+
+    @property
+    def stop_metric(self) -> str | None:
+        """The metric of `evaluate.metrics` that early stopping goes by; None where it goes by a loss, or is off."""
+        rule = self.early_stopping
+        return rule.metric if rule and rule.metric not in ("loss", *self.objective.measured) else None
+
+    @property
+    def asked_rows(self) -> int:
+        """Validation rows that are asked and scored."""
+        given = self.validation.generate
+        return given if given is not None else ASKED if self.stop_metric else 0
 
     def steps_per_epoch(self, rows: int) -> int:
         """Optimizer steps of an epoch of so many rows."""

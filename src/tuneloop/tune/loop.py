@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,16 +25,14 @@ from tuneloop.forward.objective import Objective
 from tuneloop.render.rendered import Rendered
 from tuneloop.track import console
 from tuneloop.track.metrics import Metrics, Tracking
-from tuneloop.tune import checkpoint
+from tuneloop.tune import checkpoint, watch
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.optimizer import MasterOptimizer
 from tuneloop.tune.plan import Order
 from tuneloop.tune.speed import Speedometer
 from tuneloop.tune.terms import Extras, Terms
-
-Validate = Callable[[], dict[str, tuple[float, bool]]]
-"""Measures the model as it is: name → (value, whether lower is better)."""
+from tuneloop.tune.validation import Measured, Validate
 
 
 @dataclass(frozen=True)
@@ -114,10 +112,12 @@ def train(job: Job) -> Progress:
             progress = replace(progress, step=progress.step + 1)
             row |= job.speedometer.read(row["seconds"], row["tokens"], row["supervised_tokens"], row["computed_tokens"])
             row["epoch"] = round(progress.step / job.steps_per_epoch, 4)
+            measured = None
             if job.validate and (progress.step % job.validate_every == 0 or progress.step == job.total_steps):
-                progress = _validated(job, progress, row)
+                bar.advance(0, note=f"{_note(row)}  validating")
+                progress, measured = _validated(job, progress, row)
             if metrics:
-                metrics.write(row)
+                watch.write(metrics, row, measured, job.validate_every)
                 bar.advance(note=_note(row))
             ending = progress.stopped or progress.step == job.total_steps
             if main and (ending or stop.asked or progress.step % job.save_every == 0):
@@ -188,10 +188,13 @@ def _over_ranks(job: Job, sums: dict[str, torch.Tensor]) -> dict[str, float]:
     return dict(zip(sums, values.tolist(), strict=True))
 
 
-def _validated(job: Job, progress: Progress, row: dict[str, Any]) -> Progress:
+def _validated(job: Job, progress: Progress, row: dict[str, Any]) -> tuple[Progress, Measured]:
     """Adds the validation's values to the step's row, keeps the best weights, decides whether to stop."""
     assert job.validate is not None
-    values = job.validate()
+    started = time.perf_counter()
+    measured = job.validate()
+    row["validation_seconds"] = round(time.perf_counter() - started, 4)
+    values = measured.values
     row.update({f"val_{name}": value for name, (value, _) in values.items()})
     rule = job.config.early_stopping
     name = rule.metric if rule else "loss"
@@ -210,7 +213,7 @@ def _validated(job: Job, progress: Progress, row: dict[str, Any]) -> Progress:
     if rule and progress.stale >= rule.patience:
         console.say(f"early stopping: {name} has not improved since step {progress.best_step}")
         progress = replace(progress, stopped=True)
-    return progress
+    return progress, measured
 
 
 def _not_finite(job: Job, picked: list[int], step: int, loss: float, norm: float) -> str:

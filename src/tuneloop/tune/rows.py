@@ -13,13 +13,14 @@ from tuneloop.core import digest
 from tuneloop.core.conversation import Drop, Example, Origin
 from tuneloop.core.errors import DataError
 from tuneloop.core.example_file import ExampleFile
+from tuneloop.forward.mixing import Mix
 from tuneloop.render import store
 from tuneloop.render.flat import FlatRows, flat, lengths_of, supervised_of
 from tuneloop.render.many import render_batches
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
-from tuneloop.tune import pairs
+from tuneloop.tune import canaries, pairs
 from tuneloop.tune.config import TuneConfig
 
 KEPT = 2_000  # rows; fewer are rendered in a second
@@ -62,6 +63,25 @@ def render_rows(renderer: Renderer, examples: Sequence[Example], config: TuneCon
     if not rows.rendered:
         raise DataError(f"none of {len(examples)} rows can be trained on:\n{_counted(rows.drops)}")
     return rows
+
+
+def with_canaries(
+    renderer: Renderer, rows: Rows, config: TuneConfig, seed: int, mix: Mix | None
+) -> tuple[Rows, list[canaries.Canary]]:
+    """The training rows and after them the canaries that the recipe plants, which it says; and these.
+
+    Raises DataError where rows are drawn by source.
+    """
+    options = config.validation.canaries
+    if options is None:
+        return rows, []
+    if mix:
+        raise DataError("validation.canaries have no source, and data.mix draws rows by theirs: take one out")
+    made, repeat = canaries.make(options, seed), options.repeat
+    more = render_rows(renderer, [one.planted for one in made for _ in range(repeat)], config, "render canaries")
+    console.decided("canaries", f"{len(made)} made-up secrets, each {repeat} × an epoch beside the rows")
+    both = FlatRows.of([rows.rendered, more.rendered])
+    return replace(rows, rendered=both, drops=[*rows.drops, *more.drops]), made
 
 
 def _rendered(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tuneloop.core.conversation import Example
-from tuneloop.core.errors import DataError, ModelError
+from tuneloop.core.errors import ModelError
 from tuneloop.forward import objective as forward
 from tuneloop.forward.batch import everywhere
 from tuneloop.forward.divergence import Side
@@ -25,8 +25,9 @@ from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
 from tuneloop.models.load import config_of, load_model
 from tuneloop.models.tokenizer import load_tokenizer
-from tuneloop.render.rendered import Rendered, Unrenderable
+from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
+from tuneloop.render.whole import render_whole
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.objective import Distill
 
@@ -79,7 +80,7 @@ class Kept:
     @classmethod
     def of(cls, model: PreTrainedModel, renderer: Renderer, prompts: Sequence[Example], config: TuneConfig) -> Kept:
         """The rows of a recipe, asked of the model as it was loaded. Raises DataError when none can be rendered."""
-        rows = render_prompts(renderer, prompts, config.max_length)
+        rows = render_whole(renderer, prompts, config.max_length, "tune.objective.keep.prompts")
         ids = torch.from_numpy(rows[0].ids[:PROBED].astype(np.int64)).to(model.device)[None]
         with torch.no_grad():
             return cls(rows, model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1))
@@ -146,25 +147,3 @@ def memory_of(config: TuneConfig, architecture: PreTrainedConfig, changed: int, 
 
 def _teacher_base(config: Distill) -> Base:
     return find_base(ModelConfig(base=config.teacher, adapter=config.adapter))
-
-
-def render_prompts(renderer: Renderer, examples: Sequence[Example], max_length: int) -> list[Rendered]:
-    """Rows for `keep`: whole conversations, or what asks for an answer where there is none, cut at `max_length`.
-
-    Every position of them is compared, whatever its loss weight. Raises DataError when none can be rendered.
-    """
-    rows: list[Rendered] = []
-    reasons: list[str] = []
-    for example in examples:
-        try:
-            if any(message.weight > 0 for message in example.messages):
-                rows += renderer.render(example, max_length=max_length, overlong="truncate")
-            else:
-                ids = np.asarray(renderer.prompt(example.messages, example.tools)[:max_length], np.int32)
-                rows.append(Rendered(ids, np.zeros(len(ids), np.float32), example.id))
-        except Unrenderable as error:
-            reasons.append(error.reason)
-    if not rows:
-        why = f", e.g.: {reasons[0]}" if reasons else ""
-        raise DataError(f"tune.objective.keep.prompts: none of {len(examples)} rows can be rendered{why}")
-    return rows

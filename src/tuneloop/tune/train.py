@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from tuneloop.core import jsonl
 from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
-from tuneloop.core.errors import DataError, TrainingError
+from tuneloop.core.errors import TrainingError
 from tuneloop.core.runs import Run
-from tuneloop.forward import objective as forward
 from tuneloop.forward.mixing import Mix, Mixture
-from tuneloop.forward.objective import Objective, core_of
+from tuneloop.forward.objective import core_of
 from tuneloop.forward.plan import token_budget
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
@@ -27,28 +26,24 @@ from tuneloop.models.fit import Fit
 from tuneloop.models.precision import matmul_rate, pick_dtype
 from tuneloop.render.load import renderer_of
 from tuneloop.render.template import Renderer
-from tuneloop.track import console
+from tuneloop.track import console, metrics
 from tuneloop.track.metrics import Tracking
-from tuneloop.tune import decisions, expert_load, trunk
+from tuneloop.tune import canaries, decisions, expert_load, trunk, watch
 from tuneloop.tune.budget import find_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.export import check, export, loss_of
-from tuneloop.tune.loop import Job, Validate, train
+from tuneloop.tune.loop import Job, train
 from tuneloop.tune.memory import Need, explained
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.model import subject
-from tuneloop.tune.pairs import preferences
-from tuneloop.tune.rows import Rows, render_rows, sources_of
+from tuneloop.tune.rows import Rows, render_rows, sources_of, with_canaries
 from tuneloop.tune.speed import Speedometer
 from tuneloop.tune.terms import Terms
+from tuneloop.tune.validation import PURPOSE, Scorer, validation
 
 SUMMARY = "summary.json"
 """What was trained, for tables of several runs."""
-Scorer = Callable[[nn.Module, Renderer, Sequence[Example]], dict[str, tuple[float, bool]]]
-"""Generates answers and scores them: name → (value, lower is better). Given by the flow, which knows `evaluate`."""
-PURPOSE = "validate"
-"""Of the choice of validation rows. The rows to answer are among those whose loss is measured."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,7 @@ def tune(
     base = find_base(model_config)
     renderer = renderer_of(base)
     rows = render_rows(renderer, train_rows, config, "render")
+    rows, planted = with_canaries(renderer, rows, config, seed, mix)
     val_set = render_rows(renderer, choose(val_rows, config.validation.rows, PURPOSE), config, "render val")
     _write_drops(run, rows, val_set)
     dtype, why = pick_dtype(model_config.dtype, accelerator.device.type)
@@ -100,7 +96,7 @@ def tune(
         optimizer=made.optimizer(config),
         rows=rows.rendered,
         config=config,
-        validate=_validation(config, objective, renderer, val_set, val_rows, scorer, budget),
+        validate=validation(config, objective, renderer, val_set, val_rows, scorer, budget),
         accelerator=accelerator,
         folder=run.path,
         seed=seed,
@@ -113,15 +109,18 @@ def tune(
     )
     if accelerator.is_main_process:
         decisions.say(job, base, renderer, rows, memory, f"{why}; {made.form}", train_rows)
+    exposed = None
     with explained(need, longest), made.dropout():
         job = trunk.served(job, base, [*val_set.rendered, *val_set.rejected])
         with expert_load.shown(job, run):
             progress = train(job)
+        if config.validation.canaries:
+            exposed = canaries.exposure(config.validation.canaries, planted, made.objective, renderer, budget)
     accelerator.wait_for_everyone()
     folder = run.out / ("adapter" if config.method.adapter else "model")
     if accelerator.is_main_process:
         _finish(job, base, renderer, folder, dtype)
-        _summarise(run, folder, config, memory, dtype, progress)
+        _summarise(run, folder, config, memory, dtype, progress, exposed)
     return Tuned(folder, config.method.adapter, progress)
 
 
@@ -132,11 +131,23 @@ def _finish(job: Job, base: Base, renderer: Renderer, folder: Path, dtype: torch
     check(job, base, folder, dtype, trained_loss)
 
 
-def _summarise(run: Run, folder: Path, config: TuneConfig, memory: Fit, dtype: torch.dtype, progress: Progress) -> None:
+def _summarise(
+    run: Run,
+    folder: Path,
+    config: TuneConfig,
+    memory: Fit,
+    dtype: torch.dtype,
+    progress: Progress,
+    exposed: dict[str, Any] | None,
+) -> None:
+    if exposed:
+        console.decided("canaries", canaries.in_words(exposed))
+    watched = watch.summary(metrics.read(run.path / "metrics.jsonl"))
     jsonl.write(run.out / SUMMARY, {
         "version": 1, "method": METHODS.name_of(config.method), "parameters": memory.parameters,
         "trained": memory.trainable, "dtype": str(dtype).removeprefix("torch."), "steps": progress.step,
         "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        "watch": watched | ({"canaries": exposed} if exposed else {}),
     })  # fmt: skip
 
 
@@ -150,34 +161,6 @@ def _write_drops(run: Run, train_set: Rows, val_set: Rows) -> None:
     jsonl.write_lines(run.out / "dropped.jsonl", [drop.to_json() for drop in (*train_set.drops, *val_set.drops)])
     if train_set.supervised == 0:
         raise TrainingError("no token of any training row is supervised; `tuneloop preview` shows the weights")
-
-
-def _validation(
-    config: TuneConfig,
-    objective: Objective,
-    renderer: Renderer,
-    val_set: Rows,
-    val_rows: Sequence[Example],
-    scorer: Scorer | None,
-    budget: int,
-) -> Validate | None:
-    """What is measured on the validation rows: the loss, and metrics on generated answers where the recipe asks."""
-    if not val_set.rendered:
-        if config.early_stopping:
-            raise DataError("early_stopping needs validation rows: give data.val or a share in data.split.val")
-        return None
-    sample = choose(val_rows, config.validation.generate, PURPOSE)
-
-    def validate() -> dict[str, tuple[float, bool]]:
-        loss = forward.mean_nll(objective, val_set.rendered, pad_id=renderer.pad_id, budget=budget)
-        values = {"loss": (loss, True)}
-        if val_set.rejected:
-            values |= preferences(objective, val_set.rendered, val_set.rejected, pad_id=renderer.pad_id, budget=budget)
-        if scorer and sample:
-            values |= scorer(objective.model, renderer, sample)
-        return values
-
-    return validate
 
 
 def _budget(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +34,6 @@ WORTH, SECONDS = 0.2, 1.0
 """The file must save this share of the trunk's work, and so many seconds."""
 DISK, MEMORY = 0.4e9, 4e9
 """Bytes a second, rough: to and from a disk, and from a file that memory holds."""
-ABANDONED = 3600.0
-"""Seconds after which an unfinished folder is no other process's work any more."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def _refused(job: Job, trunk: Trunk, uses: Uses, size: int, folder: Path) -> str
     if not memory.trunk_cache and not _pays(job, trunk, uses, size):
         return f"keeping that saves too little ({uses.tokens / trunk.tokens:.1f} passes over each row)"
     folder.mkdir(parents=True, exist_ok=True)
-    make_room(folder, limit - size)
+    cache.make_room(folder, limit - size)
     free = shutil.disk_usage(folder).free
     if size > free / 2:
         return f"keeping that takes {size / GIB:.3g} GiB, more than half of the {free / GIB:.1f} GiB free in {folder}"
@@ -157,24 +154,6 @@ def _name(job: Job, base: Base, trunk: Trunk, rows: Sequence[Rendered]) -> str:
     form = [job.objective.packed, job.objective.share, job.token_budget]
     facts = [base.digest, trunk.border, str(trunk.dtype), trunk.fingerprint, form, tokens]
     return digest.short(digest.of_value(facts), 32)
-
-
-def make_room(folder: Path, limit: int) -> None:
-    """Deletes what was not used for longest until `limit` bytes are left, and what killed processes left behind."""
-    sizes: dict[Path, tuple[float, int]] = {}
-    for one in folder.iterdir():
-        files = [path.stat() for path in one.rglob("*") if path.is_file()]
-        used = max([one.stat().st_mtime, *(file.st_mtime for file in files)])
-        if not one.name.startswith("."):
-            sizes[one] = used, sum(file.st_size for file in files)
-        elif used < time.time() - ABANDONED:
-            shutil.rmtree(one, ignore_errors=True)
-    total = sum(size for _, size in sizes.values())
-    for one, (_, size) in sorted(sizes.items(), key=lambda item: item[1][0]):
-        if total <= limit:
-            break
-        shutil.rmtree(one, ignore_errors=True)  # a process that has mapped it keeps what it has
-        total -= size
 
 
 def _pays(job: Job, trunk: Trunk, uses: Uses, size: int) -> bool:

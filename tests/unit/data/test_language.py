@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from stepping import run
 
 from tuneloop.core.conversation import Example, Message, Origin
-from tuneloop.data.languages import identify
 from tuneloop.data.steps import STEPS, Rejection
 from tuneloop.data.steps.language import Language
+from tuneloop.texts.languages import identify
 
 SPANISH = "Explique por qué el cielo es azul con palabras sencillas y claras."
 GERMAN = "Erklären Sie bitte, warum der Himmel blau ist, und nennen Sie ein Beispiel."

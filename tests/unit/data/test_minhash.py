@@ -72,6 +72,14 @@ def test_signatures_are_the_same_on_every_machine_and_in_every_shard() -> None:
     assert minhash.signatures([]).shape == (0, 128)
 
 
+def test_few_shingles_offer_what_the_empty_bins_would_have_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [("the quick brown fox 敏捷的狐狸跳过懒狗" * 9)[:length] for length in range(0, 300, 7)]
+    found = minhash.signatures(texts)
+    for dense in (0, minhash.HASHES + 1):
+        monkeypatch.setattr(minhash, "_DENSE", dense)
+        assert np.array_equal(minhash.signatures(texts), found)
+
+
 @pytest.mark.parametrize("language", LETTERS)
 @pytest.mark.parametrize(("length", "edits"), [(40, 1), (120, 3), (400, 12)])
 def test_pairs_over_the_threshold_share_a_band_and_pass_the_estimate(language: str, length: int, edits: int) -> None:

@@ -181,6 +181,16 @@ def test_json_lines_in_a_json_file_and_unicode_line_separators(write: Write) -> 
     assert read(write("c.json", rows)) == rows
 
 
+@pytest.mark.parametrize("digits", [18, 19, 20, 40])
+def test_integers_of_any_size_are_read_exactly_wherever_they_stand(write: Write, digits: int) -> None:
+    rows = [{"a": "x" * shift, "b": int("9" * digits)} for shift in range(5)]
+    for row in rows:
+        path = write("a.jsonl", [row, {"a": 1}])
+        assert [*map(repr, read(path))] == [repr(row), repr({"a": 1})]
+    raw = open_source(write("b.jsonl", "\n\u3000\n" + "\n \n".join(map(json.dumps, rows))))
+    assert raw.pieces[0].pick([0, 3, 4]) == [rows[0], rows[3], rows[4]]
+
+
 def test_one_json_object_is_one_row_or_holds_the_rows_under_a_key(write: Write) -> None:
     assert read(write("a.json", '{"messages": [{"role": "user"}]}')) == [{"messages": [{"role": "user"}]}]
     assert read(write("a.json", '{"id": 1, "rows": [{"a": 1}]}')) == [{"id": 1, "rows": [{"a": 1}]}]

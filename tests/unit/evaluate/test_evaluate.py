@@ -95,6 +95,8 @@ def test_report_and_samples_have_the_documented_shape(examples: list[Example], r
     scores = lines[0].pop("scores")
     assert scores["exact_match"] == scores["f1"] == {"base": 0.0, "tuned": 1.0}
     assert scores["perplexity"] == {"base": pytest.approx(20.0855369), "tuned": pytest.approx(1.10517092)}
+    assert lines[0].pop("statistics") == {"perplexity": {"base": [6.0, 2.0], "tuned": pytest.approx([0.2, 2.0])}}
+    assert lines[0].pop("slices") == {"kind+language": ["even · en"]}
     assert lines[0] == {
         "id": examples[0].id,
         "prompt": [{"role": "user", "content": "q0"}],
@@ -119,6 +121,7 @@ def test_answers_are_limited_and_the_cut_ones_counted(examples: list[Example], r
     talker = {"tuned": entrant(lambda asked: asked * 20, 1.0)}
     found = evaluate(EvaluateConfig(metrics=["exact_match"]), examples, talker, run)
     longest = max(len(row.answer.content) for row in examples)
+    assert found.value["answers"]["tuned"].pop("seconds") >= 0
     assert found.value["answers"]["tuned"] == {"n": 14, "unfinished": 14, "max_new_tokens": 2 * longest + 8}
     assert max(len(line["tuned"] or "") for line in found.samples) == 2 * longest + 8
     found = evaluate(EvaluateConfig(metrics=["exact_match"], max_new_tokens=3), examples, talker, run)

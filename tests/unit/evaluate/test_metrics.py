@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import re
+import string
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -64,6 +67,33 @@ def test_exact_match(text: str, reference: str, options: dict[str, bool], expect
 )
 def test_f1(text: str, reference: str, expected: float) -> None:
     assert value(F1(), text, reference) == pytest.approx(expected)
+
+
+SQUAD_WORDS = ["a", "The", "an", "cat", "cats!", "don't", "$3.50", "1,000", "x-ray", "(never)", "U.S.", "U.S",
+               '"quoted"', "snake_case", "theory", "Ana", "--", "...", "5%"]  # fmt: skip
+
+
+def official_squad_f1(text: str, reference: str) -> float:
+    """`compute_f1` of SQuAD's evaluate-v2.0.py, rewritten: lower, no punctuation, no articles, single blanks."""
+
+    def normal(text: str) -> list[str]:
+        kept = "".join(character for character in text.lower() if character not in set(string.punctuation))
+        return re.sub(r"\b(a|an|the)\b", " ", kept).split()
+
+    found, expected = normal(text), normal(reference)
+    if not found or not expected:
+        return float(found == expected)
+    same = sum((Counter(found) & Counter(expected)).values())
+    precision, recall = same / len(found), same / len(expected)
+    return 2 * precision * recall / (precision + recall) if same else 0.0
+
+
+@given(st.lists(st.sampled_from(SQUAD_WORDS), max_size=9), st.lists(st.sampled_from(SQUAD_WORDS), max_size=9))
+def test_f1_is_that_of_squad_on_english(text: list[str], reference: list[str]) -> None:
+    both = (" ".join(text), " ".join([*reference, "cat"]))  # a reference of articles alone keeps them here
+    kept = set(" ".join(text).lower().split()) - {"a", "an", "the"}
+    if kept:
+        assert value(F1(), *both) == pytest.approx(official_squad_f1(*both))
 
 
 def test_f1_of_a_reference_that_is_only_an_article() -> None:

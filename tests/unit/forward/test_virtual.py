@@ -16,6 +16,7 @@ from tuneloop.forward import virtual
 from tuneloop.forward.attention import use_packed, use_standard
 from tuneloop.forward.batch import collate
 from tuneloop.forward.objective import Objective, prepare
+from tuneloop.generate.engine import Decoding
 from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.tune.methods import FAMILY as METHODS
 
@@ -103,7 +104,7 @@ def test_generation_is_that_of_peft(method: str, name: str, tiny_model: Make, ti
     begin = draw.integers(3, 300, 12).tolist()
     several = [draw.integers(3, 300, length).tolist() for length in (3, 9, 1, 5)]
     for prompts in ([begin + own for own in several], several, [several[0]]):
-        done = TransformersEngine(model, Renderer(tiny_tokenizer)).complete(prompts, max_new_tokens=6, stop_ids=[1])
+        done = TransformersEngine(model, Renderer(tiny_tokenizer)).complete(prompts, Decoding(6), stop_ids=[1])
         assert forward.core_of(model).config._attn_implementation == "tuneloop_packed"
         with torch.no_grad():
             use_standard(forward.core_of(model))
@@ -129,7 +130,7 @@ def test_the_context_counts_virtual_tokens(tiny_model: Make, tiny_tokenizer: Any
     with pytest.raises(DataError, match=r"longest row has 16 tokens, with 5 virtual .* at most 15"):
         prepare(model, random_rows(3, longest=16, shortest=16), 0)
     engine = TransformersEngine(model, Renderer(tiny_tokenizer))
-    fits, full = engine.complete([[5] * 13, [5] * 15], max_new_tokens=9, stop_ids=[])
+    fits, full = engine.complete([[5] * 13, [5] * 15], Decoding(9), stop_ids=[])
     assert len(fits.ids) == 2 and fits.refused is None
     assert full.refused is not None and "15 tokens and the adapter 5 virtual ones" in full.refused
 

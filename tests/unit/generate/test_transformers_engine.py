@@ -10,20 +10,23 @@ from architectures import PACKED, PADDED
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen3Config
 
+from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
-from tuneloop.generate import transformers_engine
-from tuneloop.generate.engine import Completion
+from tuneloop.generate import padded, slots, transformers_engine
+from tuneloop.generate.decoding import Row
+from tuneloop.generate.engine import Completion, Decoding
 from tuneloop.generate.transformers_engine import TransformersEngine
 
 VOCABULARY = 60
 STOPS = {3, 5, 17, 40, 41}  # several, so that random models meet one now and then
 NEW = 7
+GREEDY = Decoding(NEW)
 
 
 class Words:
     """The part of a renderer that an engine needs."""
 
-    pad_id = 0
+    stop_ids = STOPS
 
     def answer_text(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
@@ -77,44 +80,71 @@ def one_by_one(model: Any, prompts: list[list[int]], new: int = NEW) -> list[Com
     return found
 
 
-@pytest.mark.parametrize("shared", [0, 12])
+@pytest.fixture(params=["slots", "padded"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the fast form where it is exact, and in the general one."""
+    if request.param == "padded":
+        monkeypatch.setattr(slots, "exact", lambda *_: None)
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("shared", [0, 12, 20])
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 def test_equals_generate_one_prompt_at_a_time(model: Any, shared: int, batch_tokens: int) -> None:
     prompts = some_prompts(shared=shared)
     expected = one_by_one(model, prompts)
     assert 0 < sum(completion.finished for completion in expected) < len(expected), "the test needs both kinds"
     told: dict[int, Completion] = {}
-    engine = TransformersEngine(model, Words(), batch_tokens)
-    assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS, done=told.__setitem__) == expected
+    engine = TransformersEngine(model, Words(), "", batch_tokens)
+    assert engine.complete(prompts, GREEDY, done=told.__setitem__) == expected
     assert [told[place] for place in range(len(prompts))] == expected
 
 
-def test_padding_between_the_shared_beginning_and_the_rest(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformers_engine, "WASTE", 1.0)  # everything in one batch
+@pytest.mark.parametrize("seats", [1, 3, 5])
+def test_rows_take_the_places_of_those_that_are_finished(
+    model: Any, seats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers_engine, "SEATS", seats)
+    monkeypatch.setattr(slots, "WORTH", 12)
+    monkeypatch.setattr(slots, "SPARE", 1)  # slots must grow
+    prompts = some_prompts(shared=17, seed=2)
+    joins: list[tuple[int, int]] = []
+    join = slots.Slots.join
+
+    def counted(self: slots.Slots, new: Sequence[Sequence[int]]) -> torch.Tensor:
+        joins.append((len(self), len(new)))
+        return join(self, new)
+
+    monkeypatch.setattr(slots.Slots, "join", counted)
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == one_by_one(model, prompts)
+    assert all(at_work + new <= seats for at_work, new in joins[1:])
+    assert seats == 1 or any(at_work for at_work, _ in joins), "none joined those at work"
+
+
+def test_padding_between_virtual_tokens_and_prompts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "exact", lambda *_: None)
+    monkeypatch.setattr(padded, "WASTE", 1.0)  # everything in one batch
     prompts = some_prompts(shared=9, seed=4)
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == one_by_one(
-        model, prompts
-    )
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == one_by_one(model, prompts)
 
 
+@pytest.mark.usefixtures("form")
 def test_equal_prompts_and_prompts_within_prompts(model: Any) -> None:
-    prompts = [[7] * 10, [7] * 10, [7] * 14]
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == one_by_one(
-        model, prompts
-    )
+    prompts = [[7] * 20, [7] * 20, [7] * 24, [8] * 3, [8] * 3]
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == one_by_one(model, prompts)
 
 
 def test_refuses_what_has_no_room_and_stops_at_the_context(model: Any) -> None:
     prompts = [[], [1] * 64, [2] * 60, [1, 2]]
     told: dict[int, Completion] = {}
     engine = TransformersEngine(model, Words())
-    found = engine.complete(prompts, max_new_tokens=20, stop_ids=set(), done=told.__setitem__)
+    found = engine.complete(prompts, Decoding(20), stop_ids=(), done=told.__setitem__)
     assert found[0].refused == "the prompt is empty"
     assert found[1].refused == "the prompt has 64 tokens, the model's context only 64"
     assert len(found[2].ids) == 4 and not found[2].finished
     assert len(found[3].ids) == 20
     assert [told[place] for place in range(4)] == found
-    assert TransformersEngine(model, Words()).complete([], max_new_tokens=3, stop_ids=set()) == []
+    assert TransformersEngine(model, Words()).complete([], Decoding(3), stop_ids=()) == []
 
 
 def test_leaves_the_model_as_it_was() -> None:
@@ -124,8 +154,17 @@ def test_leaves_the_model_as_it_was() -> None:
     expected = one_by_one(model.eval(), prompts)
     model.train()
     attention.use_packed(model)
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == expected
+    assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == expected
     assert model.training and model.config._attn_implementation == attention.NAME
+
+    def stopped(place: int, completion: Completion) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TransformersEngine(model, Words()).complete(prompts, GREEDY, done=stopped)
+    assert (
+        model.training and model.config._attn_implementation == attention.NAME and not torch.is_inference_mode_enabled()
+    )
 
 
 def test_peft_models_with_and_without_their_adapter() -> None:
@@ -136,46 +175,81 @@ def test_peft_models_with_and_without_their_adapter() -> None:
     tuned: Any = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
     engine = TransformersEngine(tuned, Words())
     with tuned.disable_adapter():
-        assert engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS) == before
-    after = engine.complete(prompts, max_new_tokens=NEW, stop_ids=STOPS)
+        assert engine.complete(prompts, GREEDY) == before
+    after = engine.complete(prompts, GREEDY)
     assert after == one_by_one(tuned.eval(), prompts) and after != before
 
 
-def test_out_of_memory_halves_the_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = transformers_engine._Decoder.decode
+def short_of_memory(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, for three rows at most."""
 
-    def short_of_memory(self: Any, prompts: Any, shared: Any) -> Any:
-        if len(prompts) > 3:
+    def limited(self: Any, given: Any) -> Any:
+        if len(given) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        yield from decode(self, prompts, shared)
+        return usual(self, given)
 
-    monkeypatch.setattr(transformers_engine._Decoder, "decode", short_of_memory)
-    prompts = [prompt * 10 for prompt in some_prompts(9) if len(prompt) == 1] or [[4] * 10] * 9
-    assert TransformersEngine(model, Words()).complete(prompts, max_new_tokens=3, stop_ids=STOPS) == one_by_one(
-        model, prompts, 3
-    )
+    return limited
 
 
-@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("when", ["join", "step"])
+def test_out_of_memory_halves_the_rows_at_work(model: Any, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (slots.Slots, padded.Padded):
+        monkeypatch.setattr(kind, when, short_of_memory(getattr(kind, when)))
+    prompts = [[4] * 10, *some_prompts(9)]
+    short, told = Decoding(3), list[int]()
+    found = TransformersEngine(model, Words()).complete(prompts, short, done=lambda place, _: told.append(place))
+    assert found == one_by_one(model, prompts, 3) and sorted(told) == list(range(10))
+
+
+def test_one_row_that_does_not_fit_is_a_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AutoModelForCausalLM.from_config(config("llama")).eval()
+
+    def never(self: Any, prompts: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(padded.Padded, "join", never)
+    monkeypatch.setattr(slots, "exact", lambda *_: None)
+    with pytest.raises(ModelError, match="out of memory on one prompt of 5 tokens; use a smaller max_new_tokens"):
+        TransformersEngine(model, Words()).complete([[1] * 5] * 4, GREEDY)
+
+
 @pytest.mark.parametrize("budget", [1, 50, 300, 10_000])
-def test_batches_hold_every_row_once_within_the_budget(budget: int, start: int) -> None:
-    lengths = [start + len(prompt) for prompt in some_prompts(300, seed=9)]
-    order = sorted(range(300), key=lambda row: -lengths[row])
+def test_batches_hold_every_row_once_within_the_budget(model: Any, budget: int) -> None:
+    lengths = sorted((len(prompt) for prompt in some_prompts(300, seed=9)), reverse=True)
     for padding in (True, False):
-        batches = transformers_engine._batches(order, lengths, budget, start, padding)
-        assert [row for batch in batches for row in batch] == order
-        for batch in batches:
-            longest = max(lengths[row] for row in batch)
-            assert longest * len(batch) <= budget or len(batch) == 1
-            own = (longest - start) * len(batch)
-            waste = longest * len(batch) - sum(lengths[row] for row in batch)
-            assert waste <= (max(transformers_engine.WASTE * own, transformers_engine.FREE) if padding else 0)
+        form = padded.Padded(model, None, 0, 50, 100)
+        form._takes_padding = lambda padding=padding: padding
+        at = 0
+        while at < len(lengths):
+            count = form.together(lengths[at:], budget)
+            batch = lengths[at : at + count]
+            at += count
+            assert 1 <= count <= 50 and (batch[0] * count <= budget or count == 1)
+            waste = batch[0] * count - sum(batch)
+            assert waste <= (max(padded.WASTE * batch[0] * count, padded.FREE) if padding else 0)
+        assert at == len(lengths)
+
+
+def test_few_prompts_do_not_stop_those_at_work(model: Any) -> None:
+    form = slots.Slots(model, None, 0, 8)
+    assert form.together([100] * 20, 4096) == 8
+    assert form.together([5000], 4096) == 1, "longer than a join may be, but nothing else is there"
+    form.lengths_B = torch.ones(4, dtype=torch.long)
+    assert form.together([100] * 20, 4096) == 0
+    assert form.together([600] * 20, 4096) == 4
+    assert form.together([100] * 3, 4096) == 3, "all that are left"
+    form.lengths_B = torch.ones(8, dtype=torch.long)
+    assert form.together([3000], 4096) == 0
 
 
 @pytest.mark.parametrize("name", (*PACKED, *PADDED))
 def test_every_architecture_equals_generate(name: str, tiny_model: Callable[..., Any]) -> None:
-    """Shared beginnings, padding, and caches of every kind: Mamba takes its own under another name."""
+    """Slots, padding, and caches of every kind: Mamba takes its own under another name."""
     model = tiny_model(name)
+    longest = [Row(0, [1] * 500, 12)]
+    fast = transformers_engine._bytes_in_slots(model, None, 0, longest, 512)
+    assert (fast is not None) == (name in PACKED)
     prompts = some_prompts(6, shared=12, seed=3)
-    found = TransformersEngine(model, Words()).complete(prompts, max_new_tokens=NEW, stop_ids=STOPS)  # type: ignore[arg-type]
+    found = TransformersEngine(model, Words()).complete(prompts, GREEDY)  # type: ignore[arg-type]
     assert found == one_by_one(model, prompts)

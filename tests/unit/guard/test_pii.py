@@ -66,6 +66,7 @@ def test_nothing_is_found_after_masking_what_once_was(text: str) -> None:
 
 
 @given(documents)
+@example("110101199003078516病历号：110101199003078516")
 def test_hints_change_nothing_about_strong_finds(text: str) -> None:
     strong = {(one.kind, one.start, one.end) for one in pii.find(text, strength="strong")}
     both = [one for one in pii.find(text) if one.strength == "strong"]
@@ -80,6 +81,10 @@ def test_a_text_that_may_hold_nothing_holds_nothing(text: str, other: str, stren
 
 @given(documents)
 @example("138123456788613812345678")
+@example("地址：张三1381234567811010519491231002Xsk-a1B2c3D4e5F6g7H8i9J0k13812345678")
+@example("zhangsan@qq.com8613812345678")
+@example("1 Main St, Apt 1234567")
+@example("1 Main St, Salem, CA 941031234")
 def test_no_half_number_is_left(text: str) -> None:
     for one in pii.find(text):
         left, right = text[max(0, one.start - 1) : one.start + 1], text[one.end - 1 : one.end + 1]

@@ -16,10 +16,10 @@ TEXTS = [
 
 
 def test_all_patterns_match() -> None:
-    column = screen.column(["a1", "b1", "a", ""])
-    assert screen.matching(column, "a").tolist() == [True, False, True, False]
-    assert screen.matching(column, "a", "1").tolist() == [True, False, False, False]
-    assert screen.matching(column).all()
+    texts = ["a1", "b1", "a", ""]
+    assert screen.matching(texts, "a").tolist() == [True, False, True, False]
+    assert screen.matching(texts, "a", "1").tolist() == [True, False, False, False]
+    assert screen.matching(texts).all()
 
 
 def test_halves_of_characters_become_the_sign_for_them() -> None:

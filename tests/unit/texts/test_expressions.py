@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.core.errors import DataError
 from tuneloop.data.steps import STEPS, Rejection
-from tuneloop.texts import expression_values
+from tuneloop.texts import patterns
 from tuneloop.texts.expressions import ExpressionError, compile_expression
 
 ROW = Example(
@@ -173,7 +173,7 @@ def test_texts_do_not_grow_without_end() -> None:
 
 
 def test_a_catastrophic_pattern_stops_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expression_values, "PATIENCE", 0.05)
+    monkeypatch.setattr(patterns, "PATIENCE", 0.05)
     long = Example((Message("user", "q"), Message("assistant", "a" * 40 + "!")), Origin("s", 0))
     with pytest.raises(DataError, match="stand inside one another"):
         compile_expression('matches("^(?:a|a|aa)+$", answer)').value(long)

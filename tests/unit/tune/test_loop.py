@@ -20,14 +20,15 @@ from tuneloop.track import metrics
 from tuneloop.tune import loop
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.loop import train
+from tuneloop.tune.validation import Measured, Validate
 
 Make = Callable[..., Any]
 
 
-def measured(values: list[float], name: str = "loss", lower: bool = True) -> loop.Validate:
+def measured(values: list[float], name: str = "loss", lower: bool = True) -> Validate:
     """A validation that gives these values, one after another."""
     waiting = iter(values)
-    return lambda: {"loss": (9.0, True), name: (next(waiting), lower)}
+    return lambda: Measured({"loss": (9.0, True), name: (next(waiting), lower)})
 
 
 def stopping(values: list[float], model: Any, folder: Path, *, lower: bool = True, **rule: Any) -> loop.Job:
@@ -76,8 +77,12 @@ def test_without_early_stopping_the_last_weights_stay(tiny_model: Make, tmp_path
 
 
 def test_a_metric_that_is_not_measured() -> None:
-    with pytest.raises(ValidationError, match=r"'f1' is measured on generated answers: set validation\.generate"):
-        TuneConfig.model_validate({"early_stopping": {"metric": "f1"}})
+    asked = {"early_stopping": {"metric": "f1"}}
+    assert TuneConfig.model_validate(asked).asked_rows == 50, "a metric alone is enough"
+    with pytest.raises(
+        ValidationError, match=r"'f1' is measured by asking validation rows, and validation\.generate: 0"
+    ):
+        TuneConfig.model_validate({**asked, "validation": {"generate": 0}})
 
 
 def test_an_unknown_metric_is_named(tiny_model: Make, tmp_path: Path) -> None:

@@ -138,9 +138,11 @@ def test_validation_rows_are_spread_and_fixed(model_folder: Folder, tmp_path: Pa
     val = conversations(60, 100)
     asked: list[list[str]] = []
 
-    def scorer(model: object, renderer: object, rows: Sequence[Example]) -> dict[str, tuple[float, bool]]:
+    def scorer(
+        model: object, renderer: object, nll: object, rows: Sequence[Example]
+    ) -> tuple[dict[str, Any], list[Any]]:
         asked.append([row.id for row in rows])
-        return {}
+        return {}, []
 
     losses = []
     for number, given in enumerate((val, val[::-1])):

@@ -45,24 +45,32 @@ class Piece(ABC):
         """Its rows, read anew. Raises DataError where a row is corrupt, or the file is not what was surveyed."""
         seen = 0
         for record in self.read():
-            yield {**record, MEMBER: self.place.member} if self.place.member is not None else record
+            yield self._signed(record)
             seen += 1
         if seen != self.count:
             raise DataError(f"{self.place} changed while it was being read: {seen} rows where {self.count} were")
+
+    def pick(self, rows: Sequence[int]) -> list[JsonObject]:
+        """Some of its rows, by their numbers within the piece, in rising order."""
+        return [self._signed(record) for record in self.read_rows(rows)]
 
     @abstractmethod
     def read(self) -> Iterator[JsonObject]:
         """The records that stand in its part of the file."""
 
-    def pick(self, rows: Sequence[int]) -> list[JsonObject]:
-        """Some of its rows, by their numbers within the piece, in rising order."""
-        wanted, found = set(rows), list[JsonObject]()
-        for number, record in enumerate(self.records()):
-            if number in wanted:
-                found.append(record)
-                if len(found) == len(wanted):
-                    break
-        return found
+    def read_rows(self, rows: Sequence[int]) -> Iterator[JsonObject]:
+        """Those of some numbers; override it where the others need not be parsed."""
+        wanted = iter(rows)
+        next_one = next(wanted, None)
+        for number, record in enumerate(self.read()):
+            if next_one is None:
+                return
+            if number == next_one:
+                yield record
+                next_one = next(wanted, None)
+
+    def _signed(self, record: JsonObject) -> JsonObject:
+        return {**record, MEMBER: self.place.member} if self.place.member is not None else record
 
 
 @dataclass(frozen=True)

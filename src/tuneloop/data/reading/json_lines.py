@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
+
+import numpy as np
+import orjson
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
 from tuneloop.core.errors import DataError
 from tuneloop.data.reading import Piece, Raw
-from tuneloop.data.reading.lines import Cuts, lines, settle
+from tuneloop.data.reading.lines import Cuts, blocks, codec_of, settle
 from tuneloop.data.reading.place import Place
 
 SPACE = " \t\r\n"
+_LARGE = re.compile(rb"[0-9]{19}")
+"""Stands in every integer beyond 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +30,73 @@ class JsonLines(Piece):
     kind: ClassVar[str] = "JSON Lines"
 
     def read(self) -> Iterator[JsonObject]:
+        for lines, number in self._lines():
+            objects = _objects(lines) if self._codec == "utf-8" else None
+            yield from objects or self._parsed(lines, number)
+
+    def read_rows(self, rows: Sequence[int]) -> Iterator[JsonObject]:
+        wanted, first = np.array(rows, np.int64), 0
+        for lines, number in self._lines():
+            filled = [at for at, line in enumerate(lines) if _is_filled(line, self._codec)]
+            for row in wanted[(wanted >= first) & (wanted < first + len(filled))].tolist():
+                at = filled[row - first]
+                yield from self._parsed(lines[at : at + 1], number + at)
+            first += len(filled)
+
+    @property
+    def _codec(self) -> str:
         assert self.encoding is not None
-        for number, (line, _) in enumerate(lines(self.place, self.encoding, self.start, self.stop), self.line):
-            if not line.isspace():
-                yield _parse_object(line, self.place, number)
+        return codec_of(self.encoding)
+
+    def _lines(self) -> Iterator[tuple[list[bytes], int]]:
+        """Some lines at a time, and the number of the first."""
+        assert self.encoding is not None
+        number = self.line
+        for data, _ in blocks(self.place, self.encoding, self.start, self.stop):
+            lines = data.removesuffix(b"\n").split(b"\n")
+            yield lines, number
+            number += len(lines)
+
+    def _parsed(self, lines: Sequence[bytes], number: int) -> Iterator[JsonObject]:
+        for at, line in enumerate(lines, number):
+            if _is_filled(line, self._codec):
+                yield _parse_object(line.decode(self._codec), self.place, at)
 
 
 def survey(place: Place, encoding: str, rows_a_piece: int) -> Raw:
     """Counts the lines; they are parsed when they are read. Raises DataError."""
 
     def count(name: str) -> Cuts:
-        cuts, offset = Cuts(place, name, rows_a_piece), 0
-        for number, (line, size) in enumerate(lines(place, name), 1):
-            if not line.isspace():
-                cuts.row(offset, number)
-            offset += size
+        cuts, codec, number = Cuts(place, name, rows_a_piece), codec_of(name), 1
+        for data, offset in blocks(place, name):
+            data.decode(codec)  # raises where the encoding is another one
+            lines = data.removesuffix(b"\n").split(b"\n")
+            filled = np.array([_is_filled(line, codec) for line in lines], bool)
+            starts = offset + np.cumsum([0, *(len(line) + 1 for line in lines[:-1])])
+            cuts.rows(starts[filled], number + np.flatnonzero(filled))
+            number += len(lines)
         return cuts
 
     cuts, name = settle(place, encoding, count)
     return Raw(str(place), name, cuts.count, tuple(cuts.pieces(JsonLines)))
+
+
+def _objects(lines: Sequence[bytes]) -> list[JsonObject] | None:
+    """The objects of some lines, in half the time of `jsonl.parse`; None where it is not exact or a line holds none."""
+    data = b"\n".join(lines)
+    digits = np.frombuffer(data, np.uint8)[::4] - ord("0") < 10
+    perhaps = np.flatnonzero(digits[:-3] & digits[1:-2] & digits[2:-1] & digits[3:]) * 4
+    if any(_LARGE.search(data, max(0, at - 3), at + 19) for at in perhaps.tolist()):
+        return None  # orjson would round it
+    try:
+        values = list(map(orjson.loads, lines))
+    except orjson.JSONDecodeError:
+        return None
+    return values if set(map(type, values)) <= {dict} else None
+
+
+def _is_filled(line: bytes, codec: str) -> bool:
+    return line[:1] == b"{" or bool(line.decode(codec).strip())
 
 
 def _parse_object(line: str, place: Place, number: int) -> JsonObject:

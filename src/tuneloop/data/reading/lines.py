@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tuneloop.data.encoding import MARK_SIZE, decode, first_guess
 from tuneloop.data.reading import Piece
 from tuneloop.data.reading.place import Place
@@ -47,21 +50,32 @@ def lines(place: Place, encoding: str, start: int = 0, stop: int = 0) -> Iterato
 
     Raises UnicodeDecodeError.
     """
+    end = start
+    for data, offset in blocks(place, encoding, start, stop):
+        sizes = [len(line) + 1 for line in data.split(b"\n")]
+        sizes[-1] -= 1  # no line end behind it
+        sizes[0] += offset - end  # the mark
+        end = offset + len(data)
+        yield from zip(io.StringIO(data.decode(codec_of(encoding)), newline="\n"), sizes, strict=False)
+
+
+def blocks(place: Place, encoding: str, start: int = 0, stop: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Whole lines in the encoding `codec_of`, about a megabyte at once, and where each block begins in the file."""
     if not linewise(encoding):
-        yield from ((line, 0) for line in io.StringIO(decode(place.read(), str(place), encoding)[0], newline="\n"))
+        yield decode(place.read(), str(place), encoding)[0].encode(), start
         return
     with place.open(start) as file:
         mark = file.read(len(codecs.BOM_UTF8)) if start == 0 and is_marked(encoding) else b""
-        skipped, left = len(mark), stop - start - len(mark) if stop else None
-        codec = "utf-8" if is_marked(encoding) else encoding
-        while data := file.read(_BLOCK if left is None else min(_BLOCK, left)):
+        offset = start + len(mark)
+        while data := file.read(min(_BLOCK, stop - offset) if stop else _BLOCK):
             data += b"" if data.endswith(b"\n") else file.readline()
-            left = None if left is None else left - len(data)
-            sizes = [len(line) + 1 for line in data.split(b"\n")]
-            sizes[-1] -= 1  # no line end behind it
-            sizes[0] += skipped
-            yield from zip(io.StringIO(data.decode(codec), newline="\n"), sizes, strict=False)
-            skipped = 0
+            yield data, offset
+            offset += len(data)
+
+
+def codec_of(encoding: str) -> str:
+    """The encoding of a file's `blocks`: its own, or UTF-8 where they have no mark or are made from the whole file."""
+    return encoding if linewise(encoding) and not is_marked(encoding) else "utf-8"
 
 
 def linewise(encoding: str) -> bool:
@@ -90,6 +104,12 @@ class Cuts:
         if offset >= 0 and self.count - self._begins[-1][2] >= self.rows_a_piece:
             self._begins.append((offset, line, self.count))
         self.count += 1
+
+    def rows(self, offsets: NDArray[np.int64], lines: NDArray[np.int64]) -> None:
+        """`row` for each of many rows that begin lines."""
+        while (first := self._begins[-1][2] + self.rows_a_piece - self.count) < len(offsets):
+            self._begins.append((int(offsets[first]), int(lines[first]), self.count + first))
+        self.count += len(offsets)
 
     @property
     def due(self) -> bool:

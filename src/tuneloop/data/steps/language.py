@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -10,8 +11,8 @@ from pydantic import Field, field_validator
 
 from tuneloop.core.conversation import Example
 from tuneloop.core.plugins import did_you_mean
-from tuneloop.data.languages import NONE, Found, identify, is_language
 from tuneloop.data.steps import Rejection, RowStep
+from tuneloop.texts.languages import NONE, Found, identify_all, is_language
 
 _ASKED = re.compile(
     r"(?i)translat|翻译|翻譯|译[成为文]|譯[成為文]|language|\b(?:spanish|french|german|italian|portuguese|dutch|japanese"
@@ -53,12 +54,18 @@ class Language(RowStep):
         return frozenset(self.keep)
 
     def look(self, example: Example) -> Example | Rejection:
-        asked = answered = NONE
-        kept = self._kept
+        return self.look_all([example])[0]
+
+    def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
+        asked = answered = [NONE] * len(examples)
         if self.of != "answer":
-            asked = identify(_said_by(_USERS, example), kept)
+            asked = identify_all([_said_by(_USERS, example) for example in examples], self._kept)
         if self.of != "prompt":
-            answered = identify(_said_by(_ANSWERS, example), kept)
+            answered = identify_all([_said_by(_ANSWERS, example) for example in examples], self._kept)
+        return list(map(self._judge, examples, asked, answered))
+
+    def _judge(self, example: Example, asked: Found, answered: Found) -> Example | Rejection:
+        kept = self._kept
         words = asked.words | answered.words
         if not words.keys() <= kept and not (self._fits(asked) and self._fits(answered)):
             problem = self._problem(example, asked, answered)

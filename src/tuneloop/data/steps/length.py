@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 UNITS = ("words", "characters", "tokens")
+_BEGINNING = 20
+"""Characters in which there is mostly a word."""
 
 
 class Length(RowStep):
@@ -68,7 +70,9 @@ class Length(RowStep):
             return super().look_all(examples)
         from tuneloop.data import characters
 
-        words = characters.count_words(["\n".join(self._texts(example)) for example in examples])
+        # where nothing is too long, the beginnings of most rows say that they are long enough
+        end = _BEGINNING * (self.min_words + 1) if self.max_words is None else None
+        words = characters.count_words(["\n".join(self._texts(example))[:end] for example in examples])
         most = words.max(initial=0) if self.max_words is None else self.max_words
         fits = ((words >= self.min_words) & (words <= most)).tolist()
         return [one if fit else self.look(one) for one, fit in zip(examples, fits, strict=True)]

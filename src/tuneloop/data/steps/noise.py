@@ -10,38 +10,14 @@ from pydantic import Field, model_validator
 from tuneloop.core.conversation import Example, Message
 from tuneloop.data.repetition import may_repeat, repetition
 from tuneloop.data.steps import Rejection, RowStep
-from tuneloop.texts.words import count_words
+from tuneloop.texts.refusals import BEGINNING, disclaims, may_decline, refuses
 
-SHORT = 80  # words (Chinese characters) up to which an answer that begins with a refusal is one and no more
 LONG = 100  # characters from which an answer that ends in a comma is cut off
 
 _EMPTY = re.compile(
     r"(?i)[\s.。…·_~—-]*|nan|undefined|\[object object\]|\W*no[ _-]?(?:in|out)put\W*|\[(?:deleted|removed)\]|todo|tbd"
     r"|lorem ipsum.*|暂无[。.]?|待补充[。.]?|略[。.]?",
     re.S,
-)
-_DECLINING = (
-    "orry", "pologi", "nfortun", "I can't", "I can’t", "I cannot", "I can not", "unable", "not able", "I don't",
-    "I don’t", "I do not", "AI", "rtificial", "anguage model", "抱歉", "对不起", "遗憾", "不好意思", "无法", "不能",
-    "没有", "人工智能", "语言模型",
-)  # fmt: skip
-"""One of these is in every beginning that declines; looking for them is ten times as fast as a regular expression."""
-_REFUSAL = re.compile(
-    r"(?i)(?:^|[.!。！，,] ?)(?:i(?:['’]m| am) (?:very |really |so )?sorry|sorry|i apologi[sz]e|unfortunately"
-    r"|as an? (?:ai|artificial)\b|i (?:can(?:['’]|no)t|can not|am (?:not able|unable)|do(?: not|n['’]t) have)"
-    r"|i['’]m unable|(?:很|非常)?(?:抱歉|对不起|遗憾|不好意思)|我(?:无法|不能|没有办法)"
-    r"|作为(?:一[个名款])?(?:人工智能|ai|(?:大型?)?语言模型))"
-)
-_UNABLE = re.compile(
-    r"(?i)can(?:['’]|no)t|can not|unable|not (?:able|capable|have|provide)|do(?: not|n['’]t) (?:have|possess)"
-    r"|(?:have|did)(?: not|n['’]t) (?:provide|give|specif)|无法|不能|没有|不具备|不支持|未提供|沒有|無法"
-)
-_SPEECH = re.compile('[“"「『:：]')
-_DISCLAIMER = re.compile(
-    r"(?i)\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
-    r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)"
-    r"|(?<![你您])作为(?:一[个名款位])?\w{0,4}?(?:ai|人工智能|语言模型)"
-    r"|我(?:只)?是(?:一[个名款])?(?:ai|人工智能|(?:大型?)?语言模型)"
 )
 _ABOUT_AI = re.compile(
     r"(?i)\bai\b|artificial|language model|\bbot\b|robot|assistant|chatgpt|人工智能|机器人|模型|助手|你是谁|你叫"
@@ -124,11 +100,11 @@ class Noise(RowStep):
         if len(text) < 20 and _EMPTY.fullmatch(text):
             calls = bool(message.tool_calls)
             return _Problem("the answer is empty", text) if self.empty and not calls else None
-        start = text[:80]
-        if (self.refusals or self.disclaimers) and any(map(start.__contains__, _DECLINING)):
-            problem = self._declines(example, text, start)
-            if problem is not None:
-                return problem
+        if (self.refusals or self.disclaimers) and not example.tools and may_decline(text):
+            if self.refusals and refuses(text):
+                return _Problem("the answer is a refusal", text[:160])
+            if self.disclaimers and disclaims(text) and not _asked(example, _ABOUT_AI):
+                return _Problem("the answer begins with a disclaimer", text[:BEGINNING])
         if self.boilerplate and any(map(text.lower().__contains__, _WEB_SIGNS if text.isascii() else _ALL_WEB_SIGNS)):
             found = _WEB.search(text)
             if found is not None and not _asked(example, _ABOUT_WEB):
@@ -137,17 +113,6 @@ class Noise(RowStep):
                 )
         if self.cut_off and len(text) >= LONG and (text.count("```") % 2 or _CUT_OFF.search(text[-20:])):
             return _Problem("the answer is cut off", text[-40:])
-        return None
-
-    def _declines(self, example: Example, text: str, start: str) -> _Problem | None:
-        refusal = _REFUSAL.search(start) if self.refusals and not example.tools else None
-        quoted = refusal is not None and _SPEECH.search(start, 0, refusal.start() + 1) is not None
-        if refusal is not None and not quoted and _UNABLE.search(text[:160]) and count_words(text) <= SHORT:
-            return _Problem("the answer is a refusal", text[:160])
-        disclaimer = _DISCLAIMER.search(start) if self.disclaimers else None
-        denies = disclaimer is not None and _UNABLE.search(text[:160]) is not None
-        if denies and not example.tools and not _asked(example, _ABOUT_AI):
-            return _Problem("the answer begins with a disclaimer", start)
         return None
 
 

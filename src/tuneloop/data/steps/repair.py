@@ -70,15 +70,15 @@ def repairs(
     about = on_purpose(text) if about_markup is None else about_markup
     done: set[Kind] = set()
     for _ in range(TIMES):  # what one repair uncovers, another one may mend
-        before = text
+        before, odd = text, _has_odd_sign(text)
         for kind in KINDS:
             if kind not in kinds or (kind == "html" and about):
                 continue
-            if kind in ("control", "invisible", "whitespace") and not _has_odd_sign(text):
+            if kind in ("control", "invisible", "whitespace") and not odd:
                 continue
             mended = _REPAIRS[kind](text)
             if mended != text:
-                text = mended
+                text, odd = mended, _has_odd_sign(mended)
                 done.add(kind)
         if text == before or _is_clean(text):
             break
@@ -142,14 +142,14 @@ class Repair(RowStep):
         return self
 
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
-        texts = [message.content for one in examples for message in (*one.messages, *one.rejected)]
-        signed = iter(screen.matching(screen.column(texts), *_DOUBTFUL).tolist())
-        out: list[Example | Rejection] = []
-        for example in examples:
-            everything = (*example.messages, *example.rejected)
-            doubtful = [next(signed) or message.reasoning or message.tool_calls for message in everything]
-            out.append(self.look(example) if example.tools or any(doubtful) else example)
-        return out
+        import numpy as np
+
+        messages = [message for one in examples for message in (*one.messages, *one.rejected)]
+        doubtful = screen.matching([message.content for message in messages], *_DOUBTFUL)
+        doubtful |= np.array([bool(message.reasoning or message.tool_calls) for message in messages], bool)
+        ends = np.cumsum([len(one.messages) + len(one.rejected) for one in examples])
+        rows = set(np.searchsorted(ends, np.flatnonzero(doubtful), "right").tolist())
+        return [self.look(one) if row in rows or one.tools else one for row, one in enumerate(examples)]
 
     def look(self, example: Example) -> Example | Rejection:
         for message in (*example.messages, *example.rejected):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Json = dict[str, Any]
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
+"""Which direction is good; `neither` of a length, say, where a change is worth knowing and neither good nor bad."""
 Needs = Literal["generation", "likelihood", "choices", "samples"]
 """What a metric looks at: one answer, the likelihood of the reference, of each choice, or several sampled answers."""
 Aggregation = Literal["proportion", "mean", "geometric", "corpus"]
@@ -98,6 +99,8 @@ class Metric(Plugin):
     AGGREGATION: ClassVar[Aggregation]
     BOUNDED: ClassVar[bool] = True
     """Whether values lie in [0, 1]."""
+    REFERENCE: ClassVar[bool] = True
+    """Whether it holds the answer against a reference text; without one the observation is unscored."""
     SLOW: ClassVar[bool] = False
     """Whether scoring takes long enough to show its progress (it asks another model)."""
 
@@ -121,6 +124,11 @@ class Metric(Plugin):
     def combine(self, sums_RS: Array) -> Array:
         """[R] numbers from R sums over examples of their S statistics; NaN where undefined. For `corpus` only."""
         raise NotImplementedError(f"{type(self).__name__} has no statistics to combine")
+
+    def distance(self, sums_RS: Array, whole_1S: Array) -> Array | None:
+        """[R] bounds of how far resampled numbers lie from the whole's, for `corpus` metrics that are so biased that a
+        bootstrap of the number itself fails (a calibration error near 0). None: the usual bootstrap serves."""
+        return None
 
     @property
     def sampling(self) -> Sampling | None:

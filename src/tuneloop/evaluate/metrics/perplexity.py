@@ -16,6 +16,7 @@ class Perplexity(Metric):
     BETTER = "lower"
     NEEDS = "likelihood"
     AGGREGATION = "geometric"
+    BOUNDED = False
 
     @property
     def signature(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneloop.evaluate.metrics import Metric, Observation, Score, missing
-from tuneloop.evaluate.text import tokens
+from tuneloop.evaluate.text import ROUGE_TOKENS, tokens
 
 
 class RougeL(Metric):
@@ -18,7 +18,7 @@ class RougeL(Metric):
 
     @property
     def signature(self) -> str:
-        return "rouge_l|f_measure|beta:1|nfkc:yes|case:no|punctuation:no|zh:characters|others:words|stemming:no|v1"
+        return f"rouge_l|f_measure|beta:1|{ROUGE_TOKENS}|v1"
 
     def score(self, observation: Observation) -> Score:
         if observation.reference is None or observation.text is None:

@@ -16,18 +16,19 @@ _HOUSE = re.compile(
     rf"(?:{_ROAD})(?:[{_NUMERAL}]{{1,6}}(?:号院?|弄)|[A-Za-z0-9]{{1,4}}(?:座|栋|幢|号楼))"
     rf"(?:[A-Za-z\-{_NUMERAL}]{{1,6}}(?:号楼|号|楼|栋|幢|座|单元|室|层|户))*(?: ?[0-9]{{3,6}}(?![0-9]))?"
 )
+_WHOLE = "(?:(?<![0-9])|(?![0-9]))"  # the end of a long text, but never within a number
 _LEAD = re.compile(rf"[^{_HAN}0-9]|位于|住在|家住|寄到|送到|送至|搬到|来自|地址|住址|前往|[在到至是为]")
 _DISTRICT = re.compile("[省市州盟区县旗镇乡]")
 _LABELLED = re.compile(
     rf"(?:住址|地址|居住地|户籍地)\"?\s?(?:[:：]|是|为)\s?\"?"
-    rf"([{_HAN}][{_HAN}0-9A-Za-z\-（）()#]{{5,60}}(?: [0-9]{{6}})?)"
+    rf"([{_HAN}][{_HAN}0-9A-Za-z\-（）()#]{{5,60}}{_WHOLE}(?: [0-9]{{6}}(?![0-9]))?)"
 )
 _ENGLISH = re.compile(
     rf"[0-9]{BEGUN}[0-9]{{0,4}}[A-Z]? (?:[NSEW]\.? |North |South |East |West )?"
     r"(?:[A-Z][a-z]+ |[0-9]{1,3}(?:st|nd|rd|th) ){1,3}"
     r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|Highway)"
-    rf"{RIGHT}\.?(?:,? (?:Apt|Apartment|Suite|Ste|Unit|#)\.? ?[0-9A-Z\-]{{1,6}})?"
-    r"(?:,? (?:[A-Z][a-z]+ ?){1,3},? [A-Z]{2} [0-9]{5}(?:-[0-9]{4})?)?"
+    rf"{RIGHT}\.?(?:,? (?:Apt|Apartment|Suite|Ste|Unit|#)\.? ?[0-9A-Z\-]{{1,6}}{RIGHT})?"
+    r"(?:,? (?:[A-Z][a-z]+ ?){1,3},? [A-Z]{2} [0-9]{5}(?:-[0-9]{4})?(?![0-9]))?"
 )
 
 

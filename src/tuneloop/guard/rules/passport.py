@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tuneloop.guard import digits
 from tuneloop.guard.borders import BEGUN, FIVE_DIGITS, RIGHT, label, labelled
-from tuneloop.guard.rules import Draw, Rule, Span
+from tuneloop.guard.rules import Draw, Rule, Span, Words
 
 _NUMBER = re.compile(rf"[0-9](?<![0-9].)(?<!0(?=00))[0-9]{{5,8}}{RIGHT}")
 _LABEL = label("护照|通行证|回乡证|台胞证|(?<![a-z])passport", "[A-Za-z]{1,2}-?")
@@ -19,6 +19,7 @@ class Passport(Rule):
     """Numbers after 护照, 通行证 or `passport`. Hints only: Chinese passports (E12345678) without the word."""
 
     DIGITS: ClassVar[str | None] = FIVE_DIGITS
+    WORDS: ClassVar[Words] = re.compile("护照|通行证|回乡证|台胞证|(?i:passport)|E[0-9A-HJ-NP-Z]")
 
     def find(self, text: str) -> Iterable[Span]:
         for match in _NUMBER.finditer(text):

@@ -11,7 +11,7 @@ from random import Random
 from typing import ClassVar
 
 from tuneloop.guard import digits
-from tuneloop.guard.borders import BEGUN, LEFT, LONG_NUMBER, RIGHT, before, is_sum, label, labelled
+from tuneloop.guard.borders import BEGUN, LONG_NUMBER, RIGHT, before, is_sum, label, labelled
 from tuneloop.guard.rules import Draw, Rule, Span, Strength
 
 _S = r"[ .\-\u2010-\u2013]"
@@ -20,7 +20,7 @@ _MOBILE = re.compile(
     rf"1(?:{BEGUN}|(?<=86.))(?<![0-9][\-.].)(?<!\+.)[3-9][0-9]"
     rf"(?:(?:{_S}?[0-9]{{4}}){{2}}|[0-9]{_S}[0-9]{{3}}{_S}[0-9]{{4}}|{_S}[0-9]{{3}}{_S}[0-9]{{5}}){RIGHT}(?!\.[0-9])"
 )
-_CODE = re.compile(rf"{LEFT}(?:00)?86[ \-]?$")
+_CODE = re.compile(r"(?<![0-9])(?:00)?86[ \-]?$")
 _LANDLINE = re.compile(
     rf"[(（0]{BEGUN}(?<![0-9][ \-.].)(?:(?<=0)|0)[1-9][0-9]{{1,2}}(?:[)）]{_S}?|{_S})[2-8][0-9]{{2,3}}{_S}?[0-9]{{4}}"
     rf"(?:-[0-9]{{1,6}}|{_EXTENSION}){RIGHT}"

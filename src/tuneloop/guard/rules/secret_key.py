@@ -15,7 +15,7 @@ _SHAPES = re.compile(
     r"(?<![0-9A-Za-z_\-])(?:sk-[A-Za-z0-9_\-]{20,}|(?:sk|pk|rk)_(?:live|test)_[0-9A-Za-z]{16,}"  # OpenAI …, Stripe
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|LTAI[A-Za-z0-9]{12,24}|AKID[A-Za-z0-9]{13,40}|AIza[0-9A-Za-z_\-]{35}"  # clouds
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}|glpat-[A-Za-z0-9_\-]{20,}|npm_[A-Za-z0-9]{36}"
-    r"|hf_[A-Za-z0-9]{30,}|xox[abeprs]-[A-Za-z0-9\-]{10,}"
+    r"|hf_[A-Za-z0-9]{30,}|xox[abeprs]-[A-Za-z0-9\-]{10,}|tl-[0-9a-f]{8}-[A-Za-z0-9_\-]{43}"  # …, tuneloop
     r"|eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,})(?![0-9A-Za-z])"  # JSON web tokens
 )
 _PRIVATE = re.compile(
@@ -27,7 +27,7 @@ _NAMED = re.compile(
     rf"|auth[ _\-]?token|bearer)){LINK}([A-Za-z0-9_\-./+=]{{16,}})(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_PREFIX = re.compile(r"sk-|[spr]k_(?:live|test)_|AKIA|ASIA|LTAI|AKID|AIza|gh[pousr]_|hf_|xox[a-z]-|eyJ")
+_PREFIX = re.compile(r"sk-|[spr]k_(?:live|test)_|AKIA|ASIA|LTAI|AKID|AIza|gh[pousr]_|hf_|xox[a-z]-|tl-|eyJ")
 _EXAMPLE = "EXAMPLE"
 
 
@@ -42,7 +42,7 @@ class SecretKey(Rule):
     )
     WORDS: ClassVar[Words] = (
         *("sk-", "_live_", "_test_", "AKIA", "ASIA", "LTAI", "AKID", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
-        *("github_pat_", "glpat-", "npm_", "hf_", "xox", "eyJ", "-----BEGIN", "密钥", "令牌"),
+        *("github_pat_", "glpat-", "npm_", "hf_", "xox", "tl-", "eyJ", "-----BEGIN", "密钥", "令牌"),
         *("ecret", "ECRET", "_token", "_TOKEN", "Token", "earer ", "api_k", "api-k", "api k", "apik", "API k", "API_K"),
         *("apiK", "ApiK", "Api-K", "ccess_", "ccess k", "ccess K", "ccess t", "ccess T"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -26,6 +26,10 @@ class Sink(Protocol):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the numbers of one step."""
+        ...
+
+    def answers(self, step: int, table: Sequence[tuple[str, str, str]]) -> None:
+        """Takes (prompt, reference, answer) of some validation rows, before the numbers of the same step."""
         ...
 
     def close(self, finished: bool) -> None:

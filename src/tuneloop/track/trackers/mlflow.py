@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuneloop.track.trackers import Story, Tracker
@@ -58,6 +58,9 @@ class Recorder:
         self.waiting += [Metric(name, value, now, step) for name, value in values.items()]
         if len(self.waiting) >= BATCH:
             self._send()
+
+    def answers(self, step: int, table: Sequence[tuple[str, str, str]]) -> None:
+        """As Sink.answers: nothing, as MLflow keeps tables as files without steps; generations.jsonl has them."""
 
     def close(self, finished: bool) -> None:
         """As Sink.close."""

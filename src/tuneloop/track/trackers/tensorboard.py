@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from tuneloop.pages.answers import HEAD
+from tuneloop.pages.markdown import entities
 from tuneloop.track.trackers import Story, Tracker
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ class Board:
         """As Sink.log."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+
+    def answers(self, step: int, table: Sequence[tuple[str, str, str]]) -> None:
+        """As Sink.answers: a Markdown table in the tab Text, with a slider over the validations."""
+        lines = [HEAD, ["---"] * len(HEAD), *([entities(text) for text in line] for line in table)]
+        self.writer.add_text("answers", "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
 
     def close(self, finished: bool) -> None:
         """As Sink.close."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any, ClassVar
 
+from tuneloop.pages.answers import HEAD
+from tuneloop.pages.markdown import entities
 from tuneloop.track.trackers import Story, Tracker
 
 
@@ -38,6 +40,14 @@ class Local:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """As Sink.log."""
         self.run.log(dict(values), step=step)
+
+    def answers(self, step: int, table: Sequence[tuple[str, str, str]]) -> None:
+        """As Sink.answers."""
+        import trackio
+
+        # it takes texts for Markdown
+        shown = trackio.Table(columns=list(HEAD), data=[[entities(text) for text in line] for line in table])
+        self.run.log({"answers": shown}, step=step)
 
     def close(self, finished: bool) -> None:
         """As Sink.close."""

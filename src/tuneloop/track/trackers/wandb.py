@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from tuneloop.core import digest
+from tuneloop.pages.answers import HEAD
 from tuneloop.track.trackers import Story, Tracker
 
 
@@ -50,6 +51,13 @@ class Run:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """As Sink.log."""
         self.run.log(dict(values), step=step, commit=True)
+
+    def answers(self, step: int, table: Sequence[tuple[str, str, str]]) -> None:
+        """As Sink.answers."""
+        import wandb
+
+        shown = wandb.Table(columns=list(HEAD), data=[list(line) for line in table])
+        self.run.log({"answers": shown}, step=step, commit=False)  # W&B takes no step twice once it is committed
 
     def close(self, finished: bool) -> None:
         """As Sink.close."""

@@ -7,6 +7,7 @@ goes to py3langid. Code, formulas, addresses, numbers and a few words alone have
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -77,15 +78,25 @@ def identify(text: str, kept: frozenset[str] = frozenset()) -> Found:
     `kept`: those that matter; they are candidates even where they are rare, and a text that may be in one of them has
     no language rather than a doubtful other one.
     """
-    if len(text) > LOOKED_AT:
-        head = LOOKED_AT * 2 // 3
-        text = f"{text[:head]}\n{text[head - LOOKED_AT :]}"
-    if text.isascii():
-        return _english(text) or _western(_prose(text), "latin", kept)
-    data = text.encode("utf-8", "surrogatepass")
-    han = len(data) - len(data.translate(None, _HAN_LEADS))
-    if han * 5 > len(data) and han >= FEWEST_CHARACTERS and _no_other_east(data):
-        return Found({"zh": _words(han)})  # three in five bytes are of Han characters
+    return identify_all([text], kept)[0]
+
+
+def identify_all(texts: Sequence[str], kept: frozenset[str] = frozenset()) -> list[Found]:
+    """`identify` of many texts; those that are plainly Chinese are known by one look at all bytes."""
+    heads = list(map(_head, texts))
+    chinese = iter(_chinese([head.encode("utf-8", "surrogatepass") for head in heads if not head.isascii()]))
+    return [
+        _english(head) or _western(_prose(head), "latin", kept)
+        if head.isascii()
+        else Found({"zh": _words(han)})
+        if (han := next(chinese))
+        else _mixed(head, kept)
+        for head in heads
+    ]
+
+
+def _mixed(text: str, kept: frozenset[str]) -> Found:
+    """The languages of a text that is neither ASCII nor plainly Chinese."""
     found = letters(text)
     east = _eastern(found)
     if east is not None and found.latin > east.characters:
@@ -102,12 +113,25 @@ def identify(text: str, kept: frozenset[str] = frozenset()) -> Found:
     return Found({name: _words(characters), **other.words}, other.confidence)
 
 
-def _no_other_east(data: bytes) -> bool:
-    """Whether a text has neither kana nor Hangul; two counts say so of most Chinese ones."""
-    if len(data.translate(None, _HANGUL_LEADS)) != len(data):
-        return False
-    punctuation_alone = data.count(b"\xe3") == data.count(b"\xe3\x80")
-    return punctuation_alone or not any(lead in data for lead in _KANA_LEADS)
+def _head(text: str) -> str:
+    """What is looked at of a text."""
+    head = LOOKED_AT * 2 // 3
+    return text if len(text) <= LOOKED_AT else f"{text[:head]}\n{text[head - LOOKED_AT :]}"
+
+
+def _chinese(texts: Sequence[bytes]) -> list[int]:
+    """The Han characters of each text (UTF-8) that is plainly Chinese: three in five of its bytes are theirs, and it
+    has neither kana nor Hangul; 0 for all others."""
+    import numpy as np
+
+    data = np.frombuffer(b"\n".join([*texts, b""]), np.uint8)
+    sizes = np.array([len(text) + 1 for text in texts], np.int64)
+    starts = np.cumsum(sizes) - sizes
+    others = data - _HANGUL_LEADS[0] < len(_HANGUL_LEADS)
+    others[:-1] |= (data[:-1] == _KANA_LEADS[0][0]) & (data[1:] - _KANA_LEADS[0][1] < len(_KANA_LEADS))
+    han = np.add.reduceat((data - _HAN_LEADS[0] < len(_HAN_LEADS)).view(np.uint8), starts, dtype=np.int64)
+    plain = (han * 5 > sizes - 1) & (han >= FEWEST_CHARACTERS)
+    return np.where(plain & ~np.logical_or.reduceat(others, starts), han, 0).tolist()
 
 
 def _words(characters: int) -> int:

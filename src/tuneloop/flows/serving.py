@@ -1,0 +1,184 @@
+"""A service put together: model, engine, store, keys and the HTTP server; and keys made from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.text import Text
+from sqlalchemy import make_url
+
+from tuneloop.core import digest
+from tuneloop.core import recipe as loading
+from tuneloop.core.errors import ModelError
+from tuneloop.core.plugins import Branch
+from tuneloop.core.runs import resolve
+from tuneloop.flows.chat import named
+from tuneloop.flows.contestants import entrant
+from tuneloop.flows.recipe import load_recipe
+from tuneloop.generate.live import Ask, LiveEngine, Served
+from tuneloop.generate.whole import WholeAnswers
+from tuneloop.models.config import ModelConfig
+from tuneloop.serve.config import ServeConfig
+from tuneloop.store import seal
+from tuneloop.store import store as stores
+from tuneloop.store.database import shown
+from tuneloop.store.records import Key, Role
+from tuneloop.track import console
+
+if TYPE_CHECKING:
+    from tuneloop.serve.service import Service
+
+
+class _Settings(Branch):
+    """What `--set serve.…` can change where there is no recipe."""
+
+    serve: ServeConfig = ServeConfig()
+
+
+def settings(recipe: Path | None, changes: Sequence[str], adapters: Mapping[str, str] | None = None) -> ServeConfig:
+    """The branch `serve` of a recipe, or its defaults, with the changes of the command line. Raises RecipeError."""
+    if recipe is not None:
+        config = load_recipe(recipe, changes).serve
+    else:
+        config = loading.load(_Settings, loading.Source("the command line"), changes).serve
+    return config.model_copy(update={"adapters": {**config.adapters, **(adapters or {})}})
+
+
+def serve(model: str, runs: Path, config: ServeConfig) -> None:
+    """Serves a model until it is told to stop. Raises TuneloopError for what stands in the way, before it listens."""
+    from tuneloop.models.encoder import find_encoder
+    from tuneloop.serve import server
+    from tuneloop.serve.adapters import Roster, adapter_of
+    from tuneloop.serve.auth import Doorkeeper
+    from tuneloop.serve.service import Service
+
+    with stores.open(config.store, seal.load(config.secret_file)) as kept:
+        has_key = config.key_file is not None or any(_is_good(key) for key in kept.keys.list())
+        server.check(config, has_key=has_key)
+        key_file = None if config.key_file is None else Path(config.key_file)
+        doorkeeper = Doorkeeper(kept, open_to_all=not has_key, key_file=key_file)
+        folders = {name: adapter_of(runs, resolve(runs, run).path.name) for name, run in config.adapters.items()}
+        embedder = find_encoder(Path(config.encoder)) if config.encoder is not None else None
+        with console.waiting(f"loading {model}"):
+            name, engine, inside = _engine(model, runs)
+            roster = Roster(engine, config.name or name, inside)
+            for public, folder in folders.items():
+                roster.put(public, folder)
+        service = Service(config, engine, roster, kept, doorkeeper, embedder, runs)
+        _say(service, has_key)
+        detail = {"model": model, "host": config.host, "digests": {n: s.digest for n, s in roster.listed().items()}}
+        kept.audit("operator", "serve", detail)
+        server.log_to_stderr()
+        server.Server(service).run()
+
+
+def create_key(config: ServeConfig, name: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Makes a key and shows it, for the only time. Raises StoreError for a role that there is not."""
+    with stores.open(config.store, seal.load(config.secret_file)) as kept:
+        key = kept.keys.create(name, cast("Sequence[Role]", roles))
+        found = kept.keys.verify(key)
+    assert found is not None
+    console.say(Text.assemble("key ", (key, "bold"), f" ({', '.join(found.roles)}); it cannot be shown again"))
+    return {"key": key, **_told(found)}
+
+
+def list_keys(config: ServeConfig) -> list[dict[str, Any]]:
+    """All keys, without what is secret of them."""
+    with stores.open(config.store, seal.load(config.secret_file)) as kept:
+        keys = kept.keys.list()
+    for key in keys:
+        state = "good" if _is_good(key) else "revoked" if key.revoked else "expired"
+        console.say(Text(f"{key.id}  {state:<8} {' '.join(key.roles):<16} {key.name}"))
+    return [_told(key) for key in keys]
+
+
+def revoke_key(config: ServeConfig, id: str) -> dict[str, Any]:
+    """Makes a key good for nothing, at once. Raises StoreError where there is none."""
+    with stores.open(config.store, seal.load(config.secret_file)) as kept:
+        kept.keys.revoke(id)
+    console.say(f"key {id} is revoked")
+    return {"id": id, "good": False}
+
+
+def _is_good(key: Key) -> bool:
+    return key.revoked is None and (key.expires is None or key.expires > datetime.now(UTC))
+
+
+def _told(key: Key) -> dict[str, Any]:
+    return {"id": key.id, "name": key.name, "roles": list(key.roles), "good": _is_good(key)}
+
+
+def _say(service: Service, has_key: bool) -> None:
+    """What was decided for the user."""
+    from tuneloop.serve.server import is_loopback
+
+    config = service.config
+    scheme = "https" if config.certificate else "http"
+    for name, served in service.roster.listed().items():
+        console.say(Text.assemble("model   ", (name, "bold"), f"  {digest.short(served.digest)}"))
+    console.say(f"listens {scheme}://{config.host}:{config.port}/v1")
+    console.say(f"store   {shown(make_url(config.store))}")
+    if not has_key:
+        console.say("keys    none: whoever works on this machine may chat and vote; `tuneloop keys create` ends that")
+    elif not config.certificate and not is_loopback(config.host):
+        console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.certificate[/]")
+
+
+def _engine(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
+    """(public name, engine, name within it) of a run or base.
+
+    A plain LoRA lies beside the base, so that others can be served with it; any other adapter belongs to the model,
+    which then gives one whole answer at a time.
+    """
+    import torch
+
+    from tuneloop.generate.batching import ContinuousEngine
+    from tuneloop.models.adapters import read_record
+    from tuneloop.models.find import find_base
+    from tuneloop.models.load import load_model
+    from tuneloop.models.precision import pick_dtype
+    from tuneloop.render.load import renderer_of
+
+    path = named(model, runs)
+    name, base = Path(path).name, find_base(ModelConfig(base=path))
+    record = read_record(base.adapter) if base.adapter is not None else None
+    if record is not None and record.quantization is not None:
+        return name, _whole(path, name, "its base is held in fewer bits"), name
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plain, renderer = replace(base, adapter=None), renderer_of(base)
+    loaded = load_model(plain, pick_dtype(base.config.dtype, device)[0], seed=0, device=device).eval()
+    inside = name if base.adapter is None else f"{name} without adapter"
+    engine = ContinuousEngine(loaded, renderer, plain, inside)
+    if base.adapter is None:
+        return name, engine, inside
+    try:
+        engine.load(name, str(base.adapter))
+    except ModelError as error:
+        engine.close()
+        return name, _whole(path, name, str(error)), name
+    return name, engine, name
+
+
+def _whole(base: str, name: str, why: str) -> LiveEngine:
+    """An engine for what cannot be batched."""
+    console.decided("answers", f"one at a time, whole and greedy: {why}")
+    contestant = ExitStack().enter_context(entrant(ModelConfig(base=base), seed=0)())
+
+    def answer(ask: Ask) -> str:
+        wanted = {
+            "temperature": ask.decoding.temperature > 0, "response_format": ask.schema is not None,
+            "logprobs": ask.logprobs is not None,
+        }  # fmt: skip
+        if refused := [field for field, given in wanted.items() if given]:
+            raise ModelError(f"'{refused[0]}' is not supported by this engine")
+        (completion,) = contestant.engine.answer([ask.request], ask.decoding)
+        if completion.refused is not None:
+            raise ModelError(completion.refused)
+        return completion.text
+
+    return WholeAnswers(answer, Served(name, contestant.engine.identity, None), places=1)

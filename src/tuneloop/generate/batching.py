@@ -1,0 +1,398 @@
+"""Continuous batching: one worker owns the model, and answers join and leave between its steps.
+
+Prompts that begin like one that was answered by the same model and adapter go on from what it left (prefixes.py).
+Shapes: B rows at work, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tuneloop.core import digest
+from tuneloop.core.errors import ModelError
+from tuneloop.forward import attention
+from tuneloop.generate import slots
+from tuneloop.generate.constraint import Grammars
+from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, TokenLogprob, Usage
+from tuneloop.generate.padded import Padded
+from tuneloop.generate.prefixes import PrefixCache
+from tuneloop.generate.queue import FairQueue
+from tuneloop.generate.rows import Row
+from tuneloop.generate.sampling import greedy, sample, source
+from tuneloop.generate.slots import Slots
+from tuneloop.generate.spoken import Spoken
+from tuneloop.models.adapters import RECORD, WEIGHTS
+from tuneloop.models.fit import available_memory
+from tuneloop.models.mixed import MixedAdapters
+from tuneloop.render.rendered import Unrenderable
+
+if TYPE_CHECKING:
+    from tuneloop.models.find import Base
+    from tuneloop.render.template import Renderer
+
+JOIN_TOKENS = 1_024
+"""Prompt tokens that may join between two steps, so that answers under way do not stand still for long."""
+MEMORY, REMEMBERED = 0.4, 0.1
+"""Shares of the free memory for the keys and values of rows at work, and of prompts that were answered."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a live engine takes on."""
+
+    seats: int = 16
+    """Answers at work at once."""
+    waiting: int = 256
+    """Answers that may wait; more are refused with Busy."""
+
+
+class ContinuousEngine:
+    """A LiveEngine by a transformers model in this process, with LoRA adapters beside one another."""
+
+    def __init__(
+        self, model: PreTrainedModel, renderer: Renderer, base: Base, name: str, limits: Limits | None = None
+    ) -> None:
+        self.core, self.renderer, self.limits = model, renderer, limits or Limits()
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._name, self._digest = name, digest.of_value([base.digest, renderer.digest(), str(model.dtype)])
+        self._mixed = MixedAdapters(model, base)
+        self._served = {name: Served(name, self._digest, self.context)}
+        self._leaving: dict[str, Future[None]] = {}
+        self._waiting: FairQueue[Row] = FairQueue()
+        self._rows: list[Row] = []
+        self._tokens, self._rate = 0, 0.0
+        self._changes: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._change = threading.Condition()
+        self._closed = False
+        self._grammars: Grammars | None = None
+        self._worker = threading.Thread(target=self._work, name="tuneloop-model", daemon=True)
+        self._worker.start()
+
+    # -- from any thread ----------------------------------------------------------------------------------------------
+    def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Row:
+        """As LiveEngine.submit."""
+        row = Row(ask, told, self._wake, time.monotonic() + (float("inf") if ask.timeout is None else ask.timeout))
+        with self._change:
+            if self._closed:
+                raise ModelError("the server is shutting down")
+            if ask.model not in self._served or ask.model in self._leaving:
+                raise ModelError(f"no model '{ask.model}' here; there are: {', '.join(self._served)}")
+            if len(self._waiting) >= self.limits.waiting:
+                raise Busy(f"{len(self._waiting)} answers are waiting already", self._seconds_until_room())
+            self._waiting.put(ask.user, row)
+            self._change.notify()
+        return row
+
+    def models(self) -> list[Served]:
+        """As LiveEngine.models."""
+        with self._change:
+            return [served for name, served in self._served.items() if name not in self._leaving]
+
+    def load(self, name: str, adapter: str) -> Served:
+        """As LiveEngine.load; `adapter` is a folder. Raises ModelError where the name is taken or it does not fit."""
+        return self._asked(lambda: self._load(name, Path(adapter))).result()
+
+    def unload(self, name: str) -> None:
+        """As LiveEngine.unload. Raises ModelError for the base itself or an unknown name."""
+        gone: Future[None] = Future()
+        with self._change:
+            if name == self._name or name not in self._served:
+                raise ModelError(f"'{name}' is no loaded adapter")
+            gone = self._leaving.setdefault(name, gone)
+            self._change.notify()
+        gone.result()
+
+    def now(self) -> Load:
+        """As LiveEngine.now."""
+        with self._change:
+            return Load(len(self._rows), len(self._waiting), self._tokens)
+
+    def close(self) -> None:
+        """As LiveEngine.close."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._worker.join()
+
+    def _wake(self) -> None:
+        with self._change:
+            self._change.notify()
+
+    def _seconds_until_room(self) -> float:
+        ahead = sum(row.ask.decoding.max_new_tokens for row in self._waiting)
+        return min(60.0, max(1.0, ahead / self._rate if self._rate else 1.0))
+
+    def _asked(self, change: Callable[[], Any]) -> Future[Any]:
+        """A change of the model, made by the worker between two steps."""
+        found: Future[Any] = Future()
+        with self._change:
+            if self._closed:
+                raise ModelError("the server is shutting down")
+            self._changes.append((change, found))
+            self._change.notify()
+        return found
+
+    # -- the worker ---------------------------------------------------------------------------------------------------
+    def _work(self) -> None:
+        with torch.inference_mode():
+            self._form, self._capacity = self._made()
+            packed = isinstance(self._form, Slots)
+            with slots.attending(self.core) if packed else attention.standard(self.core):
+                while self._wait():
+                    try:
+                        self._admit()
+                        if self._rows:
+                            self._step()
+                    except Exception as error:  # noqa: BLE001 - said to those who asked; the worker goes on
+                        self._failed(error)
+        for row in [*self._rows, *self._waiting.take_out(lambda row: True)]:
+            self._tell_end(row, "cancelled")
+
+    def _made(self) -> tuple[Slots | Padded, float]:
+        """How rows are computed, and how many tokens of them fit into memory."""
+        self._known = PrefixCache(int(REMEMBERED * available_memory(str(self.core.device))))
+        words = self.renderer.tokenizer.encode("The quick brown fox 快速的棕色狐狸 0123", add_special_tokens=False)
+        a_token = slots.exact(self.core, None, 0, [words, words[2:]])
+        if a_token is None:
+            longest = self.context or 1 << 20
+            return Padded(self.core, None, 0, self.limits.seats, longest), float("inf")
+        memory = MEMORY * available_memory(str(self.core.device))
+        return Slots(self.core, None, 0, self.limits.seats), memory / a_token
+
+    def _wait(self) -> bool:
+        """Until there is something to do; makes changes and lets go of what was given up. False: the end."""
+        with self._change:
+            while not (self._closed or self._changes or self._leaving or self._rows or len(self._waiting)):
+                self._change.wait()
+            changes, self._changes = self._changes, []
+            now = time.monotonic()
+            gone = self._waiting.take_out(lambda row: row.over(now) is not None)
+        for row in gone:
+            self._tell_end(row, row.over(now) or "cancelled")
+        over = {row: finish for row in self._rows if (finish := row.over(now))}
+        if over:
+            self._leave(over)
+        for change, found in changes:
+            try:
+                found.set_result(change())
+            except Exception as error:  # noqa: BLE001 - raised again where it was asked for
+                found.set_exception(error)
+        self._let_go()
+        return not self._closed
+
+    def _load(self, name: str, folder: Path) -> Served:
+        if name in self._served:
+            raise ModelError(f"'{name}' is loaded already; load other weights under another name")
+        try:
+            self._mixed.add(name, folder)
+        except ModelError:
+            self._mixed.remove(name)
+            raise
+        parts = [folder / part for part in (WEIGHTS, "adapter_config.json", RECORD)]
+        found = digest.of_value({path.name: digest.of_file(path) for path in parts if path.is_file()})
+        served = Served(name, digest.of_value([self._digest, found]), self.context, found)
+        with self._change:
+            self._served[name] = served
+        return served
+
+    def _ready(self, row: Row) -> bool:
+        """Renders a prompt when its turn comes; one that cannot be answered is refused."""
+        ask = row.ask
+        try:
+            row.prompt = self.renderer.prompt(ask.request.messages, ask.request.tools)
+            row.room = ask.decoding.max_new_tokens
+            if self.context is not None:
+                row.room = min(row.room, self.context - len(row.prompt))
+            if not row.prompt or row.room < 1:
+                raise ModelError(f"the prompt has {len(row.prompt)} tokens, the model's context {self.context}")
+            if ask.schema is not None:
+                row.constraint = self._constraints().start(ask.schema)
+        except (Unrenderable, ModelError) as error:
+            why = error.reason if isinstance(error, Unrenderable) else str(error)
+            row.told(Piece("", finish="refused", usage=Usage(len(row.prompt), 0, 0), why=why))
+            return False
+        row.spoken = Spoken(self.renderer, ask.stop, calls=bool(ask.request.tools))
+        row.random = source(ask.request.seed, row.prompt)
+        return True
+
+    def _constraints(self) -> Grammars:
+        if self._grammars is None:
+            head = self.core.get_output_embeddings()
+            assert head is not None
+            self._grammars = Grammars(self.renderer.tokenizer, head.weight.shape[0], self.renderer.stop_ids)
+        return self._grammars
+
+    def _let_go(self) -> None:
+        """Frees adapters that nobody uses any more."""
+        with self._change:
+            used = {row.ask.model for row in [*self._rows, *self._waiting]}
+            gone = {name: told for name, told in self._leaving.items() if name not in used}
+            served = {name: self._served.pop(name) for name in gone}
+            for name in gone:
+                del self._leaving[name]
+        for name, told in gone.items():
+            self._mixed.remove(name)
+            self._known.forget(served[name].digest)
+            told.set_result(None)
+
+    def _admit(self) -> None:
+        """Lets those who wait join, as far as there are seats and memory."""
+        fresh: dict[str, list[Row]] = {}
+        for row in self._chosen():
+            known, parts = self._known.find(self._digest_of(row), row.prompt)
+            if known and isinstance(self._form, Slots):
+                row.cached = known
+                self._rows.append(row)
+                with self._mixed.routed(self._whole(row.ask.model)):
+                    self._advance([row], self._form.resume(row.prompt[known:], parts))
+            else:
+                fresh.setdefault(row.ask.model, []).append(row)
+        for name, rows in fresh.items():  # apart: what rows of one adapter have in common others must not share
+            self._rows += rows
+            with self._mixed.routed(self._whole(name)):
+                self._advance(rows, self._form.join([row.prompt for row in rows]))
+
+    def _chosen(self) -> list[Row]:
+        """Who joins now, in turns of the users."""
+        found: list[Row] = []
+        while len(self._rows) + len(found) < self.limits.seats:
+            with self._change:
+                if not len(self._waiting):
+                    break
+                row = next(iter(self._waiting))
+            ready = row.spoken is not None or self._ready(row)  # outside the lock: rendering takes a while
+            if ready and (self._rows or found) and not self._may_join(row, found):
+                break
+            with self._change:
+                self._waiting.pop()  # still the same one: others only join at the end
+            if ready:
+                found.append(row)
+        return found
+
+    def _may_join(self, row: Row, others: Sequence[Row]) -> bool:
+        """Whether there is memory for a row beside all others, and time to compute its prompt between two steps."""
+        if isinstance(self._form, Padded):  # which has no place for a row that comes later
+            return not self._rows and row.ask.model == others[0].ask.model
+        everyone = [*self._rows, *others, row]
+        longest = max(len(one.prompt) + one.room for one in everyone)
+        tokens = sum(len(one.prompt) for one in (*others, row))
+        return longest * len(everyone) <= self._capacity and (not others or tokens <= JOIN_TOKENS)
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        count = len(self._rows)
+        with self._mixed.routed(self._routes()):
+            self._advance(self._rows, self._form.step([row.new[-1] for row in self._rows]))
+        rate = count / max(1e-6, time.monotonic() - started)
+        self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+
+    def _whole(self, name: str) -> dict[str, Tensor | None]:
+        return {} if name == self._name else {name: None}
+
+    def _routes(self) -> dict[str, Tensor | None]:
+        """Adapter → its rows; None where all rows are its own."""
+        names = [row.ask.model for row in self._rows]
+        if len(set(names)) == 1:
+            return self._whole(names[0])
+        return {
+            name: torch.tensor([place for place, other in enumerate(names) if other == name], device=self.core.device)
+            for name in dict.fromkeys(names)
+            if name != self._name
+        }
+
+    def _digest_of(self, row: Row) -> str:
+        return self._served[row.ask.model].digest
+
+    def _advance(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
+        """Every row's next token, and what is said because of it; rows that are finished leave."""
+        rows = list(rows)
+        ended: dict[Row, Finish] = {}
+        for row, token in zip(rows, self._next(rows, logits_BV.float()), strict=True):
+            self._tokens += 1
+            if token in self.renderer.stop_ids:
+                ended[row] = "stop"
+                continue
+            row.new.append(token)
+            if row.constraint is not None:
+                row.constraint.take(token)
+            assert row.spoken is not None
+            reasoning, text = row.spoken.add(token)
+            if row.spoken.stopped or (row.constraint is not None and row.constraint.ended):
+                ended[row] = "stop"
+            elif len(row.new) >= row.room:
+                ended[row] = "length"
+            if text or reasoning or row.logprobs:
+                row.told(Piece(text, reasoning, self._spend(row)))
+        if ended:
+            self._leave(ended)
+
+    def _next(self, rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
+        for place, row in enumerate(rows):
+            if row.constraint is not None:
+                logits_BV[place].masked_fill_(~row.constraint.mask().to(logits_BV.device), float("-inf"))
+        tokens = greedy(logits_BV).tolist()
+        groups: dict[tuple[float, float, int | None], list[int]] = {}
+        for place, row in enumerate(rows):
+            how = row.ask.decoding
+            if how.temperature:
+                groups.setdefault((how.temperature, how.top_p, how.top_k), []).append(place)
+        for places in groups.values():
+            draws = [rows[place].random for place in places]
+            uniform_B = torch.tensor([one.random() for one in draws if one], device=logits_BV.device)
+            drawn = sample(logits_BV[places], uniform_B, rows[places[0]].ask.decoding).tolist()
+            for place, token in zip(places, drawn, strict=True):
+                tokens[place] = token
+        for place, row in enumerate(rows):
+            if row.ask.logprobs is not None and tokens[place] not in self.renderer.stop_ids:
+                row.logprobs.append(self._logprob(logits_BV[place], tokens[place], row.ask.logprobs))
+        return tokens
+
+    def _logprob(self, logits_V: Tensor, token: int, count: int) -> TokenLogprob:
+        """Of the token and of the `count` likeliest at its place, in nats at temperature 1."""
+        shares_V = logits_V.log_softmax(-1)
+        values, ids = shares_V.topk(count) if count else (shares_V[:0], [])
+        top = tuple((*self._written(int(id)), float(value)) for value, id in zip(values, ids, strict=True))
+        return TokenLogprob(*self._written(token), float(shares_V[token]), top)
+
+    def _written(self, token: int) -> tuple[str, bytes]:
+        text = str(self.renderer.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return text, text.encode()
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+    def _leave(self, ended: dict[Row, Any]) -> None:
+        """Rows leave: what they computed is remembered, and whoever asked is told."""
+        for place, row in enumerate(self._rows):
+            if row in ended and row.new and isinstance(self._form, Slots):
+                computed = [*row.prompt, *row.new][: int(self._form.lengths_B[place])]
+                self._known.add(self._digest_of(row), computed, self._form.parts(place))
+        order = self._form.keep([place for place, row in enumerate(self._rows) if row not in ended])
+        self._rows = [self._rows[place] for place in order]
+        for row, finish in ended.items():
+            self._tell_end(row, finish)
+
+    def _failed(self, error: Exception) -> None:
+        """A fault in a pass: those at work are told, and the form begins anew."""
+        rows, self._rows = self._rows, []
+        self._form, self._capacity = self._made()
+        for row in rows:
+            self._tell_end(row, "error", f"{type(error).__name__}: {error}")
+
+    def _tell_end(self, row: Row, finish: Finish, why: str | None = None) -> None:
+        whole = finish in ("stop", "length") and row.spoken is not None
+        reasoning, text = row.spoken.end() if whole and row.spoken is not None else ("", "")
+        usage = Usage(len(row.prompt), row.cached, len(row.new))
+        row.told(Piece(text, reasoning, self._spend(row), finish, usage, why))
+
+    def _spend(self, row: Row) -> tuple[TokenLogprob, ...]:
+        found, row.logprobs = tuple(row.logprobs), []
+        return found

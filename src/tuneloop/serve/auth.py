@@ -1,0 +1,127 @@
+"""Who asks, and what they may: bearer keys with roles. Everything is denied that does not name the role it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from tuneloop.core.errors import RecipeError
+from tuneloop.serve.errors import Refused
+
+if TYPE_CHECKING:
+    from tuneloop.store.store import Store
+
+PREFIX = "tl-"  # of every key of `tuneloop keys create`
+OPEN = frozenset({("GET", "/health"), ("GET", "/ready")})
+"""All that is answered without a key: two routes for those who watch over the process, which tell nothing else."""
+LOCAL_ROLES = frozenset({"chat", "rate"})
+"""What anybody on this machine may, and what keys of a key file may."""
+REMEMBERED = 2.0  # seconds in which a revoked key is still taken; each request would ask the database otherwise
+MOST_REMEMBERED = 1_024
+SHORTEST_KEY = 32  # characters of a key in a key file
+
+Bearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(HTTPBearer(auto_error=False, description="A key of `tuneloop keys create`.")),
+]
+"""For the OpenAPI document alone: the key was read at the door (front.py)."""
+
+
+@dataclass(frozen=True)
+class Who:
+    """An asker: the id of a key, never the key."""
+
+    id: str
+    roles: frozenset[str]
+
+
+class Doorkeeper:
+    """Tells askers by their keys.
+
+    `open_to_all`: requests without a key may chat and vote (a service that only its own machine can reach, before
+    the first key was made). OpenAI's clients always send some key: one that is none of ours by its form then counts as
+    none, while one of ours that is unknown or revoked is refused in any case.
+    """
+
+    def __init__(self, store: Store, *, open_to_all: bool, key_file: Path | None = None) -> None:
+        self._store, self.open_to_all = store, open_to_all
+        self._file = {_hash(key): Who(f"file-{number}", LOCAL_ROLES) for number, key in enumerate(_keys(key_file), 1)}
+        self._known: dict[bytes, tuple[Who, float]] = {}
+
+    async def who(self, authorization: str | None) -> Who:
+        """The asker behind an Authorization header. Raises Refused (401)."""
+        if authorization is None:
+            if self.open_to_all:
+                return Who("local", LOCAL_ROLES)
+            raise _unauthorized("a key is needed: Authorization: Bearer KEY (`tuneloop keys create` makes one)")
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _unauthorized("the Authorization header must be: Bearer KEY")
+        if self.open_to_all and not key.strip().startswith(PREFIX):
+            return Who("local", LOCAL_ROLES)
+        hashed = _hash(key.strip())
+        if hashed in self._file:
+            return self._file[hashed]
+        remembered = self._known.get(hashed)
+        if remembered is not None and time.monotonic() < remembered[1]:
+            return remembered[0]
+        self._known.pop(hashed, None)
+        found = await asyncio.to_thread(self._store.keys.verify, key.strip())
+        if found is None:
+            raise _unauthorized("this key is not known, or was revoked")
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        who = Who(found.id, frozenset(found.roles))
+        self._known[hashed] = (who, time.monotonic() + REMEMBERED)
+        return who
+
+    def forget(self) -> None:
+        """Keys were changed: all are looked up again."""
+        self._known.clear()
+
+
+def demand(role: str) -> Callable[..., Coroutine[Any, Any, Who]]:
+    """The dependency of a route that only askers with this role may use."""
+
+    async def check(request: Request, _key: Bearer) -> Who:
+        who: Who = request.scope["who"]
+        if role not in who.roles:
+            raise Refused(403, f"this key has no role '{role}'", code="missing_role")
+        return who
+
+    check.role = role  # type: ignore[attr-defined]  # read by the test that walks all routes
+    return check
+
+
+def _unauthorized(message: str) -> Refused:
+    return Refused(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _hash(key: str) -> bytes:
+    # only digests are kept and compared: how long a look-up takes says nothing about any key
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _keys(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    if not path.is_file():
+        raise RecipeError(f"serve.key_file: no file '{path}'")
+    if path.stat().st_mode & 0o077:
+        raise RecipeError(f"serve.key_file: others can read {path}; type: chmod 600 {path}")
+    keys = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    if not keys:
+        raise RecipeError(f"serve.key_file: {path} holds no key")
+    if any(len(key) < SHORTEST_KEY for key in keys):
+        raise RecipeError(
+            f"serve.key_file: {path} has a key of under {SHORTEST_KEY} characters; `openssl rand -hex 32` makes one"
+        )
+    return keys

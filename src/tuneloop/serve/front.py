@@ -1,0 +1,160 @@
+"""The door that every request passes before any route is looked for: host, origin, key, size, headers, log."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tuneloop.core.errors import StoreError
+from tuneloop.serve.auth import OPEN, Who
+from tuneloop.serve.errors import Refused
+
+if TYPE_CHECKING:
+    from tuneloop.serve.service import Service
+
+LOG = logging.getLogger("tuneloop.serve")
+HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""On every answer, where the route did not say otherwise. There is no CORS header: other sites' pages read nothing."""
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/?#\[\]]+)(?::\d{1,5})?")
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Front:
+    """ASGI middleware around all routes, whatever they are: routes, mounts, files, paths that do not exist."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers refusals itself; what raises further in is logged without its message, which may quote a prompt."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # nothing here speaks websocket
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        passage = _Passage(scope, receive, send, self.service)
+        try:
+            await self._admit(scope)
+            await self.app(scope, passage.receive, passage.send)
+        except Refused as refused:
+            await passage.refuse(refused)
+        except StoreError as error:  # its messages quote no values
+            LOG.error("the store: %s", error)
+            later = {"Retry-After": "5"}
+            await passage.refuse(Refused(503, "the store does not answer", code="store_unavailable", headers=later))
+        except ClientDisconnect:
+            passage.status = passage.status or 499
+        except Exception as error:  # noqa: BLE001  # the one place where faults end: 500, and a line that tells where
+            where = "".join(traceback.format_tb(error.__traceback__))
+            LOG.error("%s in %s %s\n%s", type(error).__name__, scope["method"], _route(scope), where)
+            await passage.refuse(Refused(500, "a fault of the server; its log tells more", code="server_error"))
+        finally:
+            passage.log()
+
+    async def _admit(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not _is_known(host, self.service.hosts):
+            raise Refused(421, f"no service under the name '{host[:80]}' (serve.hosts)", code="unknown_host")
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in SAFE and origin.partition("://")[2] != host:
+            raise Refused(403, "requests from other sites' pages are not taken", code="foreign_origin")
+        if (scope["method"], scope["path"]) in OPEN:
+            scope["who"] = Who("", frozenset())
+        else:
+            scope["who"] = await self.service.doorkeeper.who(headers.get("authorization"))
+        size = headers.get("content-length", "0")
+        if not size.isdecimal() or int(size) > self.service.config.limits.body_bytes:
+            raise _too_large(self.service.config.limits.body_bytes)
+
+
+class _Passage:
+    """One request on its way: counts what comes in, adds headers to what goes out, remembers what to log."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, service: Service) -> None:
+        self._scope, self._receive, self._send, self._service = scope, receive, send, service
+        self._begun = time.monotonic()
+        self._arrived, self._whole = 0, False
+        self.status = 0
+
+    async def receive(self) -> Message:
+        if self._whole:  # only waiting for the client to leave
+            return await self._receive()
+        limits = self._service.config.limits
+        try:
+            async with asyncio.timeout_at(self._begun_in_loop() + limits.read_timeout):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refused(408, f"the request did not arrive in {limits.read_timeout:g} s", code="slow") from None
+        self._arrived += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._arrived > limits.body_bytes:
+            raise _too_large(limits.body_bytes)
+        return message
+
+    def _begun_in_loop(self) -> float:
+        return asyncio.get_running_loop().time() - (time.monotonic() - self._begun)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def refuse(self, refused: Refused) -> None:
+        if not self.status:
+            await refused.response()(self._scope, self._receive, self.send)
+
+    def log(self) -> None:
+        """One line a request: no prompt, no answer, no key, no query."""
+        seconds = time.monotonic() - self._begun
+        route, who = _route(self._scope), self._scope.get("who")
+        self._service.meters.request(route, self.status, seconds)
+        facts = "".join(f" {name}={value}" for name, value in self._scope.get("facts", {}).items())
+        LOG.info(
+            "%s %s %d %.0fms key=%s%s",
+            self._scope["method"], route, self.status, seconds * 1000, (who and who.id) or "-", facts,
+        )  # fmt: skip
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern, not the path: what a client invents stays out of logs and metrics."""
+    return getattr(scope.get("route"), "path", None) or "(none)"
+
+
+def _is_known(host: str, names: frozenset[str]) -> bool:
+    """Whether a Host header names this service. An IP address always does: DNS rebinding needs a name."""
+    match = HOST.fullmatch(host.lower())
+    if match is None:
+        return False
+    name = match[1].strip("[]")
+    if name in names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the request is larger than {limit:,} bytes", code="too_large")

@@ -1,0 +1,83 @@
+"""Runs a service: checks that what it exposes is guarded, listens, drains on a signal. Knows nothing of engines."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from tuneloop.core.errors import RecipeError
+from tuneloop.serve.app import build
+from tuneloop.serve.config import ServeConfig
+from tuneloop.serve.connections import protocol
+from tuneloop.serve.service import Service
+
+LOG = logging.getLogger("tuneloop.serve")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, with a drain: at the first signal no new answers are begun, at the second all ends at once."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._last = service, float("inf")
+        super().__init__(configured(service))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:  # the port that a 0 became
+            LOG.info("listening on port %d", self.servers[0].sockets[0].getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._service.draining or sig not in (signal.SIGTERM, signal.SIGINT):
+            super().handle_exit(sig, frame)
+            return
+        self._service.draining = True
+        self._last = time.monotonic() + self._service.config.drain
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._service.draining and (not self._service.under_way or time.monotonic() > self._last):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def configured(service: Service) -> uvicorn.Config:
+    """uvicorn's settings: one process, no log of its own for requests, no trust in headers of proxies."""
+    config = service.config
+    return uvicorn.Config(
+        build(service), host=config.host, port=config.port, http=protocol(config.limits), ws="none", lifespan="on",
+        access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
+        ssl_certfile=config.certificate, ssl_keyfile=config.certificate_key,
+    )  # fmt: skip
+
+
+def check(config: ServeConfig, *, has_key: bool) -> None:
+    """Raises RecipeError for a service that others could reach without a key, or with half a certificate."""
+    if (config.certificate is None) != (config.certificate_key is None):
+        raise RecipeError("serve.certificate and serve.certificate_key go together")
+    if not is_loopback(config.host) and not has_key:
+        raise RecipeError(
+            f"serve.host: {config.host} can be reached from other machines, and there is no key. Make one with "
+            "`tuneloop keys create NAME --role chat`, or give --key-file. Keys travel in the clear without TLS: set "
+            "serve.certificate and serve.certificate_key, or put a proxy with TLS in front (docs/serve.md)"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address. A name other than localhost may be any address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def log_to_stderr() -> None:
+    """One line a request, and what uvicorn has to say that matters."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("tuneloop.serve").setLevel(logging.INFO)

@@ -1,0 +1,106 @@
+"""All that the routes share: engine, names, store, keys, rates, figures; and whether the service is still open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from tuneloop.generate.live import LiveEngine
+from tuneloop.serve.adapters import Roster
+from tuneloop.serve.auth import Doorkeeper
+from tuneloop.serve.config import ServeConfig
+from tuneloop.serve.limits import Rate
+from tuneloop.serve.meters import Meters
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tuneloop.serve.answering import Answering
+    from tuneloop.store.records import Interaction
+    from tuneloop.store.store import Store
+
+
+LOG = logging.getLogger("tuneloop.serve")
+MOST_UNWRITTEN = 1_000
+
+
+class Embedder(Protocol):
+    """A sentence encoder."""
+
+    @property
+    def name(self) -> str: ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [N, D], each of length 1."""
+        ...
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, as far as they are read."""
+        ...
+
+
+@dataclass(eq=False)
+class Service:
+    """One service. `runs`: the folder under which admins may name runs; None lets them name none."""
+
+    config: ServeConfig
+    engine: LiveEngine
+    roster: Roster
+    store: Store
+    doorkeeper: Doorkeeper
+    embedder: Embedder | None = None
+    runs: Path | None = None
+    draining: bool = False
+    """No new answers are begun; those under way end."""
+    under_way: set[Answering] = field(default_factory=set["Answering"])
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        limits = self.config.limits
+        self.meters = Meters(self.engine)
+        self.requests = Rate(limits.requests_per_minute, "requests")
+        self.votes = Rate(limits.feedback_per_minute, "votes")
+        self.encoder_turn, self.encoding = asyncio.Lock(), 0
+        self.hosts = frozenset({"localhost", self.config.host.lower(), *map(str.lower, self.config.hosts)})
+
+        self._recorder = ThreadPoolExecutor(1, "recorder")
+        self._unwritten = 0
+
+    def record(self, one: Interaction) -> None:
+        """Hands an answer to the store from a thread of its own: it waits there while the database does not answer."""
+        self._unwritten += 1
+        self._recorder.submit(self.store.record, one).add_done_callback(self._recorded)
+
+    def _recorded(self, done: Future[None]) -> None:
+        self._unwritten -= 1
+        error = done.exception()
+        if error is not None:
+            LOG.error("an answer was not recorded: %s", error)
+            self.meters.unrecorded()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the store takes nothing just now: then no more is answered, because answers would not be kept."""
+        return self._unwritten > MOST_UNWRITTEN
+
+    def close(self) -> None:
+        """Ends the worker, then writes what is left to write."""
+        self.engine.close()
+        self._recorder.shutdown()
+        self.store.close()
+
+
+def _here(request: Request) -> Service:
+    return request.app.state.service
+
+
+Here = Annotated[Service, Depends(_here)]
+"""The service of a route."""

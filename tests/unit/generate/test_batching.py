@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from tuneloop.core.conversation import Message
+from tuneloop.core.errors import ModelError
+from tuneloop.generate.batching import ContinuousEngine, Limits
+from tuneloop.generate.engine import Decoding, Request
+from tuneloop.generate.live import Ask, Busy, Piece
+from tuneloop.generate.transformers_engine import TransformersEngine
+from tuneloop.models.config import ModelConfig
+from tuneloop.models.find import find_base
+from tuneloop.models.load import load_model
+from tuneloop.render.load import renderer_of
+
+BASE = find_base(ModelConfig(base="embedded"))
+RENDERER = renderer_of(BASE)
+
+
+class Heard:
+    """Everything that was told of one answer."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.over = threading.Event()
+
+    def __call__(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        if piece.finish:
+            self.over.set()
+
+    @property
+    def text(self) -> str:
+        assert self.over.wait(60)
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def last(self) -> Piece:
+        assert self.over.wait(60)
+        return self.pieces[-1]
+
+
+def load() -> Any:
+    return load_model(BASE, torch.float32, seed=0, device="cpu").eval()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ContinuousEngine]:
+    made = ContinuousEngine(load(), RENDERER, BASE, "base", Limits(seats=4))
+    yield made
+    made.close()
+
+
+def request(text: str, seed: int = 0) -> Request:
+    return Request((Message("user", text),), seed=seed)
+
+
+def hear(engine: ContinuousEngine, text: str, model: str = "base", new: int = 12, **how: Any) -> Heard:
+    heard = Heard()
+    engine.submit(Ask(request(text), Decoding(new), model, **how), heard)
+    return heard
+
+
+QUESTIONS = [f"What is {a} and {b}? {'Please say. ' * (a % 3)}" for a in range(4) for b in range(3)]
+
+
+def expected(model: Any, questions: list[str] = QUESTIONS, new: int = 12) -> list[str]:
+    found = TransformersEngine(model, RENDERER).answer([request(text) for text in questions], Decoding(new))
+    return [completion.text for completion in found]
+
+
+def test_answers_are_those_of_one_at_a_time_however_they_join(engine: ContinuousEngine) -> None:
+    want = expected(load())
+    for _ in range(2):  # the second time beginnings are known
+        heard = [hear(engine, text, user=str(number % 3)) for number, text in enumerate(QUESTIONS)]
+        assert [one.text for one in heard] == want
+    assert heard[0].last.usage is not None and heard[0].last.usage.cached > 16
+    assert all(one.last.finish in ("stop", "length") for one in heard)
+
+
+def test_samples_follow_their_seed_alone(engine: ContinuousEngine) -> None:
+    def draw(seed: int) -> str:
+        heard = Heard()
+        engine.submit(Ask(request("Tell me something", seed), Decoding(16, 1.0, 0.9), "base"), heard)
+        return heard.text
+
+    crowd = [hear(engine, text, new=20) for text in QUESTIONS[:3]]
+    first = draw(1)
+    assert all(one.text is not None for one in crowd)
+    assert draw(1) == first and len({draw(seed) for seed in range(6)}) > 1
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_told(engine: ContinuousEngine) -> None:
+    whole = hear(engine, "Tell me a story", new=40).text
+    assert len(whole) > 8
+    stop = whole[4:7]
+    heard = hear(engine, "Tell me a story", new=40, stop=(stop,))
+    assert heard.text == whole[: whole.index(stop)] and heard.last.finish == "stop"
+
+
+def test_an_answer_follows_its_schema(engine: ContinuousEngine) -> None:
+    schema = {
+        "type": "object", "properties": {"颜色": {"enum": ["红", "蓝"]}, "n": {"type": "integer", "maximum": 9}},
+        "required": ["颜色", "n"], "additionalProperties": False,
+    }  # fmt: skip
+    heard = hear(engine, "红 or 蓝?", new=60, schema=schema)
+    value = json.loads(heard.text)
+    assert value["颜色"] in ("红", "蓝") and isinstance(value["n"], int) and heard.last.finish == "stop"
+    assert hear(engine, "x", schema={"type": "nonsense"}).last.finish == "refused"
+
+
+def test_logprobs_are_of_the_tokens_told(engine: ContinuousEngine) -> None:
+    heard = hear(engine, "What is 2 and 3?", new=5, logprobs=3)
+    assert heard.last.usage is not None
+    told = [one for piece in heard.pieces for one in piece.logprobs]
+    assert len(told) == heard.last.usage.completion
+    assert all(one.logprob == pytest.approx(one.top[0][2]) and len(one.top) == 3 for one in told), "greedy is likeliest"
+
+
+def test_who_leaves_who_is_late_and_who_cannot_be_answered(engine: ContinuousEngine) -> None:
+    heard = Heard()
+    ticket = engine.submit(Ask(request("Tell me a very long story"), Decoding(400, 1.0), "base"), heard)
+    ticket.cancel()
+    assert heard.last.finish == "cancelled"
+    assert hear(engine, "Tell me", new=400, timeout=0.0).last.finish == "timeout"
+    refused = hear(engine, "word " * 5_000)
+    assert refused.last.finish == "refused" and "context" in (refused.last.why or "")
+    with pytest.raises(ModelError, match="no model 'other'"):
+        hear(engine, "x", model="other")
+    assert hear(engine, QUESTIONS[0]).text == expected(load(), QUESTIONS[:1])[0], "and others go on"
+
+
+def test_a_full_queue_says_so() -> None:
+    made = ContinuousEngine(load(), RENDERER, BASE, "base", Limits(seats=1, waiting=1))
+    try:
+        kept = []
+        with pytest.raises(Busy) as busy:
+            for _ in range(50):
+                kept.append(hear(made, "Tell me a story", new=200))
+        assert busy.value.retry_after >= 1
+    finally:
+        made.close()
+    assert all(one.last.finish for one in kept), "closing tells everybody"
+
+
+def adapter(folder: Path, seed: int, **options: Any) -> Any:
+    """A random LoRA, saved; the model with it, merged."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], **options)
+    made = get_peft_model(load(), config)
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    made.save_pretrained(str(folder))
+    return made.merge_and_unload()
+
+
+def test_adapters_in_one_batch_answer_as_if_alone(tmp_path: Path) -> None:
+    made = ContinuousEngine(load(), RENDERER, BASE, "base", Limits(seats=6))
+    try:
+        want = {"base": expected(load())}
+        for number, name in enumerate(("v1", "v10")):  # names of which one begins with the other
+            want[name] = expected(adapter(tmp_path / name, number, use_rslora=bool(number)))
+            made.load(name, str(tmp_path / name))
+        assert want["v1"] != want["base"] != want["v10"] != want["v1"]
+        for _ in range(2):
+            heard = [(name, n, hear(made, text, name)) for n, text in enumerate(QUESTIONS) for name in want]
+            assert [one.text for _, _, one in heard] == [want[name][n] for name, n, _ in heard]
+        late = hear(made, "Tell me a story", "v10", new=40)
+        made.unload("v10")
+        assert late.last.finish in ("stop", "length"), "answers under way end first"
+        assert [served.name for served in made.models()] == ["base", "v1"]
+        assert hear(made, QUESTIONS[0], "v1").text == want["v1"][0]
+    finally:
+        made.close()
+
+
+def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
+    made = ContinuousEngine(load(), RENDERER, BASE, "base")
+    try:
+        adapter(tmp_path / "dora", 1, use_dora=True)
+        with pytest.raises(ModelError, match=r"use_dora.*merge it"):
+            made.load("dora", str(tmp_path / "dora"))
+        adapter(tmp_path / "plain", 2)
+        made.load("one", str(tmp_path / "plain"))
+        with pytest.raises(ModelError, match="loaded already"):
+            made.load("one", str(tmp_path / "plain"))
+        with pytest.raises(ModelError, match="no loaded adapter"):
+            made.unload("base")
+    finally:
+        made.close()

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from tuneloop.generate.queue import FairQueue
+
+
+def test_users_take_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "a2", "a3", "b1", "c1", "c2"):
+        queue.put(item[0], item)
+    assert list(queue) == ["a1", "b1", "c1", "a2", "c2", "a3"] and len(queue) == 6
+    assert queue.take_out(lambda item: item == "a2") == ["a2"]
+    assert [queue.pop() for _ in range(5)] == ["a1", "b1", "c1", "a3", "c2"]
+    with pytest.raises(IndexError):
+        queue.pop()

@@ -1,0 +1,103 @@
+"""200 slow, broken and silent clients at once, and the service answers others meanwhile."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+from serving import SECONDS, until
+
+BODY = {"model": "toy", "messages": [{"role": "user", "content": "hello there"}]}
+
+
+def kinds(host: str) -> Iterator[bytes]:
+    """What broken clients send before they fall silent."""
+    much = json.dumps({**BODY, "messages": [{"role": "user", "content": "much"}], "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n".encode()
+    while True:
+        yield b""
+        yield b"GET /health HT"
+        yield head + b"X-Long: "
+        yield head + b"Content-Length: 1000\r\n\r\n{"
+        yield head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel"
+        yield head + f"Content-Length: {len(much)}\r\n\r\n".encode() + much  # and reads nothing of a long answer
+        yield b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5
+        yield head + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\n12345"
+
+
+def test_200_of_them_stop_nobody(served: Any) -> None:
+    one = served(
+        lambda ask: "word " * (20_000 if ask.request.messages[0].content == "much" else 2),
+        places=64,
+        limits={"read_timeout": 2.0, "write_timeout": 2.0, "max_tokens": 1_000_000},
+    )
+    host, port = one.url.removeprefix("http://").split(":")
+    made = kinds(host)
+    with ExitStack() as stack:
+        for _ in range(200):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            connection.sendall(next(made))
+        with httpx.Client(base_url=one.url, timeout=SECONDS) as client:
+            for _ in range(5):
+                assert client.get("/health").status_code == 200
+                assert client.post("/v1/chat/completions", json=BODY).status_code == 200
+        # all are cut off, although their side stays open
+        until(lambda: not one.service.under_way and one.engine.now().running == 0)
+        until(lambda: len(one.server.server_state.connections) <= 1)
+
+
+def test_connections_are_bounded(served: Any) -> None:
+    one = served(limits={"connections": 10})
+    host, port = one.url.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.create_connection((host, int(port)), SECONDS)) for _ in range(30)]
+        closed = 0
+        for connection in made[10:]:
+            try:
+                closed += connection.recv(1) == b""
+            except ConnectionResetError:
+                closed += 1
+        assert closed == 20
+        made[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in made[0].recv(100)
+    until(lambda: httpx.get(f"{one.url}/health").status_code == 200)
+
+
+@pytest.mark.parametrize("size", [70_000, 1_000_000])
+def test_the_head_of_a_request_is_bounded(served: Any, size: int) -> None:
+    one = served()
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), SECONDS) as connection:
+        try:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * size)
+            answer = connection.recv(1000)
+        except (ConnectionResetError, BrokenPipeError):
+            answer = b""
+        assert b"200" not in answer[:20]
+    assert httpx.get(f"{one.url}/health").status_code == 200
+
+
+def test_a_body_that_trickles_in_is_given_up(served: Any) -> None:
+    one = served(limits={"read_timeout": 0.5})
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), SECONDS) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        assert b" 408 " in connection.recv(1000)
+
+
+def test_a_second_head_that_trickles_in_is_cut_off(served: Any) -> None:
+    one = served(limits={"read_timeout": 0.2})
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), SECONDS) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in connection.recv(1000)
+        connection.sendall(b"GET /health HT")
+        until(lambda: not one.server.server_state.connections)
