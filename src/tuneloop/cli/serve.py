@@ -59,5 +59,8 @@ def command(
         if not (name and run):
             raise RecipeError(f"--adapter {one}: write NAME=RUN")
         adapters[name] = run
-    serving.serve(model, runs, serving.settings(recipe, [*settings, *changes], adapters))
+    config = serving.settings(recipe, [*settings, *changes], adapters)
+    if config.page:
+        from tuneloop.web.site import Site
+    serving.serve(model, runs, config, Site if config.page else None)
     emit({"served": model}, as_json)

@@ -3,61 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import markdown2
-from fastapi import FastAPI, Form, Request
-from fastapi.responses import RedirectResponse
 from nicegui import ui
-from nicegui.events import ValueChangeEventArguments
+from starlette.requests import Request
 
 from tuneloop.core.conversation import Message
-from tuneloop.web import frame
-from tuneloop.web.talk import Said, Talk, Wish
+from tuneloop.web import frame, rating
+from tuneloop.web.prose import to_html
+from tuneloop.web.talk import Denied, Said, Talk, Verdict, Wish
 from tuneloop.web.words import LANGUAGES, Language, word
 
-USER = "user"  # key of the session: who logged in
+LONGEST = 512  # tokens of an answer, until a person wants more
+PAUSE = 0.05  # seconds between two drawings of an answer that is being written
+SHARE = 4.0  # times as long as a drawing took the server does other things before the next
+ENTER = "(e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing && e.keyCode !== 229) "
+ENTER += "{ e.preventDefault(); emit(); } }"  # an Enter that ends the spelling of Chinese characters sends nothing
+DOWN = "const page = document.documentElement; if (page.scrollHeight - page.scrollTop - innerHeight < 240) "
+DOWN += "page.scrollTo({top: page.scrollHeight})"  # who reads further up is left there
 
 
-def to_html(text: str) -> str:
-    """Markdown of an answer as HTML; HTML in it is shown as text, links other than to the web are dropped.
-
-    The browser sanitises once more, and the Content-Security-Policy lets no script and no outside image through.
-    """
-    return markdown2.markdown(text, safe_mode="escape", extras=["fenced-code-blocks", "tables", "break-on-newline"])
-
-
-@dataclass
+@dataclass(eq=False)
 class Turn:
-    """A question with its answer, as far as it has come."""
+    """A question with its answer, as far as it has come, and the elements that show it."""
 
     asked: str
     text: str = ""
     answer_id: str | None = None
     note: str = ""
-    thumb: int | None = None
+    verdict: Verdict | None = None
+    seen: tuple[ui.html, ui.label, ui.row] | None = None
 
 
 @dataclass
 class State:
     """One open page; nothing of it is kept when it is closed."""
 
-    user: str
     language: Language
     model: str
+    max_tokens: float | None
     system: str = ""
-    max_tokens: int = 512
-    temperature: float = 0.0
+    temperature: float | None = 0.0
     turns: list[Turn] = field(default_factory=list[Turn])
     work: asyncio.Task[None] | None = None
 
     def messages(self) -> list[Message]:
-        """The conversation up to the last question."""
+        """The conversation up to the last question, without questions that were not answered."""
         found = [Message("system", self.system)] if self.system.strip() else []
         for turn in self.turns[:-1]:
-            if turn.answer_id is not None:
+            if turn.text:
                 found += [Message("user", turn.asked), Message("assistant", turn.text)]
         return [*found, Message("user", self.turns[-1].asked)]
 
@@ -69,20 +67,25 @@ class Chat:
         self.talk, self.state = talk, state
 
     def say(self, name: str, **values: str) -> str:
+        """A text in the page's language."""
         return word(name, self.state.language, **values)
 
     # -- what is seen -------------------------------------------------------------------------------------------------
     @ui.refreshable_method
     def page(self) -> None:
-        """The whole page; drawn again when the language changes."""
-        with ui.element("div").classes("tl-page"):
+        """The whole page; drawn again when the language changes and for a new conversation."""
+        ui.run_javascript(f'document.documentElement.lang = "{self.state.language}"')
+        with ui.element("div").classes("tl-page").on("keydown.escape", self.stop):
             self._header()
-            with ui.column().classes("tl-talk").props('role="log" aria-live="polite"') as self.log:
+            label = f'role="log" aria-live="polite" aria-label="{self.say("talk")}"'
+            with ui.element("main").classes("tl-talk").props(label) as self.log:
                 if not self.state.turns:
                     self._greet()
                 for turn in self.state.turns:
                     self._turn(turn)
             self._composer()
+        if self.state.work:
+            self._busy(True)
 
     def _header(self) -> None:
         with ui.element("header").classes("tl-header"), ui.row().classes("tl-bar"):
@@ -96,27 +99,29 @@ class Chat:
                 ui.label(self.state.model).classes("tl-model")
             ui.space()
             self._icon("add", "new", self.renew)
-            with self._icon("tune", "settings", None), ui.menu().classes("tl-settings").props("persistent=false"):
+            with self._icon("tune", "settings"), ui.menu().classes("tl-settings").props("persistent=false"):
                 self._settings()
-            self._icon("contrast", "theme", lambda: dark.toggle())
+            self._icon("contrast", "theme").on("click", js_handler=frame.switch_theme())
             ui.button(self.say("language"), on_click=self.translate).props("flat dense no-caps").classes("tl-language")
-            dark = ui.dark_mode(None)
+            if self.talk.named:
+                with ui.element("form").props('method="post" action="/logout"'):
+                    self._icon("logout", "leave").props("type=submit")
 
     def _settings(self) -> None:
-        state = self.state
+        state, most = self.state, self.talk.most_tokens
         ui.textarea(self.say("system"), value=state.system, on_change=self._sets("system")).props("outlined autogrow")
         ui.number(
-            self.say("length"), value=state.max_tokens, min=1, max=32_768, precision=0, on_change=self._sets("max_tokens")
+            self.say("length"), value=state.max_tokens, min=1, max=most, precision=0, on_change=self._sets("max_tokens")
         ).props("outlined")
         ui.number(
             self.say("temperature"), value=state.temperature, min=0, max=2, step=0.1, on_change=self._sets("temperature")
         ).props("outlined")
 
-    def _sets(self, name: str) -> Callable[[ValueChangeEventArguments], None]:
+    def _sets(self, name: str) -> Callable[[Any], None]:
         return lambda event: setattr(self.state, name, event.value)
 
-    def _icon(self, icon: str, name: str, act: object) -> ui.button:
-        button = ui.button(icon=icon, on_click=act if callable(act) else None).props(f'flat round dense aria-label="{self.say(name)}"')
+    def _icon(self, icon: str, name: str, act: Callable[..., Any] | None = None) -> ui.button:
+        button = ui.button(icon=icon, on_click=act).props(f'flat round dense aria-label="{self.say(name)}"')
         with button:
             ui.tooltip(self.say(name))
         return button
@@ -132,56 +137,36 @@ class Chat:
                 ui.textarea(placeholder=self.say("ask"))
                 .props(f'autogrow outlined dense autofocus input-class="tl-input" aria-label="{self.say("ask")}"')
                 .classes("tl-grow")
-                .on("keydown.enter.exact.prevent", self.send, js_handler="(e) => { if (!e.isComposing) emit(e); }")
-                .on("keydown.escape", self.stop)
+                .on("keydown", self.send, js_handler=ENTER)
             )
-            self.button = self._icon("send", "send", self.send_or_stop)
+            with ui.button(icon="send", on_click=self.send_or_stop).props("flat round dense") as self.button:
+                self.tip = ui.tooltip("")
+            self._busy(False)
 
     def _turn(self, turn: Turn) -> None:
-        with ui.column().classes("tl-asked"):
-            ui.label(turn.asked)
+        ui.label(turn.asked).classes("tl-asked")
         with ui.column().classes("tl-answer"):
             text = ui.html(to_html(turn.text), sanitize=True).classes("tl-text")
             with ui.row().classes("tl-below"):
-                note = ui.label(turn.note).classes("tl-note")
-                actions = ui.row().classes("tl-actions")
-            if turn.answer_id is not None:
-                with actions:
-                    self._rating(turn)
-        self._shown = (text, note, actions)
+                note, actions = ui.label(turn.note).classes("tl-note"), ui.row().classes("tl-actions")
+        turn.seen = (text, note, actions)
+        if turn is not self.state.turns[-1] or not self.state.work:
+            self._over(turn)
 
-    def _rating(self, turn: Turn) -> None:
-        good = self._icon("thumb_up_off_alt", "good", None)
-        bad = self._icon("thumb_down_off_alt", "bad", None)
-
-        async def vote(thumb: int) -> None:
-            if await self._keep(turn, thumb, None, ""):
-                turn.thumb = thumb
-                good.props(f"icon={'thumb_up' if thumb == 1 else 'thumb_up_off_alt'}")
-                bad.props(f"icon={'thumb_down' if thumb == -1 else 'thumb_down_off_alt'}")
-
-        good.on_click(lambda: vote(1))
-        bad.on_click(lambda: vote(-1))
-        self._icon("edit", "correct", lambda: self._correct(turn))
-        self._icon("content_copy", "copy", lambda: self._copy(turn))
-
-    def _correct(self, turn: Turn) -> None:
-        with ui.dialog() as dialog, ui.card().classes("tl-card"):
-            better = ui.textarea(self.say("better"), value=turn.text).props("outlined autogrow autofocus")
-            comment = ui.textarea(self.say("why")).props("outlined autogrow")
-
-            async def save() -> None:
-                corrected = better.value if better.value.strip() and better.value != turn.text else None
-                if await self._keep(turn, turn.thumb if turn.thumb is not None else -1, corrected, comment.value or ""):
-                    dialog.close()
-
-            with ui.row().classes("tl-right"):
-                ui.button(self.say("cancel"), on_click=dialog.close).props("flat no-caps")
-                ui.button(self.say("save"), on_click=save).props("unelevated no-caps")
-        dialog.open()
+    def _over(self, turn: Turn) -> None:
+        """What can be done with an answer that is written."""
+        assert turn.seen is not None
+        _, note, actions = turn.seen
+        note.text = turn.note
+        with actions:
+            if turn.answer_id is not None and self.talk.rates:
+                rating.buttons(turn, self.say, self._icon, lambda verdict: self._keep(turn, verdict))
+            if turn.text:
+                self._icon("content_copy", "copy", lambda: self._copy(turn))
 
     # -- what is done -------------------------------------------------------------------------------------------------
     async def send_or_stop(self) -> None:
+        """The button beside the field."""
         await (self.stop() if self.state.work else self.send())
 
     async def send(self) -> None:
@@ -194,9 +179,11 @@ class Chat:
         if not self.state.turns:
             self.greeting.delete()
         self.state.turns.append(turn)
+        self.state.work = asyncio.create_task(self._answer(turn))
         with self.log:
             self._turn(turn)
-        self.state.work = asyncio.create_task(self._answer(turn))
+            ui.run_javascript("document.documentElement.scrollTo({top: document.documentElement.scrollHeight})")
+        self._busy(True)
 
     async def stop(self) -> None:
         """Gives the answer under way up; what is there stays."""
@@ -204,49 +191,55 @@ class Chat:
             self.state.work.cancel()
 
     async def _answer(self, turn: Turn) -> None:
-        text, note, actions = self._shown
-        self._busy(True)
-        wish = Wish(self.state.model, int(self.state.max_tokens or 512), float(self.state.temperature or 0))
+        state = self.state
+        wish = Wish(state.model, state.max_tokens or LONGEST, state.temperature or 0.0)  # type: ignore[arg-type]
         try:
-            async with aclosing(self.talk.answer(self.state.user, self.state.messages(), wish)) as pieces:  # type: ignore[type-var]
+            async with aclosing(self.talk.answer(state.messages(), wish)) as pieces:  # type: ignore[type-var]
                 async for said in pieces:
-                    turn.text += said.text
-                    text.content = to_html(turn.text)
-                    self._end(turn, said)
-                    self._down()
+                    await self._show(turn, said)
+            turn.note = turn.note or ("" if turn.text else self.say("silent"))
+        except Denied as denied:
+            turn.note = self.say(f"not_{denied.reason}", detail=denied.detail)
         except asyncio.CancelledError:
             turn.note = self.say("stopped")
         finally:
-            self.state.work = None
-            note.text = turn.note
-            if turn.answer_id is not None:
-                with actions:
-                    self._rating(turn)
-            self._busy(False)
-            self._down()
+            if state.work is asyncio.current_task():
+                state.work = None
+            if turn in state.turns:  # else the page was closed or a new conversation begun
+                self._over(turn)
+                self._busy(False)
+                self._draw(turn)
 
-    def _end(self, turn: Turn, said: Said) -> None:
-        turn.answer_id = said.answer_id or turn.answer_id
-        if said.why is not None:
-            turn.note = self.say("failed", why=said.why)
-        elif said.cut:
+    async def _show(self, turn: Turn, said: Said) -> None:
+        turn.text += said.text
+        turn.answer_id = said.answer_id
+        if said.cut:
             turn.note = self.say("cut")
+        begun = time.perf_counter()
+        self._draw(turn)
+        # pieces gather meanwhile: drawing a long answer for each of them would leave no time for anybody else
+        await asyncio.sleep(PAUSE + SHARE * (time.perf_counter() - begun))
+
+    def _draw(self, turn: Turn) -> None:
+        assert turn.seen is not None
+        turn.seen[0].content = to_html(turn.text)
+        with self.log:
+            ui.run_javascript(DOWN)
 
     def _busy(self, busy: bool) -> None:
-        name = "stop" if busy else "send"
+        name: Literal["stop", "send"] = "stop" if busy else "send"
         self.button.props(f'icon={name} aria-label="{self.say(name)}"')
+        self.tip.text = self.say(name)
+        self.log.props(f"aria-busy={str(busy).lower()}")
 
-    def _down(self) -> None:
-        with self.log:
-            ui.run_javascript("window.scrollTo({top: document.body.scrollHeight})")
-
-    async def _keep(self, turn: Turn, thumb: int, corrected: str | None, comment: str) -> bool:
+    async def _keep(self, turn: Turn, verdict: Verdict) -> bool:
         assert turn.answer_id is not None
         try:
-            await self.talk.rate(self.state.user, turn.answer_id, thumb, corrected, comment)
-        except Exception as error:  # noqa: BLE001 - told to the person who voted
-            ui.notify(self.say("not_kept", why=str(error)), type="negative")
+            await self.talk.rate(turn.answer_id, verdict)
+        except Denied as denied:
+            ui.notify(self.say(f"not_{denied.reason}", detail=denied.detail), type="negative")
             return False
+        turn.verdict = verdict
         ui.notify(self.say("thanks"), type="positive")
         return True
 
@@ -254,45 +247,33 @@ class Chat:
         ui.clipboard.write(turn.text)
         ui.notify(self.say("copied"))
 
-    async def renew(self) -> None:
+    def renew(self) -> None:
         """Begins a new conversation."""
-        await self.stop()
-        self.state.turns.clear()
+        self.close()
         self.page.refresh()
+
+    def close(self) -> None:
+        """Gives up what is under way and forgets the conversation: the browser is gone, or wants a new one."""
+        if self.state.work:
+            self.state.work.cancel()
+        self.state.work = None
+        self.state.turns = []
 
     def translate(self) -> None:
-        """The other language."""
+        """The other language, also for the next visit."""
         self.state.language = next(other for other in LANGUAGES if other != self.state.language)
+        ui.run_javascript(frame.keep("language", f'"{self.state.language}"'))
         self.page.refresh()
 
 
-def add(app: FastAPI, talk: Talk) -> None:
-    """Adds `/` and `/login` to the app, before `frame.mount`."""
+def add() -> None:
+    """Adds the page to those of `frame.application`. The request's scope tells whom the visitor talks to (`talk`)."""
 
-    @ui.page("/", title="tuneloop")
-    def chat(request: Request) -> RedirectResponse | None:
-        user = request.session.get(USER) or (frame.session() if talk.open else None)
-        if user is None:
-            return RedirectResponse("/login")
-        frame.dress()
-        Chat(talk, State(user, frame.language_of(request), talk.models()[0])).page()
-        return None
-
-    @ui.page("/login", title="tuneloop")
-    def login(request: Request, wrong: bool = False) -> None:
-        language = frame.language_of(request)
-        frame.dress()
-        with ui.element("form").props('method="post" action="/session"').classes("tl-login"):
-            ui.label(word("login", language)).classes("tl-question")
-            if wrong:
-                ui.label(word("wrong_key", language)).classes("tl-wrong")
-            ui.input(word("key", language)).props('name="key" type="password" outlined autofocus autocomplete="current-password"')
-            ui.button(word("enter", language)).props('type="submit" unelevated no-caps')
-
-    @app.post("/session", include_in_schema=False)
-    def enter(request: Request, key: str = Form(max_length=200)) -> RedirectResponse:
-        user = talk.login(key)
-        if user is None:
-            return RedirectResponse("/login?wrong=true", status_code=303)
-        request.session[USER] = user
-        return RedirectResponse("/", status_code=303)
+    @ui.page("/")
+    def chat(request: Request) -> None:
+        talk: Talk = request.scope["talk"]
+        frame.dress(request)
+        longest = min(LONGEST, talk.most_tokens)
+        page = Chat(talk, State(frame.language_of(request), talk.models()[0], longest))
+        page.page()
+        ui.context.client.on_delete(page.close)

@@ -1,77 +1,148 @@
-"""The frame that all pages share: colours, fonts, header with theme and language, and what a browser may load."""
+"""The frame that all pages share: colours, style, theme and language, and what a browser may load and run."""
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+import traceback
+from functools import cache
+from http.cookies import CookieError, SimpleCookie
 from importlib import resources
-from typing import Any
+from typing import Literal
 
-from fastapi import FastAPI, Request, Response
-from nicegui import app as nicegui_app
-from nicegui import ui
-from starlette.middleware.base import BaseHTTPMiddleware
+from fastapi import FastAPI
+from nicegui import app as pages
+from nicegui import core, ui
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuneloop.web.words import Language, spoken
+from tuneloop.web.words import LANGUAGES, Language, spoken
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
 """`unsafe-eval`: Vue compiles its templates in the browser. Scripts of a page's own text stay impossible: no nonce."""
 ACCENT = "#0a7d5a"
 SCRIPT = re.compile(rb"<script(?=[\s>])")
+KEPT = 365 * 24 * 3600
+OUTWARD = """<script>document.addEventListener("click", event => {
+  const link = event.target.closest(".tl-text a");
+  if (link) { link.target = "_blank"; link.rel = "noopener noreferrer"; }
+}, true)</script>"""
+"""Links in answers open beside the page, which would lose its conversation."""
 
 
-def _style() -> str:
+def style() -> str:
+    """The style sheet of all pages."""
     return resources.files("tuneloop.web").joinpath("style.css").read_text("utf-8")
 
 
-class Policy(BaseHTTPMiddleware):
+class Policy:
     """Content-Security-Policy for pages: each script that we send carries a nonce, so that none that got into a page
     by an answer or a name can run."""
 
-    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        if not response.headers.get("content-type", "").startswith("text/html"):
-            return response
-        nonce = secrets.token_urlsafe(16)
-        body = b"".join([part async for part in response.body_iterator])  # type: ignore[attr-defined]
-        body = SCRIPT.sub(b'<script nonce="' + nonce.encode() + b'"', body)
-        headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
-        found = Response(body, response.status_code, headers)
-        found.headers["content-security-policy"] = POLICY.format(nonce=nonce)
-        return found
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        held: Message | None = None
+        body = b""
+
+        async def rewritten(message: Message) -> None:
+            nonlocal held, body
+            if message["type"] == "http.response.start":
+                if Headers(raw=message["headers"]).get("content-type", "").startswith("text/html"):
+                    held = message
+                    return
+            elif held is not None:
+                body += message.get("body", b"")
+                if message.get("more_body"):
+                    return
+                nonce = secrets.token_urlsafe(16)
+                whole = SCRIPT.sub(b'<script nonce="' + nonce.encode() + b'"', body)
+                headers = MutableHeaders(scope=held)
+                headers["content-length"] = str(len(whole))
+                headers["content-security-policy"] = POLICY.format(nonce=nonce)
+                await send(held)
+                message = {"type": "http.response.body", "body": whole}
+            await send(message)
+
+        await self._app(scope, receive, rewritten)
 
 
-def dress() -> None:
-    """Colours and style of a page; called first in each."""
-    ui.colors(primary=ACCENT)
-    ui.add_css(_style())
+def _kept(request: Request, name: str) -> str:
+    try:
+        found = SimpleCookie(request.headers.get("cookie", "")).get(f"tuneloop-{name}")
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def keep(name: Literal["language", "theme"], value: str) -> str:
+    """A line of JavaScript that has the browser remember a choice; `value` is an expression."""
+    return f'document.cookie = "tuneloop-{name}=" + {value} + "; Path=/; SameSite=Strict; Max-Age={KEPT}";'
 
 
 def language_of(request: Request) -> Language:
-    """The language that the browser asks for."""
-    return spoken(request.headers.get("accept-language", ""))
+    """The language that was chosen before, or that the browser asks for."""
+    chosen = _kept(request, "language")
+    return chosen if chosen in LANGUAGES else spoken(request.headers.get("accept-language", ""))  # type: ignore[return-value]
 
 
-def session() -> str:
-    """The id of the browser's session, in a signed cookie."""
-    return str(nicegui_app.storage.browser["id"])
+def theme_of(request: Request) -> bool | None:
+    """Whether dark was chosen before; None leaves it to the browser."""
+    return {"dark": True, "light": False}.get(_kept(request, "theme"))
 
 
-def mount(app: FastAPI, title: str, secret: str) -> None:
-    """Puts the pages onto the server's app. `secret` signs the session cookie.
+def dress(request: Request) -> None:
+    """Colours, style and theme of a page; called first in each."""
+    ui.colors(primary=ACCENT)
+    ui.add_css(style())
+    ui.add_body_html(OUTWARD)
+    ui.dark_mode(theme_of(request))
 
-    No Tailwind (it compiles styles in the browser), no telemetry, nothing loaded from outside.
+
+def switch_theme() -> str:
+    """JavaScript of a button that changes between light and dark."""
+    return "() => { Quasar.Dark.toggle(); " + keep("theme", '(Quasar.Dark.isActive ? "dark" : "light")') + " }"
+
+
+class _WithoutTexts(logging.Filter):
+    """NiceGUI logs faults with their messages, which may quote what a person wrote."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[0] is not None:
+            record.msg, record.args = f"{record.exc_info[0].__name__} in a page", ()
+            record.exc_text, record.exc_info = "".join(traceback.format_tb(record.exc_info[2])), None
+        return True
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    # NiceGUI's own answer is a page that keeps memory for a minute
+    return PlainTextResponse("not found", 404)
+
+
+@cache
+def application() -> ASGIApp:
+    """All pages of this process, which has one NiceGUI: `chat.add` and its like must have been called.
+
+    No Tailwind (it compiles styles in the browser), no telemetry, no files on the disk, nothing loaded from outside.
     """
-    cookie: dict[str, Any] = {"same_site": "strict", "https_only": False, "session_cookie": "tuneloop"}
     ui.run_with(
-        app, title=title, dark=None, tailwind=False, storage_secret=secret, show_welcome_message=False,
-        session_middleware_kwargs=cookie, binding_refresh_interval=None, gzip_middleware_factory=None,
+        FastAPI(), title="tuneloop", dark=None, tailwind=False, show_welcome_message=False,
+        binding_refresh_interval=None, gzip_middleware_factory=None,
     )  # fmt: skip
-    app.add_middleware(Policy)
-    app.add_middleware(GZipMiddleware, minimum_size=500)  # after the nonces are in
+    pages.config.socket_io_js_transports = ["websocket"]
+    pages.add_exception_handler(404, _not_found)
+    core.sio.on("log", handler=lambda *_: None)  # else browsers could write into the server's log
+    logging.getLogger("nicegui").addFilter(_WithoutTexts())
+    return GZipMiddleware(Policy(pages), minimum_size=500)  # after the nonces are in
