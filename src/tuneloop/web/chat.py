@@ -102,7 +102,7 @@ class Chat:
             with self._icon("tune", "settings"), ui.menu().classes("tl-settings").props("persistent=false"):
                 self._settings()
             self._icon("contrast", "theme").on("click", js_handler=frame.switch_theme())
-            ui.button(self.say("language"), on_click=self.translate).props("flat dense no-caps").classes("tl-language")
+            ui.button(self.say("language"), on_click=self.translate, color=None).props("flat dense no-caps").classes("tl-language")
             if self.talk.named:
                 with ui.element("form").props('method="post" action="/logout"'):
                     self._icon("logout", "leave").props("type=submit")
@@ -121,7 +121,7 @@ class Chat:
         return lambda event: setattr(self.state, name, event.value)
 
     def _icon(self, icon: str, name: str, act: Callable[..., Any] | None = None) -> ui.button:
-        button = ui.button(icon=icon, on_click=act).props(f'flat round dense aria-label="{self.say(name)}"')
+        button = ui.button(icon=icon, on_click=act, color=None).props(f'flat round dense aria-label="{self.say(name)}"')
         with button:
             ui.tooltip(self.say(name))
         return button
@@ -139,7 +139,7 @@ class Chat:
                 .classes("tl-grow")
                 .on("keydown", self.send, js_handler=ENTER)
             )
-            with ui.button(icon="send", on_click=self.send_or_stop).props("flat round dense") as self.button:
+            with ui.button(icon="send", on_click=self.send_or_stop, color=None).props("flat round dense") as self.button:
                 self.tip = ui.tooltip("")
             self._busy(False)
 
@@ -237,15 +237,15 @@ class Chat:
         try:
             await self.talk.rate(turn.answer_id, verdict)
         except Denied as denied:
-            ui.notify(self.say(f"not_{denied.reason}", detail=denied.detail), type="negative")
+            ui.notify(self.say(f"not_{denied.reason}", detail=denied.detail), type="negative", position="top")
             return False
         turn.verdict = verdict
-        ui.notify(self.say("thanks"), type="positive")
+        ui.notify(self.say("thanks"), type="positive", position="top", timeout=2000)
         return True
 
     def _copy(self, turn: Turn) -> None:
         ui.clipboard.write(turn.text)
-        ui.notify(self.say("copied"))
+        ui.notify(self.say("copied"), position="top", timeout=1000)
 
     def renew(self) -> None:
         """Begins a new conversation."""

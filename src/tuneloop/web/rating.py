@@ -65,7 +65,7 @@ def _correct(
                 show()
 
         with ui.row().classes("tl-right"):
-            ui.button(say("cancel"), on_click=dialog.close).props("flat no-caps")
-            ui.button(say("save"), on_click=save).props("unelevated no-caps")
+            ui.button(say("cancel"), on_click=dialog.close, color=None).props("flat no-caps")
+            ui.button(say("save"), on_click=save, color=None).props("unelevated no-caps").classes("tl-main")
     dialog.on("hide", dialog.delete)
     dialog.open()
