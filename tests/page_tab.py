@@ -59,7 +59,11 @@ class Tab:
         """The last element of this text, label or name for those who do not see it."""
         for id, element in reversed(self.elements.items()):
             props = element.get("props", {})
-            if element["tag"] != "q-tooltip" and words in (element.get("text"), props.get("aria-label"), props.get("label")):
+            if element["tag"] != "q-tooltip" and words in (
+                element.get("text"),
+                props.get("aria-label"),
+                props.get("label"),
+            ):
                 return id
         return None
 

@@ -53,7 +53,7 @@ def make(
 
 @contextmanager
 def listening(service: Service, site: Callable[[Service], Site] | None = None) -> Iterator[tuple[str, Server]]:
-    """The service (with pages) behind a real socket, with its URL. At the end it is stopped as by a signal, and closed."""
+    """The service (with pages) behind a real socket, with its URL. At the end it is stopped as by a signal."""
     server = Server(service, site(service) if site is not None else None)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

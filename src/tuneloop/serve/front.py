@@ -12,7 +12,7 @@ import re
 import time
 import traceback
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -53,7 +53,7 @@ class Site(Protocol):
         """A name for logs of where a path (of kind http or websocket) leads; None where it is none of the site's."""
         ...
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    def running(self) -> AbstractAsyncContextManager[Any]:
         """Entered before the first request, left after the last."""
         ...
 

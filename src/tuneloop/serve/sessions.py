@@ -37,7 +37,7 @@ class Sessions:
         return Visitor(who, id if who == LOCAL else None), value
 
     def header(self, value: str, *, secure: bool) -> str:
-        """A Set-Cookie header: no script reads it, no other site's request carries it. An empty value ends a session."""
+        """A Set-Cookie header: no script reads it, no other site's request carries it. An empty value ends it."""
         lasts = LASTS if value else 0
         return f"{COOKIE}={value}; Path=/; Max-Age={lasts}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
 

@@ -102,7 +102,9 @@ class Chat:
             with self._icon("tune", "settings"), ui.menu().classes("tl-settings").props("persistent=false"):
                 self._settings()
             self._icon("contrast", "theme").on("click", js_handler=frame.switch_theme())
-            ui.button(self.say("language"), on_click=self.translate, color=None).props("flat dense no-caps").classes("tl-language")
+            ui.button(self.say("language"), on_click=self.translate, color=None).props("flat dense no-caps").classes(
+                "tl-language"
+            )
             if self.talk.named:
                 with ui.element("form").props('method="post" action="/logout"'):
                     self._icon("logout", "leave").props("type=submit")
@@ -114,7 +116,12 @@ class Chat:
             self.say("length"), value=state.max_tokens, min=1, max=most, precision=0, on_change=self._sets("max_tokens")
         ).props("outlined")
         ui.number(
-            self.say("temperature"), value=state.temperature, min=0, max=2, step=0.1, on_change=self._sets("temperature")
+            self.say("temperature"),
+            value=state.temperature,
+            min=0,
+            max=2,
+            step=0.1,
+            on_change=self._sets("temperature"),
         ).props("outlined")
 
     def _sets(self, name: str) -> Callable[[Any], None]:
@@ -139,7 +146,9 @@ class Chat:
                 .classes("tl-grow")
                 .on("keydown", self.send, js_handler=ENTER)
             )
-            with ui.button(icon="send", on_click=self.send_or_stop, color=None).props("flat round dense") as self.button:
+            with ui.button(icon="send", on_click=self.send_or_stop, color=None).props(
+                "flat round dense"
+            ) as self.button:
                 self.tip = ui.tooltip("")
             self._busy(False)
 

@@ -43,6 +43,11 @@ def style() -> str:
     return resources.files("tuneloop.web").joinpath("style.css").read_text("utf-8")
 
 
+def guards(policy: str) -> dict[str, str]:
+    """Headers of a page: its policy; and its own forms are to say where they come from, which the door looks at."""
+    return {"content-security-policy": policy, "referrer-policy": "same-origin"}
+
+
 class Policy:
     """Content-Security-Policy for pages: each script that we send carries a nonce, so that none that got into a page
     by an answer or a name can run."""
@@ -71,7 +76,7 @@ class Policy:
                 whole = SCRIPT.sub(b'<script nonce="' + nonce.encode() + b'"', body)
                 headers = MutableHeaders(scope=held)
                 headers["content-length"] = str(len(whole))
-                headers["content-security-policy"] = POLICY.format(nonce=nonce)
+                headers.update(guards(POLICY.format(nonce=nonce)))
                 await send(held)
                 message = {"type": "http.response.body", "body": whole}
             await send(message)

@@ -32,6 +32,4 @@ def page(request: Request, *, wrong: bool = False) -> Response:
     told = f'<p class="tl-wrong" role="alert">{texts.pop("wrong_key")}</p>' if wrong else ""
     html = PAGE.format_map({**texts, "language": language, "nonce": nonce, "style": frame.style(), "theme": theme,
                             "wrong": told})  # fmt: skip
-    return HTMLResponse(
-        html, 401 if wrong else 200, headers={"Content-Security-Policy": POLICY.format(nonce=nonce)}
-    )
+    return HTMLResponse(html, 401 if wrong else 200, headers=frame.guards(POLICY.format(nonce=nonce)))

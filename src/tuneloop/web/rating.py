@@ -59,7 +59,8 @@ def _correct(
         comment = ui.textarea(say("why"), value=before.comment).props("outlined autogrow")
 
         async def save() -> None:
-            corrected = better.value if better.value.strip() and better.value != turn.text else ""
+            written = (better.value or "").strip()
+            corrected = written if written != turn.text.strip() else ""
             if await keep(Verdict(before.thumb, corrected, comment.value or "")):
                 dialog.close()
                 show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 from urllib.parse import parse_qs
 
 from nicegui import app as pages
@@ -40,7 +41,7 @@ class Site:
             return path
         return ASSETS if path.startswith(ASSETS) else None
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    def running(self) -> AbstractAsyncContextManager[Any]:
         """NiceGUI's start and end."""
         core.sio.eio.max_http_buffer_size = self._service.config.limits.body_bytes
         return pages.router.lifespan_context(pages)

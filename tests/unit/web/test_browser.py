@@ -13,6 +13,12 @@ api = pytest.importorskip("playwright.sync_api", reason="playwright is not insta
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTILE = """**Refunds** within 30 days. <script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">
 <svg onload="window.pwned = 1"> [bad](javascript:window.pwned=1) ![spy](https://evil.example/spy.png) [good](https://a.example)"""
+SMUGGLED = """element => {
+  element.innerHTML = '<img src="/favicon.ico?" onload="window.pwned = 1"><img src="https://evil.example/x.png">';
+  const script = document.createElement("script");
+  script.textContent = "window.pwned = 1";
+  element.append(script);
+}"""
 WAIT = 60_000  # ms; a busy machine is no failure
 
 
@@ -51,7 +57,7 @@ class Seen:
         self.field().press("Enter")
 
     def focused(self) -> str:
-        return self.page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        return self.page.evaluate("(e => e.getAttribute('aria-label') || e.innerText)(document.activeElement)")
 
 
 @pytest.fixture
@@ -73,14 +79,14 @@ def test_nothing_that_a_model_says_runs_or_loads_and_all_comes_from_here(living:
     one.ask("refunds?")
     one.page.get_by_label("Good answer").wait_for()
     assert one.page.locator(".tl-text strong").inner_text() == "Refunds"
-    assert one.page.locator(".tl-text a").count() == 1
+    links = one.page.locator(".tl-text a").evaluate_all("all => all.map(one => one.href)")
+    assert links == [
+        "https://evil.example/spy.png",
+        "https://a.example/",
+    ]  # a picture is a link that nobody has to follow
     assert one.page.locator(".tl-text img, .tl-text script, .tl-text svg").count() == 0
     # even markup that got past both filters would not run: the policy stops it, and only it complains
-    one.page.locator(".tl-text").evaluate(
-        "(e) => { e.innerHTML = '<img src=\\"/favicon.ico?\\" onload=\\"window.pwned=1\\" onerror=\\"window.pwned=1\\">'"
-        " + '<img src=\\"https://evil.example/x.png\\">';"
-        " const s = document.createElement('script'); s.textContent = 'window.pwned=1'; e.append(s); }"
-    )
+    one.page.locator(".tl-text").evaluate(SMUGGLED)
     until(lambda: one.page.wait_for_timeout(50) or len(one.wrong) >= 3)
     assert one.page.evaluate("window.pwned") is None
     assert all("Content Security Policy" in text for text in one.wrong), one.wrong
@@ -105,16 +111,16 @@ def test_it_is_used_by_keys_alone(living: Any, seen: Any) -> None:
     one.page.keyboard.press("Escape")
     one.page.get_by_text("stopped", exact=True).wait_for()
     living.engine.resume()
-    names: list[str] = []
+    outlined: dict[str, str] = {}
     for _ in range(14):
         one.page.keyboard.press("Shift+Tab")
-        names.append(one.focused())
-    for name in ("New chat", "Settings", "Light or dark", "中文", "Good answer", "Bad answer", "Write a better answer", "Copy"):
-        assert name in names, names
-    one.page.get_by_label("Good answer").focus()
-    assert one.page.get_by_label("Good answer").evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+        outlined[one.focused()] = one.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    for name in ("New chat", "Settings", "Light or dark", "中文", "Good answer", "Bad answer", "Copy"):
+        assert outlined.get(name) == "solid", outlined
+    good = one.page.get_by_label("Good answer")
+    good.focus()
     one.page.keyboard.press("Enter")
-    until(lambda: one.page.wait_for_timeout(20) or one.page.get_by_label("Good answer").get_attribute("aria-pressed") == "true")
+    until(lambda: one.page.wait_for_timeout(20) or good.get_attribute("aria-pressed") == "true")
     assert one.wrong == []
 
 

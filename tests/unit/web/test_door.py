@@ -54,7 +54,15 @@ def test_without_a_key_a_visitor_only_sees_the_form(living: Any) -> None:
     assert (form.status_code, "此服务器需要密钥" in form.text, "<script" in form.text) == (200, True, False)
     assert "script-src" not in form.headers["content-security-policy"]
     assert "default-src 'none'" in form.headers["content-security-policy"]
-    for path in ("/_nicegui/3.18.0/static/nicegui.js", "/favicon.ico", "/_nicegui/", "/logout", SOCKET, "/login/", "/x"):
+    for path in (
+        "/_nicegui/3.18.0/static/nicegui.js",
+        "/favicon.ico",
+        "/_nicegui/",
+        "/logout",
+        SOCKET,
+        "/login/",
+        "/x",
+    ):
         assert client.get(path).status_code == 401, path
     for method in ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
         assert client.request(method, "/login").status_code == 401
@@ -122,7 +130,9 @@ def test_a_session_of_nobody_ends_with_the_first_key(living: Any) -> None:
     assert client.get("/").status_code == 303
 
 
-@pytest.mark.parametrize("cookie", ["tuneloop=", "tuneloop=a.b.c", "tuneloop=..", "=;;", "tuneloop=\xff", "tuneloop=" + "x" * 9000])
+@pytest.mark.parametrize(
+    "cookie", ["tuneloop=", "tuneloop=a.b.c", "tuneloop=..", "=;;", "tuneloop=\xff", "tuneloop=" + "x" * 9000]
+)
 def test_broken_cookies_are_no_session(living: Any, cookie: str) -> None:
     living.service.doorkeeper.open_to_all = False
     assert living.client().get("/", headers={"Cookie": cookie.encode("latin-1")}).status_code == 303  # type: ignore[dict-item]

@@ -24,7 +24,10 @@ def test_question_answer_vote_and_correction(living: Any) -> None:
         tab.click("Save")
         answer, votes = until(lambda: (found := living.stored("**No.** 1"))[1][1:] and found)
         assert answer.prompt[0].content == "is it 真的 so?"
-        assert [(vote.thumb, vote.corrected, vote.comment) for vote in votes] == [(1, None, None), (1, "Yes. 是的", "it is")]
+        assert [(vote.thumb, vote.corrected, vote.comment) for vote in votes] == [
+            (1, None, None),
+            (1, "Yes. 是的", "it is"),
+        ]
         tab.ask("and now?")
         tab.read_until("<strong>No.</strong> 3")
 
