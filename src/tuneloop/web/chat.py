@@ -246,15 +246,17 @@ class Chat:
         try:
             await self.talk.rate(turn.answer_id, verdict)
         except Denied as denied:
-            ui.notify(self.say(f"not_{denied.reason}", detail=denied.detail), type="negative", position="top")
+            ui.notify(
+                self.say(f"not_{denied.reason}", detail=denied.detail), type="negative", position="top", group=False
+            )
             return False
         turn.verdict = verdict
-        ui.notify(self.say("thanks"), type="positive", position="top", timeout=2000)
+        ui.notify(self.say("thanks"), type="positive", position="top", group=False, timeout=2000)
         return True
 
     def _copy(self, turn: Turn) -> None:
         ui.clipboard.write(turn.text)
-        ui.notify(self.say("copied"), position="top", timeout=1000)
+        ui.notify(self.say("copied"), position="top", group=False, timeout=1000)
 
     def renew(self) -> None:
         """Begins a new conversation."""

@@ -66,7 +66,8 @@ class Visit:
                     yield Said(text, answer.signed, cut=answer.finish == "length")
             finally:
                 answering.end()
-                LOG.info("page answer key=%s %s", who.id, answering.facts())
+                facts = "".join(f" {name}={value}" for name, value in answering.facts().items())
+                LOG.info("page answer key=%s%s", who.id, facts)
 
     async def rate(self, answer_id: str, verdict: Verdict) -> None:
         """As `Talk.rate`."""
