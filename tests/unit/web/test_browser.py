@@ -22,7 +22,7 @@ SMUGGLED = """element => {
 WAIT = 60_000  # ms; a busy machine is no failure
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright keeps a loop running in this thread, as long as it lives
 def _browser() -> Iterator[Any]:
     with api.sync_playwright() as started:
         found = next(filter(None, map(shutil.which, NAMES)), None)
