@@ -47,9 +47,14 @@ def _forward(self: Any, hidden_states: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.dtype is torch.float64 or x.dtype is not weight.dtype:
         return type(self).forward(self, x)
     if not torch.is_grad_enabled():
-        return (x.float() * _factor(x, self.variance_epsilon)).to(x.dtype) * weight
+        return normed(self, x)
     out: Tensor = _Normed.apply(x, weight, self.variance_epsilon)  # type: ignore[assignment]
     return out
+
+
+def normed(norm: Any, x: Tensor) -> Tensor:
+    """What a norm like Llama's makes of x, where no gradient is asked for."""
+    return (x.float() * _factor(x, norm.variance_epsilon)).to(x.dtype) * norm.weight
 
 
 def hasten_norms(model: nn.Module) -> int:
@@ -57,7 +62,7 @@ def hasten_norms(model: nn.Module) -> int:
 
     Nothing that is stored of a module changes.
     """
-    found = [module for module in model.modules() if _is_llamas(type(module))]
+    found = [module for module in model.modules() if is_llamas(type(module))]
     for module in found:
         module.forward = MethodType(_forward, module)
     return len(found)
@@ -70,7 +75,7 @@ def own_norms(model: nn.Module) -> None:
             del module.forward
 
 
-def _is_llamas(kind: type[nn.Module]) -> bool:
+def is_llamas(kind: type[nn.Module]) -> bool:
     """transformers copies Llama's norm into most architectures, under other names; Gemma's counts from 1 and is not."""
     ours, theirs = (getattr(one.forward, "__code__", None) for one in (LlamaRMSNorm, kind))
     if ours is None or theirs is None:

@@ -61,6 +61,13 @@ def pack(model: nn.Module) -> int:
     return count
 
 
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """What `layer(x)` is, without the price of calling a module where it is a packed one that nobody watches."""
+    if type(layer) is PackedLinear and not layer._forward_hooks:
+        return _product(x, layer.weight, layer.bias)
+    return layer(x)
+
+
 def _suits(weight: Tensor) -> bool:
     if type(weight.data) is not Tensor or weight.device.type != "cpu" or weight.is_mkldnn or not weight.numel():
         return False
