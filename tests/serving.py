@@ -15,6 +15,7 @@ from tuneloop.generate.scripted_live import ScriptedLive
 from tuneloop.serve.adapters import Roster
 from tuneloop.serve.auth import Doorkeeper
 from tuneloop.serve.config import ServeConfig
+from tuneloop.serve.front import Site
 from tuneloop.serve.server import Server
 from tuneloop.serve.service import Embedder, Service
 from tuneloop.store import store
@@ -51,9 +52,9 @@ def make(
 
 
 @contextmanager
-def listening(service: Service) -> Iterator[tuple[str, Server]]:
-    """The service behind a real socket, with its URL. At the end it is stopped as by a signal, and closed."""
-    server = Server(service)
+def listening(service: Service, site: Callable[[Service], Site] | None = None) -> Iterator[tuple[str, Server]]:
+    """The service (with pages) behind a real socket, with its URL. At the end it is stopped as by a signal."""
+    server = Server(service, site(service) if site is not None else None)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:

@@ -1,11 +1,15 @@
 """`tuneloop serve`: an OpenAI-compatible service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuneloop.cli.options import RUNS, AsJson, RunsFolder, Settings, emit
+
+if TYPE_CHECKING:
+    from tuneloop.serve.front import Site
+    from tuneloop.serve.service import Service
 
 Model = Annotated[
     str,
@@ -63,5 +67,12 @@ def command(
         if not (name and run):
             raise RecipeError(f"--adapter {one}: write NAME=RUN")
         adapters[name] = run
-    serving.serve(model, runs, serving.settings(recipe, [*settings, *changes], adapters))
+    config = serving.settings(recipe, [*settings, *changes], adapters)
+    serving.serve(model, runs, config, _site if config.page else None)
     emit({"served": model}, as_json)
+
+
+def _site(service: "Service") -> "Site":
+    from tuneloop.web.site import Site  # NiceGUI takes most of a second
+
+    return Site(service)

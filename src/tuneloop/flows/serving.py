@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from tuneloop.track import console
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tuneloop.serve.front import Site
     from tuneloop.serve.service import Service
 
 
@@ -53,8 +54,11 @@ def settings(recipe: Path | None, changes: Sequence[str], adapters: Mapping[str,
     return config.model_copy(update={"adapters": {**config.adapters, **(adapters or {})}})
 
 
-def serve(model: str, runs: Path, config: ServeConfig) -> None:
-    """Serves a model until it is told to stop. Raises TuneloopError for what stands in the way, before it listens."""
+def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service], Site] | None = None) -> None:
+    """Serves a model until it is told to stop; `site` makes the pages that stand beside the API.
+
+    Raises TuneloopError for what stands in the way, before it listens.
+    """
     from tuneloop.models.encoder import find_encoder
     from tuneloop.serve import server
     from tuneloop.serve.adapters import Roster, adapter_of
@@ -74,11 +78,11 @@ def serve(model: str, runs: Path, config: ServeConfig) -> None:
             for public, folder in folders.items():
                 roster.put(public, folder)
         service = Service(config, engine, roster, kept, doorkeeper, embedder, runs)
-        _say(service, has_key)
+        _say(service, has_key, page=site is not None)
         detail = {"model": model, "host": config.host, "digests": {n: s.digest for n, s in roster.listed().items()}}
         kept.audit("operator", "serve", detail)
         server.log_to_stderr()
-        server.Server(service).run()
+        server.Server(service, site(service) if site is not None else None).run()
 
 
 def create_key(config: ServeConfig, name: str, roles: Sequence[str]) -> dict[str, Any]:
@@ -117,7 +121,7 @@ def _told(key: Key) -> dict[str, Any]:
     return {"id": key.id, "name": key.name, "roles": list(key.roles), "good": _is_good(key)}
 
 
-def _say(service: Service, has_key: bool) -> None:
+def _say(service: Service, has_key: bool, page: bool) -> None:
     """What was decided for the user."""
     from tuneloop.serve.server import is_loopback
 
@@ -125,7 +129,10 @@ def _say(service: Service, has_key: bool) -> None:
     scheme = "https" if config.certificate else "http"
     for name, served in service.roster.listed().items():
         console.say(Text.assemble("model   ", (name, "bold"), f"  {digest.short(served.digest)}"))
-    console.say(f"listens {scheme}://{config.host}:{config.port}/v1")
+    address = f"{scheme}://{f'[{config.host}]' if ':' in config.host else config.host}:{config.port}"
+    console.say(f"listens {address}/v1")
+    if page:
+        console.say(f"page    {address}/")
     console.say(f"store   {shown(make_url(config.store))}")
     if not has_key:
         console.say("keys    none: whoever works on this machine may chat and vote; `tuneloop keys create` ends that")

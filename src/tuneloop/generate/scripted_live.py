@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from tuneloop.generate.live import Ask, Piece, Served, Ticket
@@ -18,7 +19,7 @@ class ScriptedLive(WholeAnswers):
         """All asks so far, the refused ones too."""
         self.cancelled: list[Ask] = []
         """Those that were given up by their askers."""
-        self._paused = False
+        self._until = math.inf
         super().__init__(answer, Served(name, "sha256:5c7197ed", None), places=places, queue=queue, adapters=True)
 
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Ticket:
@@ -32,16 +33,16 @@ class ScriptedLive(WholeAnswers):
         self.asked.append(ask)
         return super().submit(ask, noted)
 
-    def pause(self) -> None:
-        """Nothing more is answered until `resume`."""
+    def pause(self, after: int = 0) -> None:
+        """Nothing more than so many tokens is answered until `resume`."""
         with self._changed:
-            self._paused = True
+            self._until = self._tokens + after
 
     def resume(self) -> None:
         """Goes on."""
         with self._changed:
-            self._paused = False
+            self._until = math.inf
             self._changed.notify_all()
 
     def _held(self) -> bool:
-        return self._paused
+        return self._tokens >= self._until

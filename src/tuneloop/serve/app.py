@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,18 +18,18 @@ from starlette.responses import Response
 from tuneloop import __version__
 from tuneloop.serve import admin, chat, completions, embeddings, feedback, operations, strict
 from tuneloop.serve.errors import Refused
-from tuneloop.serve.front import Front
+from tuneloop.serve.front import Front, Site
 from tuneloop.serve.service import Service
 
 ABOUT = "An OpenAI-compatible service of tuneloop. Fields that are not listed are refused by name, never ignored."
 
 
-def build(service: Service) -> FastAPI:
-    """The application. Closing it (its lifespan's end) closes engine and store."""
+def build(service: Service, site: Site | None = None) -> FastAPI:
+    """The application, with pages for people where a site is given. Its lifespan's end closes engine and store."""
     # no pages of documentation: they load scripts from other sites; telemetry and redirects off by name
     app = FastAPI(
         title="tuneloop", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None,
-        redirect_slashes=False, lifespan=_lifespan,
+        redirect_slashes=False, lifespan=partial(_lifespan, site=site),
     )  # fmt: skip
     app.state.service = service
     app.add_exception_handler(Refused, _refused)
@@ -36,15 +37,16 @@ def build(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     for room in (chat, completions, feedback, operations, admin, *([embeddings] if service.embedder else [])):
         app.include_router(room.router)
-    app.add_middleware(Front, service=service)
+    app.add_middleware(Front, service=service, site=site)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, site: Site | None) -> AsyncIterator[None]:
     try:
-        yield
+        async with nullcontext() if site is None else site.running():
+            yield
     finally:
         await asyncio.to_thread(app.state.service.close)
 

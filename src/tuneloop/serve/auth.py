@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from tuneloop.core.errors import RecipeError
 from tuneloop.serve.errors import Refused
 
 if TYPE_CHECKING:
+    from tuneloop.store.records import Key
     from tuneloop.store.store import Store
 
 PREFIX = "tl-"  # of every key of `tuneloop keys create`
@@ -43,6 +45,11 @@ class Who:
     roles: frozenset[str]
 
 
+NOBODY = Who("", frozenset())
+LOCAL = Who("local", LOCAL_ROLES)
+"""Whoever works on this machine, as long as there is no key."""
+
+
 class Doorkeeper:
     """Tells askers by their keys.
 
@@ -53,34 +60,48 @@ class Doorkeeper:
 
     def __init__(self, store: Store, *, open_to_all: bool, key_file: Path | None = None) -> None:
         self._store, self.open_to_all = store, open_to_all
-        self._file = {_hash(key): Who(f"file-{number}", LOCAL_ROLES) for number, key in enumerate(_keys(key_file), 1)}
-        self._known: dict[bytes, tuple[Who, float]] = {}
+        # named by its content: another key in the same line of the file is another asker, also for an old session
+        hashes = map(_hash, _keys(key_file))
+        self._file = {hashed: Who(f"file-{hashed.hex()[:16]}", LOCAL_ROLES) for hashed in hashes}
+        self._known: dict[bytes | str, tuple[Who, float]] = {}
 
     async def who(self, authorization: str | None) -> Who:
         """The asker behind an Authorization header. Raises Refused (401)."""
         if authorization is None:
             if self.open_to_all:
-                return Who("local", LOCAL_ROLES)
+                return LOCAL
             raise _unauthorized("a key is needed: Authorization: Bearer KEY (`tuneloop keys create` makes one)")
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise _unauthorized("the Authorization header must be: Bearer KEY")
         if self.open_to_all and not key.strip().startswith(PREFIX):
-            return Who("local", LOCAL_ROLES)
+            return LOCAL
         hashed = _hash(key.strip())
         if hashed in self._file:
             return self._file[hashed]
-        remembered = self._known.get(hashed)
+        return await self._look_up(hashed, partial(self._store.keys.verify, key.strip()))
+
+    async def still(self, id: str) -> Who:
+        """The asker of an id that was given before, as long as its key is good. Raises Refused (401)."""
+        if id == LOCAL.id and self.open_to_all:
+            return LOCAL
+        for who in self._file.values():
+            if who.id == id:
+                return who
+        return await self._look_up(id, partial(self._store.keys.find, id))
+
+    async def _look_up(self, mark: bytes | str, find: Callable[[], Key | None]) -> Who:
+        remembered = self._known.get(mark)
         if remembered is not None and time.monotonic() < remembered[1]:
             return remembered[0]
-        self._known.pop(hashed, None)
-        found = await asyncio.to_thread(self._store.keys.verify, key.strip())
+        self._known.pop(mark, None)
+        found = await asyncio.to_thread(find)
         if found is None:
             raise _unauthorized("this key is not known, or was revoked")
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
         who = Who(found.id, frozenset(found.roles))
-        self._known[hashed] = (who, time.monotonic() + REMEMBERED)
+        self._known[mark] = (who, time.monotonic() + REMEMBERED)
         return who
 
     def forget(self) -> None:

@@ -13,12 +13,12 @@ from tuneloop.core.conversation import ToolCall
 from tuneloop.generate.live import Piece, TokenLogprob
 from tuneloop.serve import requests as asked
 from tuneloop.serve import responses as told
-from tuneloop.serve.answering import Answer, Answering, begin, by_answer, ending, refusal, watching
+from tuneloop.serve.answering import Answer, Answering, begin, by_answer, refusal
 from tuneloop.serve.asking import asks_of, fingerprint, usage_of
 from tuneloop.serve.auth import Who, demand
 from tuneloop.serve.calls import CallReader, arguments_of, call_id
 from tuneloop.serve.service import Here
-from tuneloop.serve.streaming import ALIVE, DONE, PATIENCE, REFUSALS, EventStream, documented, event, whole
+from tuneloop.serve.streaming import ALIVE, DONE, PATIENCE, REFUSALS, answered, documented, event
 from tuneloop.serve.strict import StrictRoute
 
 router = APIRouter(route_class=StrictRoute)
@@ -37,14 +37,7 @@ async def chat(
     Fields that are not listed are refused by name. Without `temperature` the answer is greedy.
     """
     answering = begin(service, who, body.model, body.user, asks_of(body, service.config.limits))
-    with ending(answering):
-        async with watching(request, answering):
-            await answering.first(PATIENCE)
-        if body.stream:
-            usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(_chunks(answering, usage), answering, request)
-        await answering.wait(request)
-        return whole(_completion(answering), answering, request)
+    return await answered(answering, request, body, _chunks, _completion)
 
 
 # -- the answer -------------------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from tuneloop.generate.engine import Request as Question
 from tuneloop.generate.live import Ask, TokenLogprob
 from tuneloop.serve import requests as asked
 from tuneloop.serve import responses as told
-from tuneloop.serve.answering import Answer, Answering, begin, by_answer, ending, refusal, watching
+from tuneloop.serve.answering import Answer, Answering, begin, by_answer, refusal
 from tuneloop.serve.asking import fingerprint, several, usage_of
 from tuneloop.serve.auth import Who, demand
 from tuneloop.serve.config import LimitsConfig
 from tuneloop.serve.errors import Refused
 from tuneloop.serve.service import Here
-from tuneloop.serve.streaming import ALIVE, DONE, PATIENCE, REFUSALS, EventStream, documented, event, whole
+from tuneloop.serve.streaming import ALIVE, DONE, PATIENCE, REFUSALS, answered, documented, event
 from tuneloop.serve.strict import StrictRoute
 
 router = APIRouter(route_class=StrictRoute)
@@ -33,14 +33,7 @@ async def complete(
 ) -> Response:
     """Goes on writing each prompt; with `n` several times. Choices stand in the order of the prompts."""
     answering = begin(service, who, body.model, body.user, asks_of(body, service.config.limits))
-    with ending(answering):
-        async with watching(request, answering):
-            await answering.first(PATIENCE)
-        if body.stream:
-            usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(_chunks(answering, usage), answering, request)
-        await answering.wait(request)
-        return whole(_completion(answering), answering, request)
+    return await answered(answering, request, body, _chunks, _completion)
 
 
 def asks_of(body: asked.CompletionRequest, limits: LimitsConfig) -> list[Ask]:

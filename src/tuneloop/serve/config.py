@@ -68,6 +68,8 @@ class ServeConfig(Branch):
     """Where answers, feedback and keys are kept: an SQLAlchemy URL (SQLite or PostgreSQL)."""
     secret_file: Path = Path("tuneloop.secret")
     """File with the secret that signs answer ids; made at the first start, readable by its owner alone."""
+    page: bool = True
+    """Whether people can chat in a browser, at `/`."""
     encoder: InputPath | None = None
     """Folder of a sentence encoder for /v1/embeddings; without it that route does not exist."""
     drain: float = Field(default=30.0, ge=0)

@@ -1,4 +1,4 @@
-"""Connections that do not wait for ever: too many, too slow to ask, too slow to read. Knows HTTP's framing only.
+"""Connections that do not wait for ever: too many, too slow to ask, too slow to read. Knows framing only.
 
 h11, because it bounds the size of a request's head (uvicorn's httptools protocol does not), and because its share of an
 answer's time is nothing beside a model's.
@@ -10,20 +10,52 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tuneloop.serve.config import LimitsConfig
 
 
-class Patient(H11Protocol):
-    """uvicorn's protocol with limits: on connections, on the time until a request's head is there, and on how long
-    a client may leave its answer unread (what it has not taken is dropped with the connection)."""
+class Read(asyncio.Protocol):
+    """Put before a protocol of uvicorn: a limit on how long a client may leave unread what it was sent; what it has
+    not taken is dropped with the connection."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self, limits: LimitsConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
-        self._head: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self._limits.write_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+
+class Socket(Read, WebSocketsSansIOProtocol):
+    """A WebSocket of the pages."""
+
+
+class Patient(Read, H11Protocol):
+    """HTTP, with limits on connections and on the time until a request's head is there, too."""
+
+    def __init__(self, limits: LimitsConfig, *arguments: Any, **options: Any) -> None:
+        super().__init__(limits, *arguments, **options)
+        self._head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,21 +78,14 @@ class Patient(H11Protocol):
             waiting = self.timeout_keep_alive + self._limits.read_timeout
             self._head = self._head or self.loop.call_later(waiting, self._late)
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._unread is None:
-            self._unread = self.loop.call_later(self._limits.write_timeout, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        if self._head is not None:  # the socket is another protocol's from here on
+            self._head.cancel()
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head, self._unread):
-            if timer is not None:
-                timer.cancel()
+        if self._head is not None:
+            self._head.cancel()
         super().connection_lost(exc)
 
     def _late(self) -> None:
@@ -68,6 +93,6 @@ class Patient(H11Protocol):
             self.transport.abort()
 
 
-def protocol(limits: LimitsConfig) -> Any:
-    """What uvicorn makes a protocol of each connection with."""
-    return partial(Patient, limits)
+def protocols(limits: LimitsConfig) -> dict[str, Any]:
+    """What uvicorn makes the protocol of each connection with."""
+    return {"http": partial(Patient, limits), "ws": partial(Socket, limits), "ws_max_size": limits.body_bytes}

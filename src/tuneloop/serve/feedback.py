@@ -15,7 +15,7 @@ from tuneloop.serve import responses as told
 from tuneloop.serve.auth import Who, demand
 from tuneloop.serve.errors import Refused, documented
 from tuneloop.serve.recording import user_of
-from tuneloop.serve.service import Here
+from tuneloop.serve.service import Here, Service
 from tuneloop.serve.strict import StrictRoute
 from tuneloop.store.records import Feedback, UnknownAnswer
 
@@ -31,6 +31,12 @@ router = APIRouter(route_class=StrictRoute)
 )  # fmt: skip
 async def vote(body: asked.FeedbackRequest, service: Here, who: Annotated[Who, Depends(demand("rate"))]) -> Response:
     """Stores a vote; a later one of the same user on the same answer takes its place."""
+    answer = await keep(service, who, body)
+    return Response(told.FeedbackBody(object="feedback", answer=answer).json_bytes(), media_type="application/json")
+
+
+async def keep(service: Service, who: Who, body: asked.FeedbackRequest) -> str:
+    """Stores a vote for good; the id of the answer that it is for. Raises Refused."""
     service.votes.take(who.id)
     answer = service.store.check(body.answer)
     if answer is None:
@@ -47,4 +53,4 @@ async def vote(body: asked.FeedbackRequest, service: Here, who: Annotated[Who, D
     except UnknownAnswer:
         raise Refused(404, "this answer is not kept (any more)", param="answer", code="unknown_answer") from None
     service.meters.vote(body.thumb)
-    return Response(told.FeedbackBody(object="feedback", answer=answer).json_bytes(), media_type="application/json")
+    return answer

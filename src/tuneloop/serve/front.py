@@ -1,4 +1,7 @@
-"""The door that every request passes before any route is looked for: host, origin, key, size, headers, log."""
+"""The door that every request passes before any route is looked for: host, origin, key, size, headers, log.
+
+Behind it are the API, whose askers show a key, and a site of pages, whose visitors show the cookie of a session.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ import logging
 import re
 import time
 import traceback
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuneloop.core.errors import StoreError
-from tuneloop.serve.auth import OPEN, Who
+from tuneloop.serve.auth import LOCAL, NOBODY, OPEN
 from tuneloop.serve.errors import Refused
 
 if TYPE_CHECKING:
@@ -35,24 +39,42 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/?#\[\]]+)(?::\d{1,5})?")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+class Site(Protocol):
+    """Pages for people, which whoever starts the service puts beside the API. An ASGI application: `scope["visitor"]`
+    tells it who came."""
+
+    open: frozenset[tuple[str, str]]
+    """(method, path) of all that is answered to visitors without a session."""
+    home: str
+    """The path at which visitors without a session are sent to `login`."""
+    login: str
+
+    def place(self, kind: str, path: str) -> str | None:
+        """A name for logs of where a path (of kind http or websocket) leads; None where it is none of the site's."""
+        ...
+
+    def running(self) -> AbstractAsyncContextManager[Any]:
+        """Entered before the first request, left after the last."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Front:
     """ASGI middleware around all routes, whatever they are: routes, mounts, files, paths that do not exist."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
+    def __init__(self, app: ASGIApp, service: Service, site: Site | None = None) -> None:
+        self.app, self.service, self.site = app, service, site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers refusals itself; what raises further in is logged without its message, which may quote a prompt."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks websocket
-            await send({"type": "websocket.close", "code": 1008})
-            return
         passage = _Passage(scope, receive, send, self.service)
         try:
-            await self._admit(scope)
-            await self.app(scope, passage.receive, passage.send)
+            inner = await self._admit(scope)
+            await inner(scope, passage.receive, passage.send)
         except Refused as refused:
             await passage.refuse(refused)
         except StoreError as error:  # its messages quote no values
@@ -63,26 +85,52 @@ class Front:
             passage.status = passage.status or 499
         except Exception as error:  # noqa: BLE001  # the one place where faults end: 500, and a line that tells where
             where = "".join(traceback.format_tb(error.__traceback__))
-            LOG.error("%s in %s %s\n%s", type(error).__name__, scope["method"], _route(scope), where)
+            LOG.error("%s in %s %s\n%s", type(error).__name__, _method(scope), _route(scope), where)
             await passage.refuse(Refused(500, "a fault of the server; its log tells more", code="server_error"))
         finally:
             passage.log()
 
-    async def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope) -> ASGIApp:
+        """Where a request goes on to, with `scope["who"]` set. Raises Refused."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not _is_known(host, self.service.hosts):
             raise Refused(421, f"no service under the name '{host[:80]}' (serve.hosts)", code="unknown_host")
-        origin = headers.get("origin")
-        if origin is not None and scope["method"] not in SAFE and origin.partition("://")[2] != host:
+        origin, method = headers.get("origin"), _method(scope)
+        if origin is not None and method not in SAFE and origin.partition("://")[2] != host:
             raise Refused(403, "requests from other sites' pages are not taken", code="foreign_origin")
-        if (scope["method"], scope["path"]) in OPEN:
-            scope["who"] = Who("", frozenset())
-        else:
-            scope["who"] = await self.service.doorkeeper.who(headers.get("authorization"))
         size = headers.get("content-length", "0")
         if not size.isdecimal() or int(size) > self.service.config.limits.body_bytes:
             raise _too_large(self.service.config.limits.body_bytes)
+        place = self.site.place(scope["type"], scope["path"]) if self.site is not None else None
+        if self.site is not None and place is not None:
+            scope["place"] = place
+            await self._visit(self.site, scope, headers)
+            return self.site
+        if scope["type"] == "websocket":  # the API speaks none
+            raise Refused(403, "no websocket here", code="no_websocket")
+        if (method, scope["path"]) in OPEN:
+            scope["who"] = NOBODY
+        else:
+            scope["who"] = await self.service.doorkeeper.who(headers.get("authorization"))
+        return self.app
+
+    async def _visit(self, site: Site, scope: Scope, headers: Headers) -> None:
+        """Lets a visitor in by the cookie alone, never by a key in a header."""
+        if scope["type"] == "websocket" and "origin" not in headers:  # a browser says where it comes from
+            raise Refused(403, "a websocket needs an Origin", code="foreign_origin")
+        scope["who"] = NOBODY
+        if (_method(scope), scope["path"]) in site.open:
+            return
+        try:
+            scope["visitor"] = await self.service.sessions.visitor(headers.get("cookie", ""))
+        except Refused as refused:
+            if (_method(scope), scope["path"]) != ("GET", site.home):
+                raise
+            if not self.service.doorkeeper.open_to_all:
+                raise Refused(303, refused.detail, code=refused.code, headers={"Location": site.login}) from None
+            scope["visitor"], scope["new"] = self.service.sessions.begin(LOCAL)
+        scope["who"] = scope["visitor"].who
 
 
 class _Passage:
@@ -95,7 +143,7 @@ class _Passage:
         self.status = 0
 
     async def receive(self) -> Message:
-        if self._whole:  # only waiting for the client to leave
+        if self._whole or self._scope["type"] == "websocket":  # only waiting for the client to leave, or to say more
             return await self._receive()
         limits = self._service.config.limits
         try:
@@ -113,6 +161,8 @@ class _Passage:
         return asyncio.get_running_loop().time() - (time.monotonic() - self._begun)
 
     async def send(self, message: Message) -> None:
+        if message["type"] in ("websocket.accept", "websocket.close"):
+            self.status = self.status or (101 if message["type"] == "websocket.accept" else 403)
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -121,7 +171,9 @@ class _Passage:
         await self._send(message)
 
     async def refuse(self, refused: Refused) -> None:
-        if not self.status:
+        if self._scope["type"] == "websocket":
+            await self.send({"type": "websocket.close", "code": 1011 if self.status else 1008})
+        elif not self.status:
             await refused.response()(self._scope, self._receive, self.send)
 
     def log(self) -> None:
@@ -132,13 +184,17 @@ class _Passage:
         facts = "".join(f" {name}={value}" for name, value in self._scope.get("facts", {}).items())
         LOG.info(
             "%s %s %d %.0fms key=%s%s",
-            self._scope["method"], route, self.status, seconds * 1000, (who and who.id) or "-", facts,
+            _method(self._scope), route, self.status, seconds * 1000, (who and who.id) or "-", facts,
         )  # fmt: skip
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
 
 
 def _route(scope: Scope) -> str:
     """The route's pattern, not the path: what a client invents stays out of logs and metrics."""
-    return getattr(scope.get("route"), "path", None) or "(none)"
+    return scope.get("place") or getattr(scope.get("route"), "path", None) or "(none)"
 
 
 def _is_known(host: str, names: frozenset[str]) -> bool:

@@ -14,7 +14,8 @@ import uvicorn
 from tuneloop.core.errors import RecipeError
 from tuneloop.serve.app import build
 from tuneloop.serve.config import ServeConfig
-from tuneloop.serve.connections import protocol
+from tuneloop.serve.connections import protocols
+from tuneloop.serve.front import Site
 from tuneloop.serve.service import Service
 
 LOG = logging.getLogger("tuneloop.serve")
@@ -23,9 +24,9 @@ LOG = logging.getLogger("tuneloop.serve")
 class Server(uvicorn.Server):
     """uvicorn's, with a drain: at the first signal no new answers are begun, at the second all ends at once."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, site: Site | None = None) -> None:
         self._service, self._last = service, float("inf")
-        super().__init__(configured(service))
+        super().__init__(configured(service, site))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -45,11 +46,11 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def configured(service: Service) -> uvicorn.Config:
+def configured(service: Service, site: Site | None = None) -> uvicorn.Config:
     """uvicorn's settings: one process, no log of its own for requests, no trust in headers of proxies."""
     config = service.config
     return uvicorn.Config(
-        build(service), host=config.host, port=config.port, http=protocol(config.limits), ws="none", lifespan="on",
+        build(service, site), host=config.host, port=config.port, **protocols(config.limits), lifespan="on",
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
         ssl_certfile=config.certificate, ssl_keyfile=config.certificate_key,
     )  # fmt: skip

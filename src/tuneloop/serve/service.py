@@ -19,6 +19,7 @@ from tuneloop.serve.auth import Doorkeeper
 from tuneloop.serve.config import ServeConfig
 from tuneloop.serve.limits import Rate
 from tuneloop.serve.meters import Meters
+from tuneloop.serve.sessions import Sessions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,7 @@ class Service:
         self.meters = Meters(self.engine)
         self.requests = Rate(limits.requests_per_minute, "requests")
         self.votes = Rate(limits.feedback_per_minute, "votes")
+        self.sessions = Sessions(self.store, self.doorkeeper)
         self.encoder_turn, self.encoding = asyncio.Lock(), 0
         self.hosts = frozenset({"localhost", self.config.host.lower(), *map(str.lower, self.config.hosts)})
 

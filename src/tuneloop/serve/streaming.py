@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tuneloop.serve.answering import Answering, watching
+from tuneloop.serve.answering import Answering, ending, watching
 from tuneloop.serve.errors import documented as refusals
+from tuneloop.serve.requests import Sampling
 from tuneloop.serve.responses import Told
 
 PATIENCE = 10.0
@@ -24,6 +25,24 @@ REFUSALS = refusals(400, 401, 403, 404, 408, 413, 415, 421, 429, 500, 503, 504)
 def event(value: Told | bytes) -> bytes:
     """An event of a stream."""
     return b"data: " + (value if isinstance(value, bytes) else value.json_bytes()) + b"\n\n"
+
+
+async def answered(
+    answering: Answering,
+    request: Request,
+    body: Sampling,
+    chunks: Callable[[Answering, bool], AsyncIterator[bytes]],
+    completion: Callable[[Answering], Told],
+) -> Response:
+    """The answers as they were wanted: by `chunks` as a stream, by `completion` when all are over. Raises Refused."""
+    with ending(answering):
+        async with watching(request, answering):
+            await answering.first(PATIENCE)
+        if body.stream:
+            usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(chunks(answering, usage), answering, request)
+        await answering.wait(request)
+        return whole(completion(answering), answering, request)
 
 
 class EventStream(Response):

@@ -70,11 +70,13 @@ class Keys:
         # compared where there is no such id, too: the time it takes does not tell which ids there are
         if not self._seal.matches(row.mac if row is not None else "0" * 64, "key", key) or row is None:
             return None
-        found, now = _key_of(row), datetime.now(UTC)
-        if found.revoked is not None or (found.expires is not None and found.expires <= now):
-            return None
-        self._note_use(found.id, now)
-        return found
+        return self._good(row)
+
+    def find(self, id: str) -> Key | None:
+        """The key of an id, if it is not revoked and not expired: for those who showed it before (a session)."""
+        with reading(self._engine) as connection:
+            row = connection.execute(select(KEYS).where(KEYS.c.id == id)).one_or_none()
+        return None if row is None else self._good(row)
 
     def revoke(self, id: str, actor: str = "operator") -> None:
         """Makes a key good for nothing from now on. Raises StoreError where there is none of that id."""
@@ -99,6 +101,13 @@ class Keys:
             used, self._used, self._written = self._used, {}, time.monotonic()
         if used:
             self._writer.post(lambda connection: _write_uses(connection, used))
+
+    def _good(self, row: Row[Any]) -> Key | None:
+        found, now = _key_of(row), datetime.now(UTC)
+        if found.revoked is not None or (found.expires is not None and found.expires <= now):
+            return None
+        self._note_use(found.id, now)
+        return found
 
     def _note_use(self, id: str, now: datetime) -> None:
         """Remembers a use. One write a minute tells of all of them: a key is used with each request."""

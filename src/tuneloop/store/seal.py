@@ -18,7 +18,7 @@ _SIGNED = ".s1-"
 """Between an answer's id and its seal; the number is the version of how it is made."""
 _LONGEST = 300
 
-Purpose = Literal["answer", "user", "key", "audit", "store"]
+Purpose = Literal["answer", "user", "key", "audit", "store", "session"]
 
 
 class Seal:
@@ -49,16 +49,16 @@ class Seal:
         """What stands for a user: the same for the same name, and without the secret no name can be tried."""
         return f"u1-{self.mac('user', user)[:32]}"
 
-    def sign(self, answer: str) -> str:
-        """An answer's id that clients may hold: they cannot make one for an answer that they did not get."""
-        return f"{answer}{_SIGNED}{self.mac('answer', answer)[:32]}"
+    def sign(self, text: str, purpose: Purpose = "answer") -> str:
+        """An id that clients may hold: they cannot make one for an answer (a session) that they did not get."""
+        return f"{text}{_SIGNED}{self.mac(purpose, text)[:32]}"
 
-    def check(self, signed: str) -> str | None:
-        """The id that `sign` was given; None for a forged one, and for those of servers with another secret."""
+    def check(self, signed: str, purpose: Purpose = "answer") -> str | None:
+        """What `sign` was given; None for a forged one, and for those of servers with another secret."""
         if len(signed) > _LONGEST:
             return None
-        answer = signed.rpartition(_SIGNED)[0]
-        return answer if answer and hmac.compare_digest(_bytes(self.sign(answer)), _bytes(signed)) else None
+        text = signed.rpartition(_SIGNED)[0]
+        return text if text and hmac.compare_digest(_bytes(self.sign(text, purpose)), _bytes(signed)) else None
 
 
 def load(path: Path) -> bytes:

@@ -68,6 +68,14 @@ class Store:
         """The answer's id; None for a forged one or one of another server."""
         return self._seal.check(signed)
 
+    def sign_session(self, session: str) -> str:
+        """What a browser holds to prove its session."""
+        return self._seal.sign(session, "session")
+
+    def check_session(self, signed: str) -> str | None:
+        """What `sign_session` was given; None for a forged one or one of another server."""
+        return self._seal.check(signed, "session")
+
     # -- answers and votes --------------------------------------------------------------------------------------------
     def record(self, one: Interaction) -> None:
         """Queues an answer, which is written within some 50 ms. Waits only when far too much is queued.

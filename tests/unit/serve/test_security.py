@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from nicegui import app as pages
 from serving import make, tune_run
 from starlette.routing import BaseRoute
 
@@ -15,6 +16,7 @@ from tuneloop.core.errors import RecipeError
 from tuneloop.serve import auth, server
 from tuneloop.serve.app import build
 from tuneloop.serve.config import ServeConfig
+from tuneloop.web.site import Site
 
 ROLES = {
     ("POST", "/v1/chat/completions"): "chat",
@@ -65,6 +67,21 @@ def test_every_route_demands_its_role_and_only_two_are_open(tmp_path: Path) -> N
     open_to_all = {place for place, role in seen.items() if role is None}
     assert open_to_all == set(auth.OPEN)
     assert {place: role for place, role in seen.items() if role} == ROLES
+
+
+def test_pages_have_these_places_and_only_the_form_is_open(tmp_path: Path) -> None:
+    """The door asks for a session wherever a site's place is not open by name; what is no place is the API's."""
+    service, _ = make(tmp_path)
+    site = Site(service)
+    service.close()
+    assert site.open == {("GET", "/login"), ("POST", "/login"), ("POST", "/logout")}
+    places = {route.path for route in leaves(pages.routes)}
+    socket, assets = "/_nicegui_ws", "/_nicegui/"
+    assert {place for place in places if not place.startswith((socket, assets))} <= {"/", "/favicon.ico"}
+    api = [path for _, path in ROLES] + [path for _, path in auth.OPEN]
+    assert [path for path in api if site.place("http", path) or site.place("websocket", path)] == []
+    assert [path for path in ("/", "/login", assets + "x", "/favicon.ico") if site.place("websocket", path)] == []
+    assert site.place("http", "/_nicegui_ws/socket.io/") is None
 
 
 def test_without_a_key_nothing_is_answered_whatever_the_path(opened: Any) -> None:

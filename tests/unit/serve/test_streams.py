@@ -88,7 +88,8 @@ def test_pieces_that_nobody_takes_are_bounded() -> None:
 
 
 def test_an_answer_that_takes_too_long_is_504_or_an_error_event(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuneloop.serve.chat.PATIENCE", 0.02)  # the stream begins before anything has come
+    for room in ("streaming", "chat"):  # the stream begins before anything has come
+        monkeypatch.setattr(f"tuneloop.serve.{room}.PATIENCE", 0.02)
     one = served(limits={"timeout": 1.0})
     one.engine.pause()
     whole = httpx.post(f"{one.url}/v1/chat/completions", json=BODY, timeout=SECONDS)
