@@ -1,7 +1,7 @@
 """A service under clients of every kind for some minutes: does it grow, does it slow down? python -m benchmarks.soak
 
-The real command in a process of its own, two adapters whose names move, eight clients that never stop, and at the end 200
-slow or broken ones at once. Prints a table, writes soak.svg, and ends with 1 where memory grew in the second half.
+The real command in a process of its own, two adapters whose names move, eight clients that never stop, and at the end
+200 slow or broken ones at once. Prints a table, writes soak.svg, and ends with 1 where memory grew in the second half.
 """
 
 from __future__ import annotations
@@ -232,9 +232,8 @@ def prepared(folder: Path, model: str) -> tuple[dict[str, str], dict[str, str]]:
         loaded = load_model(base, torch.float32, seed=0, device="cpu")
         random_lora(tune_run(folder / "runs", f"run-{number}"), loaded, number)
     here = [f"serve.store=sqlite:///{folder}/tuneloop.db", f"serve.secret_file={folder}/tuneloop.secret"]
-    keys = [
-        serving.create_key(serving.settings(None, here), "soak", roles)["key"] for roles in (["chat", "rate"], ["admin"])
-    ]
+    config = serving.settings(None, here)
+    keys = [serving.create_key(config, "soak", roles)["key"] for roles in (["chat", "rate"], ["admin"])]
     return {"Authorization": f"Bearer {keys[0]}"}, {"Authorization": f"Bearer {keys[1]}"}
 
 
@@ -279,7 +278,8 @@ def main() -> None:
         last = watch.samples[-1][1]
         grows = slope > interval and slope * asked.minutes / 120 > NOTICED * last
         print(f"requests     {load.counts}; wrong: {len(load.wrong)} {load.wrong[:3]}")
-        print(f"memory       {slope:+.1f} ± {interval:.1f} MiB/h in the second half: {'GROWS' if grows else 'no growth'}")
+        said = "GROWS" if grows else "no growth"
+        print(f"memory       {slope:+.1f} ± {interval:.1f} MiB/h in the second half: {said}")
         print(f"a good client, p50 / p95 ms: {before[0]:.0f} / {before[1]:.0f} alone, "
               f"{meanwhile[0]:.0f} / {meanwhile[1]:.0f} beside {asked.slow} slow or broken ones")  # fmt: skip
         draw(watch, asked.svg)

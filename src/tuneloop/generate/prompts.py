@@ -24,6 +24,8 @@ class Prompts:
     def __init__(self, model: PreTrainedModel, renderer: Renderer, context: int | None) -> None:
         self._model, self._renderer, self._context = model, renderer, context
         self._grammars: Grammars | None = None
+        longest = max(map(len, renderer.tokenizer.get_vocab()))
+        self._most_characters = None if context is None else context * longest
 
     def ready(self, row: Row) -> bool:
         """Makes a row ready; one that cannot be answered is told why (False). From one thread at a time."""
@@ -40,6 +42,9 @@ class Prompts:
 
     def _read(self, row: Row) -> None:
         ask = row.ask
+        characters = sum(len(message.content) for message in ask.request.messages)
+        if self._most_characters is not None and characters > self._most_characters:  # not worth a second of tokenising
+            raise ModelError(f"the prompt has {characters:,} characters, the model's context {self._context} tokens")
         row.prompt = self._renderer.prompt(ask.request.messages, ask.request.tools)
         row.room = ask.decoding.max_new_tokens
         if self._context is not None:
