@@ -13,7 +13,7 @@ from tuneloop.core.errors import StoreError
 from tuneloop.serve import requests as asked
 from tuneloop.serve import responses as told
 from tuneloop.serve.auth import Who, demand
-from tuneloop.serve.errors import Refused, documented
+from tuneloop.serve.errors import Refused, documented, store_unavailable
 from tuneloop.serve.recording import user_of
 from tuneloop.serve.service import Here
 from tuneloop.serve.strict import StrictRoute
@@ -32,6 +32,8 @@ router = APIRouter(route_class=StrictRoute)
 async def vote(body: asked.FeedbackRequest, service: Here, who: Annotated[Who, Depends(demand("rate"))]) -> Response:
     """Stores a vote; a later one of the same user on the same answer takes its place."""
     service.votes.take(who.id)
+    if service.store.trouble:  # known to be away: nobody waits half a minute for that, nor do the threads
+        raise store_unavailable("votes cannot be stored just now")
     answer = service.store.check(body.answer)
     if answer is None:
         raise Refused(400, "'answer': not a signed id of this service's answers", param="answer", code="unknown_answer")
