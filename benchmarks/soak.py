@@ -112,7 +112,8 @@ class Load:
     def voting(self, http: httpx.Client, draw: random.Random) -> None:
         signed = http.post("/v1/chat/completions", json=self.ask(draw)).headers["X-Answer-Id"]
         vote = {"answer": signed, "thumb": draw.choice([-1, 1]), "comment": "word " * draw.randrange(100), "user": "u"}
-        assert http.post("/v1/feedback", json=vote).status_code == 200
+        answer = http.post("/v1/feedback", json=vote)
+        assert answer.status_code == 200, answer.text
 
     def slow(self, http: httpx.Client, draw: random.Random) -> None:
         """Takes a long stream in drops."""

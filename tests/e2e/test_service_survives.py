@@ -1,4 +1,4 @@
-"""The real command, killed in the middle of its work and left by its database: what it confirmed is there afterwards."""
+"""The real command, killed in the middle of its work and left by its database: what it confirmed is there after."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def vote(http: httpx.Client, signed: str, thumb: int = 1) -> httpx.Response:
 
 
 class Voters:
-    """Four clients that ask and vote until the service is gone; `confirmed` are votes of which it said they are kept."""
+    """Four clients that ask and vote until the service is gone; `confirmed`: votes of which it said they are kept."""
 
     def __init__(self, url: str) -> None:
         self.confirmed: list[tuple[str, int]] = []

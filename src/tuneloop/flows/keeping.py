@@ -104,8 +104,10 @@ def _opened(config: ServeConfig) -> Generator[Store]:
     missing = url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()
     if missing or not config.secret_file.exists():
         what = shown(url) if missing else f"secret {config.secret_file}"
-        raise StoreError(f"no {what} here: run this where the service runs, or name both: --set serve.store=sqlite:///… "
-                         "--set serve.secret_file=…")  # fmt: skip
+        raise StoreError(
+            f"no {what} here: run this where the service runs, or name both: "
+            "--set serve.store=sqlite:///… --set serve.secret_file=…"
+        )
     with stores.open(config.store, seal.load(config.secret_file)) as kept:
         yield kept
 

@@ -45,7 +45,7 @@ async def vote(body: asked.FeedbackRequest, service: Here, who: Annotated[Who, D
     except StoreError as error:
         raise Refused(400, str(error), code="invalid_value") from None
     try:
-        await asyncio.to_thread(service.store.feedback, feedback)
+        await asyncio.to_thread(service.vote, feedback)
     except UnknownAnswer:
         raise Refused(404, "this answer is not kept (any more)", param="answer", code="unknown_answer") from None
     service.meters.vote(body.thumb)

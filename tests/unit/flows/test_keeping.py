@@ -21,8 +21,8 @@ from tuneloop.store.records import Feedback, Interaction
 
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a service: alice of two keys and somebody without a name, one answer of 100 days ago each and one new;
-    alice of k1 has voted on all of them."""
+    """The folder of a service: alice of two keys and somebody without a name, each with one answer of 100 days ago and
+    one new; alice of k1 has voted on all of them."""
     monkeypatch.chdir(tmp_path)
     now = datetime.now(UTC)
     with store.open("sqlite:///tuneloop.db", seal.load(Path("tuneloop.secret"))) as kept:
