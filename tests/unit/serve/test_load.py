@@ -86,8 +86,6 @@ def ask(http: httpx.Client, turn: int) -> Told:
                 said += choice["delta"].get("content", "")
                 if cut and said:
                     break
-        else:
-            assert line == "" and not cut
     return Told(name, question, said, signed, began, time.monotonic(), cut)
 
 
