@@ -42,7 +42,7 @@ class Cluster:
     def start(self) -> None:
         """Runs it until `stop` or the end of this process."""
         with (self._folder / "log").open("ab") as log:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            self._process: subprocess.Popen[Any] = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self._folder, **self._who
             )
         _wait(self._binaries, self._folder, self._who)

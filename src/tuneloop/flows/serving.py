@@ -31,6 +31,8 @@ from tuneloop.store.records import Key, Role
 from tuneloop.track import console
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from tuneloop.serve.service import Service
 
 
@@ -141,6 +143,7 @@ def _engine(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
     from tuneloop.models.adapters import read_record
     from tuneloop.models.find import find_base
     from tuneloop.models.load import load_model
+    from tuneloop.models.packed import pack
     from tuneloop.models.precision import pick_dtype
     from tuneloop.render.load import renderer_of
 
@@ -151,9 +154,15 @@ def _engine(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
         return name, _whole(path, name, "its base is held in fewer bits"), name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain, renderer = replace(base, adapter=None), renderer_of(base)
-    loaded = load_model(plain, pick_dtype(base.config.dtype, device)[0], seed=0, device=device).eval()
+    dtype, _ = pick_dtype(base.config.dtype, device)
+
+    def load() -> PreTrainedModel:
+        model = load_model(plain, dtype, seed=0, device=device)
+        pack(model)
+        return model
+
     inside = name if base.adapter is None else f"{name} without adapter"
-    engine = ContinuousEngine(loaded, renderer, plain, inside)
+    engine = ContinuousEngine(load, renderer, plain, inside)
     if base.adapter is None:
         return name, engine, inside
     try:

@@ -20,8 +20,7 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        factor = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        factor = _factor(x, epsilon)
         ctx.save_for_backward(x, weight_D, factor)
         return (x.float() * factor).to(x.dtype) * weight_D
 
@@ -38,12 +37,24 @@ class _Normed(torch.autograd.Function):
         return slope.addcmul(normed, along).mul_(factor).to(x.dtype), grad_weight, None
 
 
+def _factor(x: Tensor, epsilon: float) -> Tensor:
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+
+
 def _forward(self: Any, hidden_states: Tensor) -> Tensor:
     x, weight = hidden_states, self.weight
     if x.device.type != "cpu" or x.dtype is torch.float64 or x.dtype is not weight.dtype:
         return type(self).forward(self, x)
+    if not torch.is_grad_enabled():
+        return normed(self, x)
     out: Tensor = _Normed.apply(x, weight, self.variance_epsilon)  # type: ignore[assignment]
     return out
+
+
+def normed(norm: Any, x: Tensor) -> Tensor:
+    """What a norm like Llama's makes of x, where no gradient is asked for."""
+    return (x.float() * _factor(x, norm.variance_epsilon)).to(x.dtype) * norm.weight
 
 
 def hasten_norms(model: nn.Module) -> int:
@@ -51,7 +62,7 @@ def hasten_norms(model: nn.Module) -> int:
 
     Nothing that is stored of a module changes.
     """
-    found = [module for module in model.modules() if _is_llamas(type(module))]
+    found = [module for module in model.modules() if is_llamas(type(module))]
     for module in found:
         module.forward = MethodType(_forward, module)
     return len(found)
@@ -64,7 +75,7 @@ def own_norms(model: nn.Module) -> None:
             del module.forward
 
 
-def _is_llamas(kind: type[nn.Module]) -> bool:
+def is_llamas(kind: type[nn.Module]) -> bool:
     """transformers copies Llama's norm into most architectures, under other names; Gemma's counts from 1 and is not."""
     ours, theirs = (getattr(one.forward, "__code__", None) for one in (LlamaRMSNorm, kind))
     if ours is None or theirs is None:

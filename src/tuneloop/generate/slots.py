@@ -29,6 +29,7 @@ from tuneloop.forward.layout import Layout
 from tuneloop.forward.norms import hasten_norms, own_norms
 from tuneloop.forward.objective import logit_finish, trunk_of
 from tuneloop.forward.tree import Tree
+from tuneloop.generate import lean
 from tuneloop.track import console
 
 NAME = "tuneloop_slots"
@@ -61,6 +62,7 @@ class Slots:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._places = 0
         self._resumed: int | None = None
+        self._trunk = lean.trunk(core)
         self._finish = logit_finish(core)
 
     def __len__(self) -> int:
@@ -167,7 +169,7 @@ class Slots:
             return self._read_on(query, keys[self._resumed][None], values[self._resumed][None], how)
         q_BHD = query[0].transpose(0, 1)
         out = [self._read(q_BHD, keys, values, rows, longest, how) for rows, longest in self._stretches]
-        return torch.cat(out).reshape(1, len(self), query.shape[1], -1)
+        return (out[0] if len(out) == 1 else torch.cat(out)).reshape(1, len(self), query.shape[1], -1)
 
     def _read(
         self, q_BHD: Tensor, keys: Tensor, values: Tensor, rows: slice, longest: int, how: dict[str, Any]
@@ -195,6 +197,8 @@ class Slots:
 
     def _run(self, ids_T: Tensor, positions_T: Tensor, layout: Layout | None) -> Tensor:
         """Last hidden states [T, H]."""
+        if self._trunk is not None:
+            return self._trunk(ids_T, positions_T, self, layout)[0]
         found = trunk_of(self.core)(
             input_ids=ids_T[None], position_ids=positions_T[None], use_cache=False, slots=self, layout=layout
         )

@@ -124,7 +124,7 @@ def test_500_requests_of_8_clients_while_3_adapters_move(model_folder: Callable[
         alone.append([completion.text for completion in found])
     assert all(len(set(texts)) == 3 for texts in zip(*alone, strict=True)), "the adapters answer each question apart"
 
-    engine = ContinuousEngine(loaded(), renderer, base, "toy", Limits(seats=6))
+    engine = ContinuousEngine(loaded, renderer, base, "toy", Limits(seats=6))
     service = around(engine, tmp_path, limits={"requests_per_minute": 100_000})
     store, lent = service.store, list[weakref.ref[Any]]()
     key, admin = ({"Authorization": f"Bearer {store.keys.create('test', [role])}"} for role in ("chat", "admin"))

@@ -1,0 +1,137 @@
+"""The layers of the Llama family for slots: the same numbers, to the bit, by fewer operations and calls.
+
+With few rows at a time a small model spends as much time between its products as in them: transformers turns queries
+and keys by fourteen operations a layer, this by four. Models are known by the code of their classes, as most are copies.
+Shapes: T tokens, E hidden size, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.mistral import modeling_mistral as mistral
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
+
+from tuneloop.forward.layout import Layout
+from tuneloop.forward.norms import is_llamas, normed
+from tuneloop.forward.objective import trunk_of
+from tuneloop.models.packed import linear
+
+if TYPE_CHECKING:
+    from tuneloop.generate.slots import Slots
+
+TRUNKS = (llama.LlamaModel, mistral.MistralModel, qwen2.Qwen2Model, qwen3.Qwen3Model)
+ATTENTIONS = (llama.LlamaAttention, mistral.MistralAttention, qwen2.Qwen2Attention, qwen3.Qwen3Attention)
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines [1, T, 1, D] by which a pass turns queries and keys, the sign of the turn in the sines."""
+Layer = Callable[[Tensor, Turn, "Slots", Layout | None], Tensor]
+Trunk = Callable[[Tensor, Tensor, "Slots", Layout | None], Tensor]
+"""(ids [T], positions [T], slots, layout) to the last hidden states [1, T, E]."""
+
+
+def trunk(core: PreTrainedModel) -> Trunk | None:
+    """A model's layers by the short way; None where they are not all written like Llama's, or somebody watches them."""
+    model: Any = trunk_of(core)
+    if not _alike(model, *TRUNKS) or not _is_llamas_norm(model.norm):
+        return None
+    layers = [_layer(layer) for layer in model.layers[: model.config.num_hidden_layers]]
+
+    def run(ids_T: Tensor, positions_T: Tensor, slots: Slots, layout: Layout | None) -> Tensor:
+        x = model.embed_tokens(ids_T[None])
+        cos, sin = model.rotary_emb(x, positions_T[None])
+        half = sin.shape[-1] // 2
+        turn = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], -1)[:, :, None]
+        for layer in layers:
+            assert layer is not None
+            x = layer(x, turn, slots, layout)
+        return normed(model.norm, x)
+
+    return None if None in layers else run
+
+
+def _layer(layer: Any) -> Layer | None:
+    if not _alike(layer, llama.LlamaDecoderLayer):
+        return None
+    attention, mlp, before, after = layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm
+    if not (_alike(attention, *ATTENTIONS) and _turns_by_halves(attention)):
+        return None
+    if not (_is_llamas_norm(before) and _is_llamas_norm(after)):
+        return None
+    attend = _attention(attention)
+    feed = _mlp(mlp) if _alike(mlp, llama.LlamaMLP) else mlp
+
+    def run(x: Tensor, turn: Turn, slots: Slots, layout: Layout | None) -> Tensor:
+        x = x + attend(normed(before, x), turn, slots, layout)
+        return x + feed(normed(after, x))
+
+    return run
+
+
+def _mlp(mlp: Any) -> Callable[[Tensor], Tensor]:
+    gate, up, down, act = mlp.gate_proj, mlp.up_proj, mlp.down_proj, mlp.act_fn
+    return lambda x: linear(down, act(linear(gate, x)) * linear(up, x))
+
+
+def _attention(attention: Any) -> Layer:
+    q_proj, k_proj, v_proj, o_proj = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+    norms = (attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None
+    size, scaling, window = attention.head_dim, attention.scaling, None
+    if not _alike(attention, llama.LlamaAttention):  # as their forward methods read it
+        own = attention if hasattr(attention, "sliding_window") else attention.config
+        window = getattr(own, "sliding_window", None)
+
+    def run(x: Tensor, turn: Turn, slots: Slots, layout: Layout | None) -> Tensor:
+        shape = (*x.shape[:-1], -1, size)
+        query, key = linear(q_proj, x).view(shape), linear(k_proj, x).view(shape)
+        if norms is not None:
+            query, key = norms[0](query), norms[1](key)
+        value = linear(v_proj, x).view(shape)
+        both = torch.cat([query, key], 2)
+        both = both * turn[0] + both.roll(size // 2, -1) * turn[1]
+        query, key = both[:, :, : query.shape[2]], both[:, :, query.shape[2] :]
+        out = slots.attend(
+            attention, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), layout,
+            scaling=scaling, sliding_window=window,
+        )  # fmt: skip
+        return linear(o_proj, out.reshape(*shape[:2], -1))
+
+    return run
+
+
+def _alike(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module does just what one of the classes does, with no hook and no forward of its own."""
+    if _is_watched(module) or "forward" in module.__dict__:
+        return False
+    return any(type(module) is kind or _code(type(module).forward) == _code(kind.forward) for kind in kinds)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _is_llamas_norm(norm: nn.Module) -> bool:
+    return is_llamas(type(norm)) and not _is_watched(norm)
+
+
+def _turns_by_halves(attention: nn.Module) -> bool:
+    around = _bare(type(attention).forward).__globals__
+    names = ("apply_rotary_pos_emb", "rotate_half")
+    return all(name in around and _code(around[name]) == _code(getattr(llama, name)) for name in names)
+
+
+def _bare(function: Any) -> Any:
+    """A function without its decorators."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
+def _code(function: Any) -> Any:
+    code = getattr(_bare(function), "__code__", function)
+    return (code.co_code, code.co_names, code.co_consts) if hasattr(code, "co_code") else code

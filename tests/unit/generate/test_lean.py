@@ -1,0 +1,71 @@
+"""The short way through a model gives the very bits of transformers' own, and steps aside for what it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tuneloop.generate import lean, slots
+from tuneloop.generate.slots import Slots
+from tuneloop.models.packed import pack
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 20], [30, 31, 32, 33, 34, 35, 36, 37, 38]]
+
+
+def logits(model: Any, short: bool) -> list[torch.Tensor]:
+    """Of three prompts that join, one that goes on from known tokens, and three steps."""
+    with torch.inference_mode(), slots.attending(model):
+        rows = Slots(model, None, 0, 4)
+        assert rows._trunk is not None
+        if not short:
+            rows._trunk = None
+        found = [rows.join(PROMPTS)]
+        found.append(rows.resume([9, 10], [(keys[:, :4], values[:, :4]) for keys, values in rows.parts(0)]))
+        return [*found, *(rows.step([3, 4, 5, 6]) for _ in range(3))]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+        ("qwen3", {}),
+        ("mistral", {"sliding_window": 4}),
+    ],
+)
+def test_the_short_way_gives_the_same_bits(
+    tiny_model: Callable[..., Any], name: str, changes: dict[str, Any], packed: bool
+) -> None:
+    model = tiny_model(name, **changes).eval()
+    if packed:
+        pack(model)
+    for one, other in zip(logits(model, True), logits(model, False), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "phi3", "glm4", "gpt2"])
+def test_other_architectures_go_their_own_way(tiny_model: Callable[..., Any], name: str) -> None:
+    assert lean.trunk(tiny_model(name)) is None
+
+
+@pytest.mark.parametrize("place", ["", "norm", "layers.1", "layers.1.self_attn", "layers.1.input_layernorm"])
+def test_who_watches_is_not_passed_by(tiny_model: Callable[..., Any], place: str) -> None:
+    model = tiny_model("llama")
+    assert lean.trunk(model) is not None
+    model.model.get_submodule(place).register_forward_hook(lambda *_: None)
+    assert lean.trunk(model) is None
+
+
+@pytest.mark.parametrize("place", ["mlp", "mlp.up_proj", "self_attn.q_proj", "self_attn.o_proj"])
+def test_hooks_of_adapters_are_called(tiny_model: Callable[..., Any], place: str) -> None:
+    plain, model = tiny_model("llama"), tiny_model("llama")
+    pack(model)
+    model.model.layers[1].get_submodule(place).register_forward_hook(lambda module, given, out: out + 1.0)
+    watched = logits(model, True)
+    assert not torch.equal(logits(plain, True)[0], watched[0])
+    assert all(torch.equal(one, other) for one, other in zip(watched, logits(model, False), strict=True))
