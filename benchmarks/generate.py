@@ -28,6 +28,7 @@ from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models.adapters import load_with_adapter
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
+from tuneloop.models.packed import pack
 from tuneloop.models.precision import pick_dtype
 from tuneloop.render.load import renderer_of
 
@@ -84,11 +85,12 @@ def main() -> None:
     options = parse.parse_args()
     base = find_base(ModelConfig(base=options.model))
     dtype, _ = pick_dtype(options.dtype, "cpu")
-    model = load_with_adapter(base, dtype, seed=0, device="cpu").eval()
+    model, packed = (load_with_adapter(base, dtype, seed=0, device="cpu").eval() for _ in range(2))
+    pack(packed)
     renderer = renderer_of(base)
     lines = options.path.read_text("utf-8").splitlines()[: options.rows]
     prompts = [renderer.prompt((Message("user", json.loads(line)[options.column]),)) for line in lines]
-    engine = TransformersEngine(model, renderer)
+    engine = TransformersEngine(packed, renderer)  # as evaluation loads it
 
     def ours() -> Answers:
         return [one.ids for one in engine.complete(prompts, Decoding(options.new))]

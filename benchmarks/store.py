@@ -1,6 +1,7 @@
 """What recording answers costs, on SQLite and on a PostgreSQL server that this starts: python -m benchmarks.store
 
-Answers are of about 1,300 characters, half Chinese, one in ten with private data. Everything is measured in one run.
+Half of the rows are Chinese (question and answer together 650 characters), half English (1,300), one in ten with
+private data. Everything is measured in one run.
 """
 
 from __future__ import annotations

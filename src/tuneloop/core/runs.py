@@ -133,7 +133,8 @@ def find(root: Path, key: str, *, done: bool) -> Run | None:
 def resolve(root: Path, name: str, *, stage: str | None = None, done: bool | None = None) -> Run:
     """A run by path, by folder name or by an unambiguous part of the name, below `root`; `latest` is the newest.
 
-    `stage` and `done` choose where a name fits several runs; a name that fits one is taken as it is.
+    `stage` and `done` choose where a name fits several runs; of these, the one that has just this name. A name that
+    fits one is taken as it is.
     """
     if (Path(name) / "run.json").is_file():
         return Run.open(Path(name))
@@ -142,7 +143,8 @@ def resolve(root: Path, name: str, *, stage: str | None = None, done: bool | Non
     fitting = [run for run in matching if stage in (None, run.stage) and done in (None, run.done)]
     if name == "latest":
         matching = fitting = fitting[-1:]
-    for candidates in ([run for run in known if run.path.name == name], matching, fitting):
+    named = [run for run in fitting if run.record["name"] == name]  # `sums`, where there is `sums-replay` too
+    for candidates in ([run for run in known if run.path.name == name], matching, fitting, named):
         if len(candidates) == 1:
             return candidates[0]
     state = {None: "", True: "finished ", False: "unfinished "}[done]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tuneloop.core.conversation import Example, ToolCall
@@ -71,13 +71,15 @@ class Answer:
     why: str | None = None
     calls: tuple[ToolCall, ...] = ()
     """The tool calls in it, where the engine gives them apart; `text` is then what is said beside them."""
+    known: bool = field(default=False, compare=False)
+    """Whether it is kept from an earlier asking."""
 
     @classmethod
     def of(cls, completion: Completion) -> Answer:
         """The answer that an engine gave."""
         if completion.refused is not None:
             return cls(None, why=completion.refused)
-        return cls(completion.text, completion.finished, calls=completion.calls)
+        return cls(completion.text, completion.finished, calls=completion.calls, known=completion.known)
 
 
 @dataclass(frozen=True, slots=True)

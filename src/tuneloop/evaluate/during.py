@@ -8,20 +8,21 @@ from typing import Any
 from tuneloop.core.conversation import Example
 from tuneloop.evaluate.config import EvaluateConfig
 from tuneloop.evaluate.contestant import Contestant, answers, likelihoods
-from tuneloop.evaluate.metrics import METRICS, Metric, Score
+from tuneloop.evaluate.metrics import METRICS, Better, Metric, Score
 from tuneloop.evaluate.observing import Observed, answer_length, draw, observe, score, weigh_choices
 from tuneloop.evaluate.scoring import How, how
 from tuneloop.generate.engine import Decoding
 
-Values = dict[str, tuple[float, bool]]
-"""Name → (value, whether lower is better)."""
+Values = dict[str, tuple[float, bool | None]]
+"""Name → (value, whether lower is better; None where neither is)."""
+LOWER: dict[Better, bool | None] = {"lower": True, "higher": False, "neither": None}
 
 
 def measured(config: EvaluateConfig, names: Sequence[str] | None, stop_by: str | None = None) -> list[Metric]:
     """The metrics of `evaluate.metrics` that are measured while training runs: those named, and the one to stop by.
 
     Without names all but the costly ones, which take several samples an answer or ask a judge. Raises ValueError for a
-    name that is none of `evaluate.metrics`.
+    name that is none of `evaluate.metrics`, and for a metric to stop by that has no better end.
     """
     given = {METRICS.name_of(metric): metric for metric in config.metrics}
     if names is None:
@@ -34,6 +35,12 @@ def measured(config: EvaluateConfig, names: Sequence[str] | None, stop_by: str |
         raise ValueError(
             f"'{unknown[0]}' is to be measured while training runs, but evaluate.metrics has only {', '.join(given)}: "
             f"add it there"
+        )
+    if stop_by and given[stop_by].BETTER == "neither":
+        ends = [name for name, metric in given.items() if metric.BETTER != "neither"]
+        raise ValueError(
+            f"early_stopping.metric: of {stop_by} neither more nor less is better, so no checkpoint is the best by it; "
+            f"stop by {' or '.join(['loss', *ends])}"
         )
     return [given[name] for name in wanted]
 
@@ -53,7 +60,7 @@ def quick_scores(
         scores[name] = score(metric, observe(metric, examples, observed))
         value = point(how(metric), scores[name])
         if value is not None:
-            values[name] = (value, metric.BETTER == "lower")
+            values[name] = (value, LOWER[metric.BETTER])
     lines = [
         {
             "id": example.id,

@@ -104,7 +104,7 @@ def _counts(who: Observed) -> dict[str, Any]:
     unfinished = sum(not answer.finished for answer in given)
     return {
         "n": len(given), "unfinished": unfinished, "max_new_tokens": who.max_new_tokens,
-        "seconds": round(who.seconds, 3),
+        "known": sum(answer.known for answer in given), "seconds": round(who.seconds, 3),
     }  # fmt: skip
 
 

@@ -16,10 +16,12 @@ from tuneloop.evaluate.config import EvaluateConfig, ForgettingConfig, ProbeSet
 from tuneloop.evaluate.contestant import Contestant, answers, likelihoods
 from tuneloop.evaluate.contradiction import rivals, says_instead
 from tuneloop.evaluate.drift import Drift
+from tuneloop.evaluate.kept import Kept
 from tuneloop.evaluate.metrics import METRICS, Metric, Observation, Score
+from tuneloop.evaluate.metrics.multiple_choice import MultipleChoice
 from tuneloop.evaluate.observing import CHOICES, Observed, answer_length, observe, score, weigh_choices
 from tuneloop.evaluate.probes import asked, has_answer, is_prose, is_text, read_probes
-from tuneloop.evaluate.recall import BitsPerByte, LikeliestChoice, Match, likeliest, perplexity
+from tuneloop.evaluate.recall import BitsPerByte, Match, likeliest, perplexity
 from tuneloop.evaluate.scoring import PROPORTION, How, compare, estimate, groups, how, picked, summary
 from tuneloop.generate.engine import Decoding
 from tuneloop.render.whole import render_whole
@@ -107,7 +109,7 @@ def _metric(one: ProbeSet, probes: Sequence[Example], place: str) -> Metric:
         raise DataError(f"{place}: {wrong[0]} of {len(probes)} rows do not fit score: {score}; {wrong[1]}")
     if score == "choices":
         _check_choices(probes, place)
-        return LikeliestChoice()
+        return MultipleChoice(per="byte")
     if score == "text":
         return BitsPerByte()
     prose = [is_prose(probe) for probe in probes]
@@ -129,13 +131,30 @@ def _check_choices(probes: Sequence[Example], place: str) -> None:
 # -- asking ------------------------------------------------------------------------------------------------------------
 def probe(name: str, contestant: Contestant, probes: Probes) -> Probed:
     """Asks one model everything, with progress; `name` is the contestant's."""
-    seen = {ability.name: _ask(name, contestant, ability) for ability in probes.abilities}
-    if not probes.neutral:
-        return Probed(seen)
-    if contestant.local is None or contestant.local.distributions is None:
-        return Probed(seen, why="KL needs the models' weights, and a model behind an API gives answers only")
-    rows = render_whole(contestant.local.renderer, probes.neutral, LONGEST, "evaluate.forgetting.neutral")
-    return Probed(seen, contestant.local.distributions(rows))
+    return listen(Probed(ask(name, contestant, probes.abilities, Kept(""))), contestant, probes.neutral)
+
+
+def ask(name: str, contestant: Contestant, abilities: Sequence[Ability], kept: Kept) -> dict[str, Observed]:
+    """What one model does with each ability; what is `kept` from an earlier asking is not asked again."""
+    found: dict[str, Observed] = {}
+    for ability in abilities:
+        asked = [ability.metric.NEEDS, ability.max_new_tokens, [example.to_json() for example in ability.probes]]
+        seen = kept.observed(asked)
+        if seen is None:
+            seen = _ask(name, contestant, ability)
+            kept.keep_observed(asked, seen)
+        found[ability.name] = seen
+    return found
+
+
+def listen(probed: Probed, contestant: Contestant, neutral: Sequence[Example]) -> Probed:
+    """Adds what the model says on the neutral prompts, or why that cannot be known."""
+    if neutral and (contestant.local is None or contestant.local.distributions is None):
+        probed.why = "KL needs the models' weights, and a model behind an API gives answers only"
+    elif neutral and contestant.local is not None and contestant.local.distributions is not None:
+        rows = render_whole(contestant.local.renderer, neutral, LONGEST, "evaluate.forgetting.neutral")
+        probed.distributions = contestant.local.distributions(rows)
+    return probed
 
 
 def _ask(name: str, contestant: Contestant, ability: Ability) -> Observed:

@@ -19,8 +19,22 @@ CRITERIA = {
     "en": "correctness first, then whether it does what was asked, then clarity.",
     "zh": "首先看是否正确，其次看是否按要求回答，最后看是否清楚。",
 }
+AS_JSON = {
+    "en": 'Answer with JSON alone: {"verdict": "A"} if answer A is better, {"verdict": "B"} if answer B is better, '
+    '{"verdict": "C"} if they are equally good.',
+    "zh": '只回答 JSON：回答 A 更好写 {"verdict": "A"}，回答 B 更好写 {"verdict": "B"}，'
+    '两者一样好写 {"verdict": "C"}。',
+}
+"""The end of the question where the verdict alone is asked for."""
+SCHEMA = {
+    "type": "object", "properties": {"verdict": {"type": "string", "enum": ["A", "B", "C"]}},
+    "required": ["verdict"], "additionalProperties": False,
+}  # fmt: skip
+RESPONSE_FORMAT = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True}}
+"""OpenAI's form of the same demand, for servers that constrain what a model may say."""
 _VERDICT = re.compile(r"\[\[\s*([ABCabc])\s*\]\]")
 _BARE = re.compile(r"\W*([ABC])\W*")
+_JSON = re.compile(r'\s*\{\s*"verdict"\s*:\s*"([ABC])"\s*\}\s*')
 _MEANS: dict[str, Verdict] = {"A": "first", "B": "second", "C": "tie"}
 
 
@@ -40,13 +54,20 @@ def language_of(conversation: Sequence[Message], *answers: str) -> Language:
     return "zh" if script_of("\n".join([*(message.content for message in conversation), *answers])) == "zh" else "en"
 
 
-def question(conversation: Sequence[Message], first: str, second: str, language: Language, criteria: str = "") -> str:
-    """What the judge is asked; `criteria` replaces the usual ones."""
+def question(
+    conversation: Sequence[Message], first: str, second: str, language: Language, criteria: str = "",
+    as_json: bool = False,
+) -> str:  # fmt: skip
+    """What the judge is asked; `criteria` replaces the usual ones, `as_json` asks for the verdict without reasons."""
     said = "\n\n".join(f"[{message.role}]\n{message.content}" for message in conversation)
     parts = {"criteria": criteria or CRITERIA[language], "request": said, "first": first, "second": second}
     # an answer must not close its own mark and go on as the judge's instructions
     safe = {name: re.sub(r"<(/?(?:request|answer_[AB]))", r"‹\1", text) for name, text in parts.items()}
-    return Template(prompt(language)).substitute(safe)
+    text = prompt(language)
+    if as_json:
+        *before, _ = text.rstrip().split("\n")
+        text = "\n".join([*before, AS_JSON[language], ""])
+    return Template(text).substitute(safe)
 
 
 def verdict_of(answer: str) -> Verdict | None:
@@ -54,5 +75,5 @@ def verdict_of(answer: str) -> Verdict | None:
     found = _VERDICT.findall(answer)
     if found:
         return _MEANS[found[-1].upper()]
-    bare = _BARE.fullmatch(answer)
+    bare = _JSON.fullmatch(answer) or _BARE.fullmatch(answer)
     return _MEANS[bare[1]] if bare is not None else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tuneloop.evaluate.metrics import Metric, Observation, Score, missing
+from tuneloop.evaluate.metrics import Metric, Observation, Score, bits_per_byte, missing
 from tuneloop.evaluate.probes import ACCEPTED
 from tuneloop.evaluate.text import has_unspaced, nfkc
+from tuneloop.stats.bootstrap import ratio
 
 if TYPE_CHECKING:
     from tuneloop.evaluate.metrics import Array
@@ -38,57 +39,29 @@ class Match(Metric):
         return Score(float(any(right(observation.text, answer) for answer in accepted)))
 
 
-class LikeliestChoice(Metric):
-    """1 when the reference is the likeliest of the choices, per byte of UTF-8 so that short ones have no advantage."""
-
-    BETTER = "higher"
-    NEEDS = "choices"
-    AGGREGATION = "proportion"
-
-    @property
-    def signature(self) -> str:
-        return "choices|likelihood_per_byte|first_of_equals|v1"
-
-    def score(self, observation: Observation) -> Score:
-        chosen = likeliest(observation)
-        return Score(float(chosen == (observation.reference or "").strip()))
-
-
-class BitsPerByte(Metric):
-    """-log2 of the likelihood of a text over its bytes of UTF-8: comparable between tokenizers."""
-
-    BETTER = "lower"
-    NEEDS = "likelihood"
-    AGGREGATION = "corpus"
-    BOUNDED = False
+class BitsPerByte(bits_per_byte.BitsPerByte):
+    """The metric `bits_per_byte` of a text alone, with the tokens that perplexity needs beside it."""
 
     @property
     def signature(self) -> str:
         return "bits_per_byte|utf8|first_token_given_where_no_bos|v1"
 
     def score(self, observation: Observation) -> Score:
-        text = observation.reference
-        if not text or observation.nll is None or not observation.tokens:
-            return Score(None, "no text to score")
-        if not math.isfinite(observation.nll):
-            return Score(None, "the model gives the text a likelihood of zero or none at all")
-        size = len(text.encode())
-        value = observation.nll / math.log(2) / size
-        return Score(value, statistics=(observation.nll, observation.tokens, float(size)))
-
-    def combine(self, sums_RS: Array) -> Array:
-        return sums_RS[:, 0] / math.log(2) / sums_RS[:, 2]
+        found = super().score(observation)
+        if found.value is None:
+            return found
+        return replace(found, statistics=(*found.statistics, observation.tokens or 0.0))
 
 
 def perplexity(sums_RS: Array) -> Array:
     """[R] perplexities per token from sums of BitsPerByte's statistics."""
     import numpy as np
 
-    return np.exp(sums_RS[:, 0] / sums_RS[:, 1])
+    return np.exp2(ratio(sums_RS[:, [0, 2]]))
 
 
 def likeliest(observation: Observation) -> str:
-    """The choice that the model prefers."""
+    """The choice that the model prefers, per byte of UTF-8 so that short ones have no advantage."""
     return min(observation.choices, key=lambda choice: choice.nll / max(1, len(choice.text.encode()))).text.strip()
 
 

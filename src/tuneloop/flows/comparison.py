@@ -86,8 +86,9 @@ def _add_evaluation(row: Row, evaluated: Path) -> None:
     row.scores.update({metric: entry["tuned"] for metric, entry in entries.items() if entry.get("tuned")})
     row.base.update({metric: entry["base"] for metric, entry in entries.items() if entry.get("base")})
     answers = report.get("answers", {}).get("tuned", {})
-    if answers.get("seconds"):
-        row.costs["answers_per_second"] = answers["n"] / answers["seconds"]
+    made = answers.get("n", 0) - answers.get("known", 0)  # those that a cache gave took no time
+    if made and answers.get("seconds"):
+        row.costs["answers_per_second"] = made / answers["seconds"]
     row.runs["evaluate"] = str(evaluated)
 
 

@@ -45,16 +45,22 @@ def chain(names: Sequence[str], root: Path, probes: str | None, limit: int | Non
     if known is None:
         known = Run.create(root, "forgetting", recipes[-1].name, key, inputs, recipes[-1])
         with known, console.logging_to(known.path / "log.txt"):
-            _measure(known, tuned, recipes, asked, limit)
+            _measure(known, tuned, recipes, asked, limit, again)
     return known
 
 
 def _measure(
-    run: Run, tuned: Sequence[Run], recipes: Sequence[Recipe], asked: forgetting.Probes, limit: int | None
+    run: Run,
+    tuned: Sequence[Run],
+    recipes: Sequence[Recipe],
+    asked: forgetting.Probes,
+    limit: int | None,
+    again: bool,
 ) -> None:
     names = [f"v{number}" for number in range(1, len(tuned) + 1)]
     tasks = [_task(name, one, recipe, limit) for name, one, recipe in zip(names, tuned, recipes, strict=True)]
-    table = Table(forgetting.Probes([*asked.abilities, *tasks], asked.neutral), recipes[-1].evaluate.confidence)
+    probes, last = forgetting.Probes([*asked.abilities, *tasks], asked.neutral), recipes[-1].evaluate
+    table = Table(probes, last.confidence, remember=last.cache and not again)
     with contextlib.chdir(tuned[0].record["folder"]):
         base = recipes[0].model
         with contestants.entrant(base, recipes[0].seed)() as contestant:

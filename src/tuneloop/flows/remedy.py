@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Wanted:
 def remedy(name: str, root: Path, wanted: Wanted) -> Run:
     """Measures a finished tune run at several scales, tries what is to be applied, and says what to do.
 
+    Interrupted, it goes on: what was measured is kept (`evaluate.kept`), and so are tunings.
     Writes a run of stage `remedy`: remedy.json, remedy.html and a recipe for each other remedy.
     """
     root = root.resolve()
@@ -62,8 +63,8 @@ def remedy(name: str, root: Path, wanted: Wanted) -> Run:
         recipe = load_recipe(tuned.path / "recipe.yaml", wanted.settings)
         asked = forgetting.load(config)
         inputs = {"tuned": digest.of_value(tuned.record["outputs"])}
-        key = runs.run_key("remedy", {"scales": wanted.scales, "recipe": recipe.model_dump(mode="json")}, inputs)
-        run = Run.create(root, "remedy", recipe.name, key, inputs, recipe)
+        key = runs.run_key("remedy", {"wanted": asdict(wanted), "recipe": recipe.model_dump(mode="json")}, inputs)
+        run = runs.find(root, key, done=False) or Run.create(root, "remedy", recipe.name, key, inputs, recipe)
         with run, console.logging_to(run.path / "log.txt"):
             _work(run, root, tuned, recipe, asked, wanted, general)
     return run
@@ -74,7 +75,11 @@ def _work(
 ) -> None:
     prepared = Run.open(Path(tuned.record["data"]))
     task = versions.task_of("task", recipe, prepared, versions.split_for_choosing(prepared))
-    table = Table(forgetting.Probes([task, *asked.abilities], asked.neutral), recipe.evaluate.confidence)
+    table = Table(
+        forgetting.Probes([task, *asked.abilities], asked.neutral),
+        recipe.evaluate.confidence,
+        remember=recipe.evaluate.cache,
+    )
     gate = Gate(wanted.gate, "task")
     steps = metrics.read(tuned.path / "metrics.jsonl")
     curve = [(row["step"], row["val_loss"]) for row in steps if row.get("val_loss") is not None]

@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(tuned: Run, recipe: Recipe) -> Iterator[Callable[[float], Contestant]]:
     """The run's model, once loaded, as a contestant at any scale; one at a time."""
+    from tuneloop.models.find import find_base
+
     scalable, base, renderer = _load(tuned, recipe)
-    yield lambda scale: contestant(scalable.to(scale), renderer, digest.of_value([base.digest, scale]))
+    origin = find_base(recipe.model)
+    ends = [base.digest, base.config.model_dump(mode="json"), origin.digest, recipe.seed if origin.is_new else None]
+    parts = [*ends, renderer.digest(), str(next(scalable.model.parameters()).dtype)]
+
+    def at(scale: float) -> Contestant:
+        return contestant(scalable.to(scale), renderer, digest.of_value([*parts, scale]))
+
+    yield at
 
 
 def scaled_run(tuned: Run, scale: float, root: Path) -> Run:

@@ -103,6 +103,7 @@ def _short(setting: str) -> str:
 
 def sweep(plan: Plan, name: str, root: Path) -> dict[str, Any]:
     """Runs the whole plan; returns the sweep's folder and its rows, the best by validation first in `best`."""
+    _lower_is_better(plan.by)  # refused before the first hour, not at the end
     key = runs.run_key(
         "sweep", plan.model_dump(mode="json"), {path: digest.of_file(Path(path)) for path in plan.recipes}
     )
@@ -232,9 +233,15 @@ def _lower_is_better(by: str) -> bool:
     if by == "loss":
         return True
     try:
-        return METRICS.load(by).BETTER == "lower"
+        better = METRICS.load(by).BETTER
     except KeyError as error:
         raise RecipeError(f"--by {by}: {error.args[0]}, or loss") from None
+    if better == "neither":
+        raise RecipeError(
+            f"--by {by}: of {by} neither more nor less is better, so no variant is the best by it; take loss, or a "
+            "metric that has a better end, such as exact_match (`tuneloop list metrics`)"
+        )
+    return better == "lower"
 
 
 def _best(rows: Sequence[Row], by: str) -> Row | None:

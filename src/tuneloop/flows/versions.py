@@ -15,6 +15,7 @@ from tuneloop.evaluate.contestant import Contestant
 from tuneloop.evaluate.drift import Drift
 from tuneloop.evaluate.forgetting import Ability, Probed, Probes
 from tuneloop.evaluate.forgetting_view import abilities as abilities_of
+from tuneloop.evaluate.kept import Kept
 from tuneloop.evaluate.metrics import METRICS
 from tuneloop.flows.recipe import Recipe
 from tuneloop.pages.numbers import interval, number
@@ -45,25 +46,47 @@ class Version:
 
 
 class Table:
-    """Measures versions one after another against the base, whose answers are kept."""
+    """Measures versions one after another against the base, whose answers are kept.
 
-    def __init__(self, probes: Probes, confidence: float) -> None:
-        self.probes, self.confidence = probes, confidence
+    With `remember` what was measured of the same models before is not measured again. Of the base alone, what it says
+    on the neutral prompts is: a version that is not known yet is held against it.
+    """
+
+    def __init__(self, probes: Probes, confidence: float, *, remember: bool = False) -> None:
+        self.probes, self.confidence, self.remember = probes, confidence, remember
         self.seen: dict[str, Probed] = {}
         self.versions: list[Version] = []
+        self._base = Kept("")
 
     def add(self, name: str, contestant: Contestant, **facts: Any) -> Version:
         """Asks one more version everything; the first is the base."""
-        found = forgetting.probe(name, contestant, self.probes)
-        base = self.seen.setdefault(BASE, found)
+        kept = Kept(contestant.engine.identity if self.remember else "")
+        found = Probed(forgetting.ask(name, contestant, self.probes.abilities, kept))
         kl = None
-        if found is not base and self.probes.neutral:
-            kl = Drift.between(found, base, len(self.probes.neutral)).to_json(self.confidence)
-            found.distributions = None  # only the base's are needed again
+        if not self.seen:
+            self._base, self.seen[BASE] = kept, forgetting.listen(found, contestant, self.probes.neutral)
+        elif self.probes.neutral:
+            kl = self._drift(found, contestant, kept).to_json(self.confidence)
+        if kept.hits:
+            count = len(self.probes.abilities) + (kl is not None)
+            say = f"{kept.hits} of {count} measurements were made before, of the same model on the same probes"
+            console.decided(name, f"{say}; `evaluate.cache: false` makes them anew")
         self.seen[name] = found
         entries = {ability.name: self.against(ability, BASE, name) for ability in self.probes.abilities}
         self.versions.append(Version(name, entries, kl, facts))
         return self.versions[-1]
+
+    def _drift(self, found: Probed, contestant: Contestant, kept: Kept) -> Drift:
+        asked = [example.to_json() for example in self.probes.neutral]
+        parts = kept.parts(asked, self._base)
+        if parts is not None:
+            return Drift(parts)
+        heard = forgetting.listen(found, contestant, self.probes.neutral)
+        drift = Drift.between(heard, self.seen[BASE], len(self.probes.neutral))
+        found.distributions = None  # only the base's are needed again
+        if drift.parts:
+            kept.keep_parts(asked, self._base, drift.parts)
+        return drift
 
     def against(self, ability: Ability, before: str, after: str) -> Json:
         """One ability of two versions."""
@@ -79,7 +102,10 @@ def task_of(name: str, recipe: Recipe, prepared: Run, split: str) -> Ability:
     if not rows:
         raise RunError(f"{prepared.path}: the {split} split is empty, so {name} cannot be measured on its own task")
     metrics = recipe.evaluate.metrics
-    metric = next((one for one in metrics if one.NEEDS == "generation" and not one.SLOW), metrics[0])
+    metrics = [one for one in metrics if one.BETTER != "neither"]
+    metric = next((one for one in metrics if one.NEEDS == "generation" and not one.SLOW), next(iter(metrics), None))
+    if metric is None:
+        raise RunError(f"{name}: of evaluate.metrics none says which version is better; --set evaluate.metrics=[f1]")
     given = recipe.evaluate.max_new_tokens
     rows = choose(rows, recipe.evaluate.limit, "evaluate")
     return Ability(name, rows, metric, None if given == "auto" else given, METRICS.name_of(metric))

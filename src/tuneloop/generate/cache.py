@@ -93,7 +93,7 @@ class _Answers:
             return None
         value = json.loads(row[0])
         calls = tuple(ToolCall(**call) for call in value["calls"])
-        return Completion(tuple(value["ids"]), value["text"], value["finished"], calls=calls)
+        return Completion(tuple(value["ids"]), value["text"], value["finished"], calls=calls, known=True)
 
     def put(self, key: str, completion: Completion) -> None:
         """Written at once: a run that is killed later finds it again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuneloop.core.conversation import JsonObject, Message, ToolCall
@@ -44,6 +44,8 @@ class Completion:
     """Why nothing was generated at all (an empty prompt, one that fills the whole context), else None."""
     calls: tuple[ToolCall, ...] = ()
     """Tool calls that the server took out of the text; an engine that gives text alone leaves them in it."""
+    known: bool = field(default=False, compare=False)
+    """Whether it is kept from an earlier asking, so that it says nothing of the engine's speed."""
 
 
 Done = Callable[[int, Completion], None]

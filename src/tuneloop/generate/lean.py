@@ -1,7 +1,7 @@
 """The layers of the Llama family for slots: the same numbers, to the bit, by fewer operations and calls.
 
 With few rows at a time a small model spends as much time between its products as in them: transformers turns queries
-and keys by fourteen operations a layer, this by four. Models are known by the code of their classes, as most are copies.
+and keys by fourteen operations a layer, this by four. Models are known by the code of their classes: most are copies.
 Shapes: T tokens, E hidden size, D head size.
 """
 

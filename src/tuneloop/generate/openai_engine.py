@@ -24,6 +24,7 @@ class OpenAIEngine:
 
     A chat goes to /chat/completions by the server's own template, prose (role `text`) to /completions. Raises
     ModelError where the server cannot be used; a single request that it refuses is a refused Completion.
+    `response_format`: what answers in a chat must look like, as OpenAI's protocol has it.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class OpenAIEngine:
         *,
         concurrency: int = 16,
         timeout: float = 300.0,
+        response_format: JsonObject | None = None,
     ) -> None:
         self.url, self.model = address(base_url), model
         self._key_env, self._concurrency, self._timeout = key_env, concurrency, timeout
         self._identity: str | None = None
         self._limit_name = "max_tokens"
+        self._form = {"response_format": response_format} if response_format else {}
 
     def _opened(self) -> Endpoint:
         return Endpoint(self.url, self.model, self._key_env, self._concurrency, self._timeout)
@@ -55,7 +58,7 @@ class OpenAIEngine:
                 return await endpoint.models()
 
         known = asyncio.run(ask())
-        self._identity = digest.of_value([self.url, self.model, (known or {}).get(self.model)])
+        self._identity = digest.of_value([self.url, self.model, (known or {}).get(self.model), *self._form.values()])
         return self._identity
 
     def answer(self, requests: Sequence[Request], decoding: Decoding, done: Done | None = None) -> list[Completion]:
@@ -81,7 +84,7 @@ class OpenAIEngine:
     async def _ask(self, endpoint: Endpoint, request: Request, decoding: Decoding) -> Completion:
         prose = bool(request.messages) and all(message.role == "text" for message in request.messages)
         path, limit = ("/completions", "max_tokens") if prose else ("/chat/completions", self._limit_name)
-        said = _prose(request) if prose else _chat(request)
+        said = _prose(request) if prose else _chat(request) | self._form
         body = {"model": self.model, **said, limit: decoding.max_new_tokens, **_sampling(request, decoding)}
         try:
             return _completion(await endpoint.post(path, body), self.url + path)

@@ -25,17 +25,17 @@ from tuneloop.tune.rows import Rows
 
 @dataclass(frozen=True)
 class Measured:
-    """A model as it is: name → (value, whether lower is better), and what it answered, as lines for people."""
+    """A model as it is: name → (value, whether lower is better or None where neither is), and its answers as lines."""
 
-    values: Mapping[str, tuple[float, bool]]
+    values: Mapping[str, tuple[float, bool | None]]
     answers: Sequence[Mapping[str, Any]] = ()
 
 
 Validate = Callable[[], Measured]
 Nll = Callable[[Sequence[Any]], list[tuple[float, float]]]
 """(summed nll in nats, summed weight) of each rendered row by the model in training."""
-Scorer = Callable[[nn.Module, Renderer, Nll, Sequence[Example]], tuple[dict[str, tuple[float, bool]], list[Any]]]
-"""Asks the model and scores it: name → (value, lower is better), and of each example a line with its answer."""
+Scorer = Callable[[nn.Module, Renderer, Nll, Sequence[Example]], tuple[dict[str, tuple[float, bool | None]], list[Any]]]
+"""Asks the model and scores it: as Measured's values, and of each example a line with its answer."""
 PURPOSE = "validate"
 """Of the choice of validation rows. The rows to answer are among those whose loss is measured."""
 

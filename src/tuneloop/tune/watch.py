@@ -81,10 +81,10 @@ def trend(values: Sequence[float]) -> int:
     return 1 if order > 0 else -1
 
 
-def findings(rows: Sequence[Row], lower: Mapping[str, bool]) -> list[Finding]:
+def findings(rows: Sequence[Row], lower: Mapping[str, bool | None]) -> list[Finding]:
     """What the last row's validation shows that no row before has said.
 
-    `lower` says of each metric whether less is better.
+    `lower` says of each metric whether less is better, None where neither is: such a one gives no warnings.
     """
     said = {(one["kind"], one["metric"]) for row in rows for one in row.get("findings", ())}
     measured = [row for row in rows if row.get("val_loss") is not None]
@@ -97,7 +97,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     return {"loss_gap": gaps, "findings": [one for row in rows for one in row.get("findings", ())]}
 
 
-def _look(measured: Sequence[Row], lower: Mapping[str, bool]) -> Iterator[Finding]:
+def _look(measured: Sequence[Row], lower: Mapping[str, bool | None]) -> Iterator[Finding]:
     """What the last WINDOW validations say."""
     loss = [row["val_loss"] for row in measured]
     moved, step = trend(loss), measured[-1]["step"]
@@ -108,7 +108,7 @@ def _look(measured: Sequence[Row], lower: Mapping[str, bool]) -> Iterator[Findin
     over = f"steps {measured[-WINDOW]['step']} to {step}"
     for name, falling_is_better in lower.items():
         values = [row[f"val_{name}"] for row in measured if row.get(f"val_{name}") is not None]
-        if name == "loss" or len(values) < len(measured):
+        if name == "loss" or falling_is_better is None or len(values) < len(measured):
             continue
         gain = trend(values) * (-1 if falling_is_better else 1)
         better.add(gain)

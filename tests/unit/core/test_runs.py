@@ -180,6 +180,14 @@ def test_a_whole_name_is_taken_even_where_it_is_part_of_another(tmp_path: Path) 
     assert runs.resolve(tmp_path, first.path.name).path == first.path
 
 
+def test_a_run_is_found_by_its_name_beside_those_that_came_of_it(tmp_path: Path) -> None:
+    """`tuneloop remedy sums` again, after it has made sums-replay and sums-keep."""
+    tuned, _, _ = finished(tmp_path, name="sums"), finished(tmp_path, name="sums-replay"), finished(tmp_path, "prepare")
+    assert runs.resolve(tmp_path, "sums", stage="tune", done=True).path == tuned.path
+    with pytest.raises(RunError, match="fits 2 runs"):
+        runs.resolve(tmp_path, "sum", stage="tune", done=True)
+
+
 def test_the_stage_chooses_where_a_name_fits_several(tmp_path: Path) -> None:
     prepared, tuned = finished(tmp_path, "prepare"), finished(tmp_path, "tune")
     stopped = new(tmp_path, "tune", "stopped")

@@ -122,7 +122,9 @@ def test_answers_are_limited_and_the_cut_ones_counted(examples: list[Example], r
     found = evaluate(EvaluateConfig(metrics=["exact_match"]), examples, talker, run)
     longest = max(len(row.answer.content) for row in examples)
     assert found.value["answers"]["tuned"].pop("seconds") >= 0
-    assert found.value["answers"]["tuned"] == {"n": 14, "unfinished": 14, "max_new_tokens": 2 * longest + 8}
+    assert found.value["answers"]["tuned"] == {
+        "n": 14, "unfinished": 14, "max_new_tokens": 2 * longest + 8, "known": 0
+    }  # fmt: skip
     assert max(len(line["tuned"] or "") for line in found.samples) == 2 * longest + 8
     found = evaluate(EvaluateConfig(metrics=["exact_match"], max_new_tokens=3), examples, talker, run)
     assert max(len(line["tuned"] or "") for line in found.samples) == 3

@@ -14,8 +14,9 @@ from tuneloop.evaluate.contestant import Answer, Likelihood
 from tuneloop.evaluate.forgetting import Ability, Probed, Probes, forgetting_report, load
 from tuneloop.evaluate.metrics import Choice
 from tuneloop.evaluate.metrics.f1 import F1
+from tuneloop.evaluate.metrics.multiple_choice import MultipleChoice
 from tuneloop.evaluate.observing import Observed
-from tuneloop.evaluate.recall import BitsPerByte, LikeliestChoice, Match
+from tuneloop.evaluate.recall import BitsPerByte, Match
 
 
 def facts(count: int = 6) -> list[Example]:
@@ -82,7 +83,7 @@ def test_of_choices_another_one_is_a_contradiction() -> None:
         Origin("c", 0),
         meta={"choices": ["cat", "elephant"]},
     )
-    ability = Ability("quiz", [question], LikeliestChoice(), 24)
+    ability = Ability("quiz", [question], MultipleChoice(per="byte"), 24)
     base = Observed(choices=[[Choice("cat", 3.0, 1), Choice("elephant", 9.0, 3)]])  # 1 and 9/8 nats a byte
     tuned = Observed(choices=[[Choice("cat", 3.0, 1), Choice("elephant", 4.0, 3)]])
     found = report_of(ability, base=base, tuned=tuned)
@@ -123,7 +124,8 @@ def test_several_sets_are_each_scored_by_what_their_rows_have(tmp_path: Path) ->
     found = load(config.forgetting)
     kinds = {ability.name: ability.metric.signature.split("|")[0] for ability in found.abilities}
     assert kinds == {
-        "prose": "completion", "chat": "chat", "quiz": "choices", "texts": "bits_per_byte", "facts": "completion"
+        "prose": "completion", "facts": "completion", "chat": "chat", "quiz": "multiple_choice",
+        "texts": "bits_per_byte",
     }  # fmt: skip
     assert len(found.neutral) == 1 + 1 + 1 + 2 + 5
     f1 = ForgettingConfig.model_validate({"probes": {"chat": {"path": named["chat"], "score": "f1"}}, "neutral": None})

@@ -86,6 +86,8 @@ def test_what_is_no_verdict_is_unscored() -> None:
         ("**B**.", "second"),
         ("A better answer would name it", None),
         ("[A]", "first"),
+        ('{"verdict": "B"}', "second"),
+        ('{"verdict": "D"}', None),
     ],
 )
 def test_verdicts(answer: str, verdict: str | None) -> None:
@@ -155,6 +157,23 @@ def test_over_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(headers.get("Authorization") == "Bearer secret" for _, _, headers in server.asked)
         assert all(body["temperature"] == 0 and body["model"] == "m" for _, body, _ in server.asked)
     assert "secret" not in repr(metric) + metric.signature + metric.model_dump_json()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_verdict_alone_can_be_demanded_as_json(language: str) -> None:
+    """As of a small judge that forgets the form of its verdict; servers then let it say nothing else."""
+
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        assert body["response_format"]["json_schema"]["schema"]["required"] == ["verdict"]
+        question = body["messages"][-1]["content"]
+        assert question.endswith(judging.AS_JSON[language] + "\n") and "[[A]]" not in question
+        return said('{"verdict": "A"}' if between(question, "answer_A") == GOOD else '{"verdict": "B"}')
+
+    with chat_server(answer) as server:
+        given = {"model": "m", "base_url": server.url, "language": language}
+        metric = Judge.model_validate({**given, "form": "json"})
+        assert [one.value for one in metric.score_all([row(GOOD, BAD), row(BAD)], lambda count: None)] == [1, 0]
+    assert metric.signature != Judge.model_validate(given).signature
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,18 @@ from tuneloop.flows.export import merge
 from tuneloop.flows.recipe import load_recipe
 from tuneloop.flows.recipes_against_forgetting import best_part, variants
 from tuneloop.flows.versions import Table, Version
+from tuneloop.generate.transformers_engine import TransformersEngine
 
 PROBES = [{"question": f"What is {i} and {i}?", "answer": str(2 * i), "kind": "sum"} for i in range(1, 5)]
 Made = Callable[..., Run]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What an older version of the code measured must not pass for a result of this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNELOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +131,42 @@ def test_remedies_are_measured_advised_and_applied(made: Made, folder: Path) -> 
         assert load_recipe(run.out / f"{name}.yaml").name.endswith(f"-{name}")
     check((run.out / "remedy.html").read_text("utf-8"))
     assert remedy.show(run)["choice"] == "tuned"
+
+
+def test_an_interrupted_scan_goes_on_where_it_was(
+    made: Made, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """^C at scale 0.5: what base and tuned did is kept, and so is what scale 0.5 had answered."""
+    tuned, asked = made("sums"), []
+    real = TransformersEngine.answer
+
+    def answer(self: TransformersEngine, *given: Any) -> Any:
+        asked.append(self.identity)
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    def scan(*settings: str) -> Run:
+        return remedy.remedy(tuned.path.name, folder / "runs", remedy.Wanted((0.75, 0.5), settings=settings))
+
+    monkeypatch.setenv("TUNELOOP_CACHE", str(tmp_path))
+    monkeypatch.setattr(TransformersEngine, "answer", answer)
+    stop = 8  # two sets of questions (task and sums) a version: base, tuned, 0.75, and the second of 0.5
+    with pytest.raises(KeyboardInterrupt):
+        scan()
+    stop = 0
+    first, asked = asked, []
+    run = scan()
+    assert asked == [first[7]] and run.done
+    rows = jsonl.read(run.out / "remedy.json")["rows"]
+    asked = []
+    assert jsonl.read(scan().out / "remedy.json")["rows"] == rows and not asked
+    anew = scan("evaluate.cache=false")
+    assert len(asked) == 8 and jsonl.read(anew.out / "remedy.json")["rows"] == rows
+    for damaged in (tmp_path / "probed").glob("*/*.txt"):
+        damaged.write_text(damaged.read_text("utf-8").replace("1", "2"), "utf-8")
+    asked = []
+    assert jsonl.read(scan().out / "remedy.json")["rows"] == rows and len(asked) == 8
 
 
 def test_the_chosen_scale_is_a_tune_run_like_any_other(made: Made, folder: Path) -> None:

@@ -64,6 +64,8 @@ def test_a_mistake_in_any_variant_is_found_before_the_first_runs(recipe: Path) -
     told = refused("sweep", recipe, "--grid", "tune.method=full,lorra")
     assert "lora" in told and not list(Path("runs").glob("*-tune-*"))
     assert "known" in refused("sweep", recipe, "--search", "2", "--grid", "tune.epochs=1..2", "--by", "no_metric")
+    told = refused("sweep", recipe, "--grid", "tune.epochs=1,2", "--by", "length")
+    assert "of length neither more nor less is better" in told and not list(Path("runs").glob("*-tune-*"))
 
 
 def test_the_grid_is_run_in_processes_compared_and_not_run_twice(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ def test_only_what_is_new_is_asked_and_answers_are_the_same(capsys: pytest.Captu
     found = CachedEngine(second).answer(ask("b", "new", "a"), GREEDY, told.__setitem__)
     assert found == [expected[1], Completion(tuple(b"said"), "said", True), expected[0]]
     assert [told[place] for place in range(3)] == found
+    assert [one.known for one in found] == [True, False, True], "a cache says nothing of the engine's speed"
     assert [request.messages[0].content for request in second.asked] == ["new"]
     assert "2 of 3 were given before" in capsys.readouterr().err
 

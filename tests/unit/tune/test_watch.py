@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def curve(loss: Any, f1: Any = None, name: str = "f1") -> list[dict[str, Any]]:
     return rows
 
 
-def said(rows: list[dict[str, Any]], lower: dict[str, bool] | None = None) -> list[watch.Finding]:
+def said(rows: list[dict[str, Any]], lower: Mapping[str, bool | None] | None = None) -> list[watch.Finding]:
     """All warnings of a run, as it would have said them."""
     lower = {"loss": True, "f1": False} if lower is None else lower
     found: list[watch.Finding] = []
@@ -62,6 +63,7 @@ def test_what_is_better_the_metric_says() -> None:
     assert said(curve(FALLS, FALLS, "wer"), lower) == []
     (found,) = said(curve(FALLS, RISES, "wer"), lower)
     assert found.kind == "loss_falls_metric_falls" and "Trust wer" in found.text and "step 10" in found.text
+    assert said(curve(FALLS, FALLS, "length"), {"loss": True, "length": None}) == [], "shorter is not worse"
 
 
 def test_a_change_that_is_too_small_is_none() -> None:

@@ -21,6 +21,7 @@ PEOPLE = {"win": 1.0, "better": 1.0, "胜": 1.0, "更好": 1.0, "tie": 0.5, "sam
           "lose": 0.0, "worse": 0.0, "负": 0.0, "更差": 0.0}  # fmt: skip
 """Words for people's verdict on the answer, and the score that says the same."""
 _OTHER = {"first": "second", "second": "first", "tie": "tie"}
+_WANTED = {"text": "[[A]], [[B]] or [[C]]; a small judge may keep to form: json", "json": '{"verdict": "A"}, B or C'}
 _WORTH = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
@@ -49,6 +50,9 @@ class Judge(Metric):
     """What makes an answer better, in place of the usual: correct, as asked, clear."""
     language: Literal["auto", "en", "zh"] = "auto"
     """Of the judge's prompt; auto: Chinese where the request and the answers are."""
+    form: Literal["text", "json"] = "text"
+    """text: reasons, then the verdict; json: the verdict alone, in a form to which servers that constrain answers
+    (`response_format`) hold even a small judge that forgets it."""
     people: str | None = None
     """The column with people's verdict on the answer: win, tie or lose (胜, 平, 负)."""
     concurrency: int = Field(default=8, ge=1, le=256)
@@ -64,7 +68,10 @@ class Judge(Metric):
     @property
     def signature(self) -> str:
         how = f"prompts:{judging.prompts_digest()}|criteria:{self.criteria or 'usual'}|language:{self.language}"
-        return f"judge|model:{self.model}|against:{self.against}|{how}|both_orders|tokens:{self.max_new_tokens}|v1"
+        form = f"|form:json:{digest.short(digest.of_value(judging.AS_JSON), 8)}" if self.form == "json" else ""
+        return (
+            f"judge|model:{self.model}|against:{self.against}|{how}{form}|both_orders|tokens:{self.max_new_tokens}|v1"
+        )
 
     def asking(self, engine: Engine) -> Self:
         """The same metric with another way to ask, such as one that remembers answers."""
@@ -107,7 +114,7 @@ class Judge(Metric):
             return Score(None, f"the judge gave no answer: {refused}")
         verdicts = self._verdicts(observation)
         if verdicts is None:
-            return Score(None, "the judge's answer names no verdict ([[A]], [[B]] or [[C]])")
+            return Score(None, f"the judge's answer names no verdict ({_WANTED[self.form]})")
         first, second = verdicts
         return Score(_WORTH[first] if first == _OTHER[second] else 0.5)
 
@@ -130,7 +137,7 @@ class Judge(Metric):
         if language == "auto":
             language = judging.language_of(observation.prompt, text, other)
         return tuple(
-            judging.question(observation.prompt, *answers, language, self.criteria)
+            judging.question(observation.prompt, *answers, language, self.criteria, self.form == "json")
             for answers in ((text, other), (other, text))
         )
 
@@ -159,8 +166,9 @@ class Judge(Metric):
         from tuneloop.generate.openai_engine import OpenAIEngine
 
         made: Any = OpenAIEngine(
-            self.base_url, self.model, self.key_env, concurrency=self.concurrency, timeout=self.timeout
-        )
+            self.base_url, self.model, self.key_env, concurrency=self.concurrency, timeout=self.timeout,
+            response_format=judging.RESPONSE_FORMAT if self.form == "json" else None,
+        )  # fmt: skip
         self._engine = made
         return made
 
