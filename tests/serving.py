@@ -144,7 +144,7 @@ class Command:
         """`first`: Python that runs before the command."""
         program = f"{first}\nfrom tuneloop.cli.main import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", model, "--port", "0", *arguments],
+            [sys.executable, "-X", "faulthandler", "-c", program, "serve", model, "--port", "0", *arguments],
             cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -158,9 +158,11 @@ class Command:
         self.lines.extend(self.process.stderr)
 
     def __enter__(self) -> Self:
-        until(lambda: self._port is not None or self.process.poll() is not None, 120)
+        end = time.monotonic() + 240  # the imports of a busy machine
+        while self._port is None and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
         if self._port is None:
-            self.end(signal.SIGKILL)
+            self.end(signal.SIGABRT)  # faulthandler then writes where each thread stands
             raise AssertionError("".join(self.lines))
         return self
 
