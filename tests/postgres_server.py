@@ -17,41 +17,65 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_UNTIL_WE_END = '"$@" & read _; kill -INT $!; wait; rm -rf "$PWD"'
-"""The server ends with its parent, however that ends: `read` sees its end of the pipe close. INT is a fast shutdown."""
+_UNTIL_WE_END = '"$@" & read _ || over=1; kill -INT $!; wait; [ -z "$over" ] || rm -rf "$PWD"'
+"""The server ends with its parent, however that ends: `read` sees its end of the pipe close. INT is a fast shutdown.
+A line in the pipe stops it, too, and leaves its data."""
 
 
 class NoPostgres(Exception):
     """There are no binaries that can be run."""
 
 
+class Cluster:
+    """A server's data, and the server while it runs."""
+
+    def __init__(self, folder: Path, who: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+        self._folder, self._who, self._binaries = folder, who, _binaries(who)
+        made = [self._binaries / "initdb", "-D", folder / "data", "-U", "tuneloop", "-A", "trust", "--no-locale", "-N"]
+        subprocess.run([*made, "-E", "UTF8"], check=True, capture_output=True, cwd=folder, **who)
+        options = [f"-c{name}={value}" for name, value in settings.items()]
+        data = ["-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+        self._command = ["sh", "-c", _UNTIL_WE_END, "sh", self._binaries / "postgres", *data, *options]
+        self.url = f"postgresql://tuneloop@/?host={folder}"
+        """Without a database at its end."""
+
+    def start(self) -> None:
+        """Runs it until `stop` or the end of this process."""
+        with (self._folder / "log").open("ab") as log:
+            self._process: subprocess.Popen[Any] = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self._folder, **self._who
+            )
+        _wait(self._binaries, self._folder, self._who)
+
+    def stop(self) -> None:
+        """Ends it, and keeps its data; twice is once."""
+        if self._process.poll() is None:
+            self._process.communicate(b"\n")
+
+
 @contextmanager
-def server(**settings: str) -> Iterator[str]:
-    """The URL of a running server, without a database at its end. Raises NoPostgres."""
+def cluster(**settings: str) -> Iterator[Cluster]:
+    """A running server that can be stopped and started again. Raises NoPostgres."""
     folder = Path(tempfile.mkdtemp(prefix="tuneloop-pg-"))  # short: a socket's path may have 107 bytes
     who = _user()
     if who:
         os.chown(folder, who["user"], who["group"])
     try:
-        binaries = _binaries(who)
-        made = [binaries / "initdb", "-D", folder / "data", "-U", "tuneloop", "-A", "trust", "--no-locale", "-N"]
-        subprocess.run([*made, "-E", "UTF8"], check=True, capture_output=True, cwd=folder, **who)
-        options = [f"-c{name}={value}" for name, value in settings.items()]
-        command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", *options]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                ["sh", "-c", _UNTIL_WE_END, "sh", *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                **who,
-            )
-        with process:  # closes its input, and waits
-            _wait(binaries, folder, who)
-            yield f"postgresql://tuneloop@/?host={folder}"
+        made = Cluster(folder, who, settings)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def server(**settings: str) -> Iterator[str]:
+    """The URL of a running server, without a database at its end. Raises NoPostgres."""
+    with cluster(**settings) as made:
+        yield made.url
 
 
 def _user() -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from tuneloop.core.errors import TuneloopError
 COMMANDS = {
     "The job": ("run", "check", "preview", "audit", "sweep", "demo"),
     "Its stages": ("prepare", "tune", "pretrain", "evaluate", "merge"),
-    "What came of it": ("chat", "serve", "keys", "report", "compare", "forgetting", "remedy", "runs"),
+    "What came of it": ("chat", "serve", "keys", "store", "report", "compare", "forgetting", "remedy", "runs"),
     "Reference": ("bases", "list", "schema"),
 }
 NO_COMMAND_FILE = {"list": "families"}  # `list` as a module name would hide the builtin in its own file

@@ -22,12 +22,12 @@ from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
 from tuneloop.generate import slots
-from tuneloop.generate.constraint import Grammars
+from tuneloop.generate.intake import Intake
 from tuneloop.generate.live import Ask, Busy, Load, Piece, Served
 from tuneloop.generate.next_tokens import next_tokens
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
-from tuneloop.generate.queue import FairQueue
+from tuneloop.generate.prompts import Prompts
 from tuneloop.generate.rows import Row
 from tuneloop.generate.slots import Slots
 from tuneloop.models.adapters import RECORD, WEIGHTS
@@ -74,13 +74,11 @@ class ContinuousEngine:
         self._name, self._base = name, base
         self._served: dict[str, Served] = {}
         self._leaving: dict[str, Future[None]] = {}
-        self._waiting: FairQueue[Row] = FairQueue()
         self._rows: list[Row] = []
         self._tokens, self._rate = 0, 0.0
         self._changes: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._change = threading.Condition()
-        self._closed = False
-        self._grammars: Grammars | None = None
+        self._closed = self._woken = False
         ready: Future[None] = Future()
         self._worker = threading.Thread(target=self._work, args=(load, ready), name="tuneloop-model", daemon=True)
         self._worker.start()
@@ -97,8 +95,7 @@ class ContinuousEngine:
                 raise ModelError(f"no model '{ask.model}' here; there are: {', '.join(self._served)}")
             if len(self._waiting) >= self.limits.waiting:
                 raise Busy(f"{len(self._waiting)} answers are waiting already", self._seconds_until_room())
-            self._waiting.put(ask.user, row)
-            self._change.notify()
+            self._waiting.put(row)
         return row
 
     def models(self) -> list[Served]:
@@ -117,7 +114,7 @@ class ContinuousEngine:
             if name == self._name or name not in self._served:
                 raise ModelError(f"'{name}' is no loaded adapter")
             gone = self._leaving.setdefault(name, gone)
-            self._change.notify()
+            self._change.notify_all()
         gone.result()
 
     def now(self) -> Load:
@@ -129,12 +126,16 @@ class ContinuousEngine:
         """As LiveEngine.close."""
         with self._change:
             self._closed = True
-            self._change.notify()
+            self._change.notify_all()
         self._worker.join()
+        self._waiting.close()
+        for row in self._waiting.take_out(lambda row: True):
+            row.end("cancelled")
 
     def _wake(self) -> None:
         with self._change:
-            self._change.notify()
+            self._woken = True
+            self._change.notify_all()
 
     def _seconds_until_room(self) -> float:
         ahead = sum(row.ask.decoding.max_new_tokens for row in self._waiting)
@@ -147,7 +148,7 @@ class ContinuousEngine:
             if self._closed:
                 raise ModelError("the server is shutting down")
             self._changes.append((change, found))
-            self._change.notify()
+            self._change.notify_all()
         return found
 
     # -- the worker ---------------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ class ContinuousEngine:
                             self._step()
                     except Exception as error:  # noqa: BLE001 - said to those who asked; the worker goes on
                         self._failed(error)
-        for row in [*self._rows, *self._waiting.take_out(lambda row: True)]:
+        for row in self._rows:
             row.end("cancelled")
 
     def _begin(self, model: PreTrainedModel) -> None:
@@ -178,6 +179,9 @@ class ContinuousEngine:
         self._mixed = MixedAdapters(model, self._base)
         self._served[self._name] = Served(self._name, self._digest, self.context)
         self._form, self._capacity = self._made()
+        head = model.get_output_embeddings()
+        assert head is not None
+        self._waiting = Intake(Prompts(self.renderer, self.context, head.weight.shape[0]).ready, self._change)
 
     def _made(self) -> tuple[Slots | Padded, float]:
         """How rows are computed, and how many tokens of them fit into memory."""
@@ -193,9 +197,11 @@ class ContinuousEngine:
     def _wait(self) -> bool:
         """Until there is something to do; makes changes and lets go of what was given up. False: the end."""
         with self._change:
-            while not (self._closed or self._changes or self._leaving or self._rows or len(self._waiting)):
+            while not (
+                self._closed or self._woken or self._changes or self._rows or self._waiting.next or self._unused()
+            ):
                 self._change.wait()
-            changes, self._changes = self._changes, []
+            changes, self._changes, self._woken = self._changes, [], False
             now = time.monotonic()
             gone = self._waiting.take_out(lambda row: row.over(now) is not None)
         for row in gone:
@@ -226,18 +232,17 @@ class ContinuousEngine:
             self._served[name] = served
         return served
 
-    def _constraints(self) -> Grammars:
-        if self._grammars is None:
-            head = self.core.get_output_embeddings()
-            assert head is not None
-            self._grammars = Grammars(self.renderer.tokenizer, head.weight.shape[0], self.renderer.stop_ids)
-        return self._grammars
+    def _unused(self) -> list[str]:
+        """Adapters that are to be freed and that no answer needs any more."""
+        if not self._leaving:
+            return []
+        used = {row.ask.model for row in [*self._rows, *self._waiting]}
+        return [name for name in self._leaving if name not in used]
 
     def _let_go(self) -> None:
         """Frees adapters that nobody uses any more."""
         with self._change:
-            used = {row.ask.model for row in [*self._rows, *self._waiting]}
-            gone = {name: told for name, told in self._leaving.items() if name not in used}
+            gone = {name: self._leaving[name] for name in self._unused()}
             served = {name: self._served.pop(name) for name in gone}
             for name in gone:
                 del self._leaving[name]
@@ -268,18 +273,11 @@ class ContinuousEngine:
         found: list[Row] = []
         while len(self._rows) + len(found) < self.limits.seats:
             with self._change:
-                if not len(self._waiting):
+                row = self._waiting.next
+                if row is None or ((self._rows or found) and not self._may_join(row, found)):
                     break
-                row = next(iter(self._waiting))
-            ready = row.spoken is not None or row.ready(
-                self.renderer, self.context, self._constraints
-            )  # outside the lock: rendering takes a while
-            if ready and (self._rows or found) and not self._may_join(row, found):
-                break
-            with self._change:
-                self._waiting.pop()  # still the same one: others only join at the end
-            if ready:
-                found.append(row)
+                self._waiting.pop()
+            found.append(row)
         return found
 
     def _may_join(self, row: Row, others: Sequence[Row]) -> bool:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from tuneloop.core import digest
 from tuneloop.core.errors import MissingExtra, ModelError
-from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Load, Served
 from tuneloop.generate.next_tokens import next_tokens
+from tuneloop.generate.prompts import Prompts
 from tuneloop.generate.queue import FairQueue
 from tuneloop.generate.rows import Row
 from tuneloop.models.cache import file_digest
@@ -57,7 +57,7 @@ class LlamaCppEngine:
         self.renderer, self._limit = renderer, waiting
         parts = [file_digest(path), renderer.digest(), "llama.cpp"]
         self._served = Served(name, digest.of_value(parts), self._model.context)
-        self._grammars: Grammars | None = None
+        self._prompts = Prompts(renderer, self._model.context, self._model.vocabulary)
         self._waiting: FairQueue[Row] = FairQueue()
         self._row: Row | None = None
         self._tokens, self._closed = 0, False
@@ -149,7 +149,7 @@ class LlamaCppEngine:
             row.end(row.over(now) or "cancelled")
 
     def _answer(self, row: Row) -> None:
-        if not row.ready(self.renderer, self._model.context, self._constraints):
+        if not self._prompts.ready(row):
             return
         row.cached = self._model.begin(row.prompt)
         rest, finish = row.prompt[row.cached :], None
@@ -164,11 +164,6 @@ class LlamaCppEngine:
             finish, rest = row.take(token, self.renderer.stop_ids), [token]
             self._tokens += 1
         row.end(finish)
-
-    def _constraints(self) -> Grammars:
-        if self._grammars is None:
-            self._grammars = Grammars(self.renderer.tokenizer, self._model.vocabulary, self.renderer.stop_ids)
-        return self._grammars
 
 
 @cache

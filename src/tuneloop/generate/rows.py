@@ -5,17 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from tuneloop.core.errors import ModelError
-from tuneloop.generate.constraint import Constraint, Grammars
+from tuneloop.generate.constraint import Constraint
 from tuneloop.generate.live import Ask, Finish, Piece, TokenLogprob, Usage
-from tuneloop.generate.sampling import source
 from tuneloop.generate.spoken import Spoken
-from tuneloop.render.rendered import Unrenderable
-
-if TYPE_CHECKING:
-    from tuneloop.render.template import Renderer
 
 
 @dataclass(eq=False)
@@ -44,26 +37,6 @@ class Row:
     def over(self, now: float) -> Finish | None:
         """Why it is given up, if it is."""
         return "cancelled" if self.cancelled else "timeout" if now > self.deadline else None
-
-    def ready(self, renderer: Renderer, context: int | None, grammars: Callable[[], Grammars]) -> bool:
-        """Renders the prompt when its turn comes; one that cannot be answered is refused."""
-        ask = self.ask
-        try:
-            self.prompt = renderer.prompt(ask.request.messages, ask.request.tools)
-            self.room = ask.decoding.max_new_tokens
-            if context is not None:
-                self.room = min(self.room, context - len(self.prompt))
-            if not self.prompt or self.room < 1:
-                raise ModelError(f"the prompt has {len(self.prompt)} tokens, the model's context {context}")
-            if ask.schema is not None:
-                self.constraint = grammars().start(ask.schema)
-        except (Unrenderable, ModelError) as error:
-            why = error.reason if isinstance(error, Unrenderable) else str(error)
-            self.told(Piece("", finish="refused", usage=Usage(len(self.prompt), 0, 0), why=why))
-            return False
-        self.spoken = Spoken(renderer, ask.stop, calls=bool(ask.request.tools))
-        self.random = source(ask.request.seed, self.prompt)
-        return True
 
     def take(self, token: int, stop_ids: frozenset[int]) -> Finish | None:
         """The next token: what may be said because of it is told. Returns why the answer ends with it, if it does."""

@@ -18,7 +18,7 @@ from tuneloop.generate.live import Ask, Busy, Finish, Piece, Served, Ticket, Tok
 from tuneloop.serve.adapters import UnknownModel
 from tuneloop.serve.auth import Who
 from tuneloop.serve.calls import split
-from tuneloop.serve.errors import Refused, busy, stopping
+from tuneloop.serve.errors import Refused, busy, stopping, store_unavailable
 from tuneloop.serve.mailbox import Mailbox
 from tuneloop.serve.recording import record
 from tuneloop.serve.service import Service
@@ -160,9 +160,7 @@ def begin(service: Service, who: Who, model: str, user: str | None, asks: Sequen
     if service.draining:
         raise stopping()
     if service.behind:
-        raise Refused(
-            503, "answers cannot be recorded just now", code="store_unavailable", headers={"Retry-After": "5"}
-        )
+        raise store_unavailable("answers cannot be recorded just now")
     try:
         with service.roster.choosing(model) as served:
             answering = Answering(service, who, user, model, served)

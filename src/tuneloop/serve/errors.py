@@ -65,6 +65,11 @@ def stopping() -> Refused:
     return Refused(503, "the service is shutting down; try again", code="shutting_down", headers={"Retry-After": "5"})
 
 
+def store_unavailable(message: str) -> Refused:
+    """503: the database does not take anything."""
+    return Refused(503, message, code="store_unavailable", headers={"Retry-After": "5"})
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for its OpenAPI document."""
     return {

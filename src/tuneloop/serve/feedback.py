@@ -13,7 +13,7 @@ from tuneloop.core.errors import StoreError
 from tuneloop.serve import requests as asked
 from tuneloop.serve import responses as told
 from tuneloop.serve.auth import Who, demand
-from tuneloop.serve.errors import Refused, documented
+from tuneloop.serve.errors import Refused, documented, store_unavailable
 from tuneloop.serve.recording import user_of
 from tuneloop.serve.service import Here, Service
 from tuneloop.serve.strict import StrictRoute
@@ -38,6 +38,8 @@ async def vote(body: asked.FeedbackRequest, service: Here, who: Annotated[Who, D
 async def keep(service: Service, who: Who, body: asked.FeedbackRequest) -> str:
     """Stores a vote for good; the id of the answer that it is for. Raises Refused."""
     service.votes.take(who.id)
+    if service.store.trouble:  # known to be away: nobody waits half a minute for that, nor do the threads
+        raise store_unavailable("votes cannot be stored just now")
     answer = service.store.check(body.answer)
     if answer is None:
         raise Refused(400, "'answer': not a signed id of this service's answers", param="answer", code="unknown_answer")
@@ -49,7 +51,7 @@ async def keep(service: Service, who: Who, body: asked.FeedbackRequest) -> str:
     except StoreError as error:
         raise Refused(400, str(error), code="invalid_value") from None
     try:
-        await asyncio.to_thread(service.store.feedback, feedback)
+        await asyncio.to_thread(service.vote, feedback)
     except UnknownAnswer:
         raise Refused(404, "this answer is not kept (any more)", param="answer", code="unknown_answer") from None
     service.meters.vote(body.thumb)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuneloop.core.errors import StoreError
 from tuneloop.serve.auth import LOCAL, NOBODY, OPEN
-from tuneloop.serve.errors import Refused
+from tuneloop.serve.errors import Refused, store_unavailable
 
 if TYPE_CHECKING:
     from tuneloop.serve.service import Service
@@ -79,8 +79,7 @@ class Front:
             await passage.refuse(refused)
         except StoreError as error:  # its messages quote no values
             LOG.error("the store: %s", error)
-            later = {"Retry-After": "5"}
-            await passage.refuse(Refused(503, "the store does not answer", code="store_unavailable", headers=later))
+            await passage.refuse(store_unavailable("the store does not answer"))
         except ClientDisconnect:
             passage.status = passage.status or 499
         except Exception as error:  # noqa: BLE001  # the one place where faults end: 500, and a line that tells where

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tuneloop.serve.answering import Answering
-    from tuneloop.store.records import Interaction
+    from tuneloop.store.records import Feedback, Interaction
     from tuneloop.store.store import Store
 
 
@@ -80,6 +80,11 @@ class Service:
         """Hands an answer to the store from a thread of its own: it waits there while the database does not answer."""
         self._unwritten += 1
         self._recorder.submit(self.store.record, one).add_done_callback(self._recorded)
+
+    def vote(self, one: Feedback) -> None:
+        """Stores a vote behind all answers that were given before: a client may be faster than our own thread."""
+        self._recorder.submit(int).result()
+        self.store.feedback(one)
 
     def _recorded(self, done: Future[None]) -> None:
         self._unwritten -= 1

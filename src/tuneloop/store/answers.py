@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tuneloop.core import jsonl
@@ -79,6 +79,20 @@ def count_before(connection: Connection, before: datetime) -> int:
     return connection.execute(select(func.count()).where(INTERACTIONS.c.time < before)).scalar_one()
 
 
+def count_user(connection: Connection, user: str) -> tuple[int, int]:
+    """How many answers and votes `delete_user` would delete."""
+    theirs = connection.execute(select(func.count()).where(INTERACTIONS.c.user == user)).scalar_one()
+    return theirs, connection.execute(select(func.count()).where(_votes_of(user))).scalar_one()
+
+
+def count_all(connection: Connection) -> tuple[int, int, datetime | None, datetime | None, int]:
+    """How many answers and users there are, the first and the last time of an answer, and how many votes."""
+    time, user = INTERACTIONS.c.time, INTERACTIONS.c.user
+    found = connection.execute(select(func.count(), func.count(user.distinct()), func.min(time), func.max(time))).one()
+    votes = connection.execute(select(func.count()).select_from(FEEDBACK)).scalar_one()
+    return found[0], found[1], found[2], found[3], votes
+
+
 def delete_before(connection: Connection, before: datetime, most: int) -> int:
     """Deletes some of the answers that are older than a time, with their votes; returns how many."""
     old = select(INTERACTIONS.c.id).where(INTERACTIONS.c.time < before).order_by(INTERACTIONS.c.time).limit(most)
@@ -87,11 +101,15 @@ def delete_before(connection: Connection, before: datetime, most: int) -> int:
 
 def delete_user(connection: Connection, user: str) -> Deleted:
     """Deletes the answers to a user with all votes on them, and the user's votes on others' answers."""
-    theirs = select(INTERACTIONS.c.id).where(INTERACTIONS.c.user == user)
-    gone = delete(FEEDBACK).where(or_(FEEDBACK.c.user == user, FEEDBACK.c.answer.in_(theirs)))
-    given = connection.execute(gone).rowcount
+    given = connection.execute(delete(FEEDBACK).where(_votes_of(user))).rowcount
     ids = connection.execute(delete(INTERACTIONS).where(INTERACTIONS.c.user == user).returning(INTERACTIONS.c.id))
     return Deleted(tuple(sorted(ids.scalars())), given)
+
+
+def _votes_of(user: str) -> ColumnElement[bool]:
+    """All votes on the answers to a user, and the user's votes on others' answers."""
+    theirs = select(INTERACTIONS.c.id).where(INTERACTIONS.c.user == user)
+    return or_(FEEDBACK.c.user == user, FEEDBACK.c.answer.in_(theirs))
 
 
 def _row_of(one: Interaction) -> dict[str, Any]:

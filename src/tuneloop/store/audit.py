@@ -55,6 +55,11 @@ def append(connection: Connection, seal: Seal, actor: str, action: str, detail: 
     return Entry(number, time, actor, action, jsonl.parse(text), mac)
 
 
+def count(connection: Connection) -> int:
+    """How many entries there are, by the log's head."""
+    return connection.execute(select(AUDIT_HEAD.c.number)).scalar() or 0
+
+
 def entries(engine: Engine, after: int = 0) -> Iterator[Entry]:
     """All entries behind a number, in order."""
     for row in _rows(engine, after):

@@ -20,6 +20,7 @@ from tuneloop.store.seal import Seal
 from tuneloop.store.tables import METADATA, STORE, UPGRADES, VERSION
 
 _BUSY_MS = 20_000
+_CONNECT_SECONDS = 5
 _LOCK = 0x74756E65  # of PostgreSQL's advisory locks: "tune"
 _SQLITE = {
     # Readers never wait for the writer, nor it for them. Stays in the file.
@@ -47,7 +48,9 @@ def connect(url: str, seal: Seal) -> Engine:
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)
     else:
-        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+        # a server that is gone is told of in seconds; the system would wait for two minutes
+        patience = {} if "connect_timeout" in parsed.query else {"connect_timeout": _CONNECT_SECONDS}
+        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
     try:
         with engine.execution_options(**WRITES).begin() as connection:
             prepare(connection, seal)

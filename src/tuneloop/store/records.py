@@ -118,6 +118,20 @@ class Deleted:
     """Of the user, and of others on the user's answers."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much a store holds; `oldest` and `newest` are times of answers, None where there is none."""
+
+    answers: int
+    users: int
+    votes: int
+    keys: int
+    entries: int
+    """Of the audit log."""
+    oldest: datetime | None
+    newest: datetime | None
+
+
 class UnknownAnswer(StoreError):
     """A vote for an answer that is not there: never recorded, deleted or expired."""
 

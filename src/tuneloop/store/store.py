@@ -17,7 +17,7 @@ from tuneloop.store.audit import Broken, Entry
 from tuneloop.store.copying import copy
 from tuneloop.store.database import connect
 from tuneloop.store.keys import Keys
-from tuneloop.store.records import Deleted, Feedback, Interaction, check_time, check_user
+from tuneloop.store.records import Deleted, Feedback, Interaction, Stats, check_time, check_user
 from tuneloop.store.redaction import Redaction
 from tuneloop.store.seal import Seal
 from tuneloop.store.writer import Writer
@@ -107,6 +107,29 @@ class Store:
         """All votes on an answer in their order; of each user the last one counts (`answers.counting`)."""
         with reading(self._engine) as connection:
             return answers.votes(connection, [answer])
+
+    def stats(self) -> Stats:
+        """How much there is."""
+        with reading(self._engine) as connection:
+            count, users, oldest, newest, votes = answers.count_all(connection)
+            entries = audit.count(connection)
+        return Stats(count, users, votes, len(self.keys.list()), entries, oldest, newest)
+
+    def older(self, before: datetime) -> int:
+        """How many answers `expire` would delete."""
+        with reading(self._engine) as connection:
+            return answers.count_before(connection, before)
+
+    def of_user(self, user: str) -> tuple[int, int]:
+        """How many answers and votes `delete_user` would delete."""
+        check_user(user)
+        with reading(self._engine) as connection:
+            return answers.count_user(connection, user)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written just now; empty while it can. It is tried again and again."""
+        return self._writer.trouble
 
     @property
     def waiting(self) -> int:

@@ -104,6 +104,11 @@ class Writer(Generic[R]):
         return len(self._queue)
 
     @property
+    def trouble(self) -> str:
+        """What stood in the way of the last attempt to write; empty when it went well."""
+        return self._trouble
+
+    @property
     def closed(self) -> bool:
         """Whether it takes nothing more."""
         return self._closing is not None

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from serving import until
+from serving import Command
 
 from tuneloop.core.errors import RecipeError, StoreError
 from tuneloop.flows import serving
-
-QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def here(tmp_path: Path) -> Any:
@@ -59,32 +52,11 @@ def test_another_interface_without_a_key_does_not_even_load_the_model(tmp_path: 
 
 def test_the_command_serves_the_embedded_model_and_drains_on_a_signal(tmp_path: Path) -> None:
     """The real command, the real model, by HTTP."""
-    command = "import sys; from tuneloop.cli.main import main; main()"
-    arguments = ["serve", "embedded", "--port", "0", "--json"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, *arguments], cwd=tmp_path, env=QUIET, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    lines: list[str] = []
-    assert process.stderr is not None and process.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(process.stderr))  # type: ignore[arg-type]
-    reader.start()
-    try:
-        until(lambda: _port(lines) or process.poll() is not None, 120)
-        port = _port(lines)
+    with Command(tmp_path, "embedded", "--json") as served:
         body = {"model": "embedded", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 8}
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=60)
+        answer = httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=60)
         assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] > 0, answer.text
-    finally:
-        process.send_signal(signal.SIGTERM)
-        out = process.stdout.read()
-        code = process.wait(60)
-        reader.join()
-    assert code == 0, "".join(lines)
+        code, out = served.end()
+    assert code == 0, "".join(served.lines)
     assert json.loads(out.splitlines()[-1]) == {"served": "embedded"}
     assert oct((tmp_path / "tuneloop.secret").stat().st_mode)[-3:] == "600"
-
-
-def _port(lines: list[str]) -> int | None:
-    found = [line for line in lines if "listening on port" in line]
-    return int(found[0].rsplit(" ", 1)[1]) if found else None

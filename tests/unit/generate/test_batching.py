@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from serving import random_lora
 
 from tuneloop.core.conversation import Message
 from tuneloop.core.errors import ModelError
@@ -138,6 +138,35 @@ def test_who_leaves_who_is_late_and_who_cannot_be_answered(engine: ContinuousEng
     assert hear(engine, QUESTIONS[0]).text == expected(load(), QUESTIONS[:1])[0], "and others go on"
 
 
+def test_a_prompt_that_takes_long_to_read_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte takes a second to tokenise; one such client after the other left others a twentieth of the speed."""
+    made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=4))
+    reading, go_on, prompt = threading.Event(), threading.Event(), RENDERER.prompt
+
+    def slowly(messages: Any, tools: Any) -> list[int]:
+        if messages[0].content == "long":
+            reading.set()
+            assert go_on.wait(60)
+        return prompt(messages, tools)
+
+    monkeypatch.setattr(RENDERER, "prompt", slowly)
+    try:
+        running = hear(made, "Tell me a story", new=60)
+        late, left = hear(made, "long", timeout=0.0), hear(made, "long")
+        assert reading.wait(60)
+        assert running.text == expected(load(), ["Tell me a story"], 60)[0]
+        assert made.now().waiting == 2
+        go_on.set()
+        assert late.last.finish == "timeout" and left.last.finish in ("stop", "length")
+        monkeypatch.setattr(RENDERER, "prompt", lambda *_: 1 / 0)
+        assert hear(made, "x").last.finish == "error"
+        monkeypatch.setattr(RENDERER, "prompt", prompt)
+        assert hear(made, QUESTIONS[0]).last.finish in ("stop", "length"), "and others are answered"
+    finally:
+        go_on.set()
+        made.close()
+
+
 def test_a_full_queue_says_so() -> None:
     made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=1, waiting=1))
     try:
@@ -151,24 +180,12 @@ def test_a_full_queue_says_so() -> None:
     assert all(one.last.finish for one in kept), "closing tells everybody"
 
 
-def adapter(folder: Path, seed: int, **options: Any) -> Any:
-    """A random LoRA, saved; the model with it, merged."""
-    torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], **options)
-    made = get_peft_model(load(), config)
-    for name, parameter in made.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    made.save_pretrained(str(folder))
-    return made.merge_and_unload()
-
-
 def test_adapters_in_one_batch_answer_as_if_alone(tmp_path: Path) -> None:
     made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=6))
     try:
         want = {"base": expected(load())}
         for number, name in enumerate(("v1", "v10")):  # names of which one begins with the other
-            want[name] = expected(adapter(tmp_path / name, number, use_rslora=bool(number)))
+            want[name] = expected(random_lora(tmp_path / name, load(), number, use_rslora=bool(number)))
             made.load(name, str(tmp_path / name))
         assert want["v1"] != want["base"] != want["v10"] != want["v1"]
         for _ in range(2):
@@ -186,10 +203,10 @@ def test_adapters_in_one_batch_answer_as_if_alone(tmp_path: Path) -> None:
 def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
     made = ContinuousEngine(load, RENDERER, BASE, "base")
     try:
-        adapter(tmp_path / "dora", 1, use_dora=True)
+        random_lora(tmp_path / "dora", load(), 1, use_dora=True)
         with pytest.raises(ModelError, match=r"use_dora.*merge it"):
             made.load("dora", str(tmp_path / "dora"))
-        adapter(tmp_path / "plain", 2)
+        random_lora(tmp_path / "plain", load(), 2)
         made.load("one", str(tmp_path / "plain"))
         with pytest.raises(ModelError, match="loaded already"):
             made.load("one", str(tmp_path / "plain"))

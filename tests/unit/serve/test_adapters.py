@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from serving import SECONDS, tune_run, until
+from serving import tune_run, until
 
 from tuneloop.core.errors import ModelError, RunError
 from tuneloop.generate.scripted_live import ScriptedLive
@@ -95,58 +93,3 @@ def test_the_old_one_ends_its_answers_before_it_is_dropped(engine: ScriptedLive,
     moving.join()
     assert "".join(piece.text for piece in told) == old.name
     assert old.name not in [served.name for served in engine.models()]
-
-
-def test_500_requests_of_8_clients_while_3_adapters_move(served: Any, tmp_path: Path) -> None:
-    """Each answer names the model that gave it, which is one that the asked name stood for."""
-    one = served(places=8, queue=1000, limits={"requests_per_minute": 100_000})
-    admin, chat = one.key("admin"), one.key("chat")
-    runs = tmp_path / "runs"
-    for number in range(3):
-        for version in range(4):
-            tune_run(runs, f"r{number}-{version}", f"{number} {version}".encode())
-
-    def put(client: httpx.Client, number: int, version: int) -> str:
-        body = {"name": f"m{number}", "run": f"r{number}-{version}"}
-        answer = client.post("/admin/adapters", json=body, headers=admin)
-        assert answer.status_code == 200, answer.text
-        return one.service.roster.listed()[f"m{number}"].name
-
-    with httpx.Client(base_url=one.url, timeout=SECONDS) as client:
-        fit = {number: {put(client, number, 0)} for number in range(3)}
-        asked = iter(range(500))
-        lock, over = threading.Lock(), threading.Event()
-        answers: list[tuple[int, str, str]] = []
-
-        def ask() -> None:
-            with httpx.Client(base_url=one.url, timeout=SECONDS, headers=chat) as mine:
-                while True:
-                    with lock:
-                        turn = next(asked, None)
-                    if turn is None:
-                        return
-                    body = {"model": f"m{turn % 3}", "messages": [{"role": "user", "content": f"q{turn}"}]}
-                    answer = mine.post("/v1/chat/completions", json=body)
-                    assert answer.status_code == 200, answer.text
-                    model, _, said = answer.json()["choices"][0]["message"]["content"].partition(" says: ")
-                    answers.append((turn, model, said))
-
-        def move() -> None:
-            version = 0
-            with httpx.Client(base_url=one.url, timeout=SECONDS) as mine:
-                while not over.is_set():
-                    version += 1
-                    fit[version % 3].add(put(mine, version % 3, version % 4))
-
-        mover = threading.Thread(target=move)
-        mover.start()
-        with ThreadPoolExecutor(8) as pool:
-            results = [pool.submit(ask) for _ in range(8)]
-        over.set()
-        mover.join()
-        for result in results:
-            result.result()
-    assert sorted(turn for turn, _, _ in answers) == list(range(500))
-    for turn, model, said in answers:
-        assert model in fit[turn % 3] and said == f"q{turn}"
-    assert len(one.engine.models()) == 4  # nothing is left of those that were moved away

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
-from serving import SECONDS, until
+from serving import SECONDS, broken, until
 
 BODY = {"model": "toy", "messages": [{"role": "user", "content": "hello there"}]}
-
-
-def kinds(host: str) -> Iterator[bytes]:
-    """What broken clients send before they fall silent."""
-    much = json.dumps({**BODY, "messages": [{"role": "user", "content": "much"}], "stream": True}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n".encode()
-    while True:
-        yield b""
-        yield b"GET /health HT"
-        yield head + b"X-Long: "
-        yield head + b"Content-Length: 1000\r\n\r\n{"
-        yield head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel"
-        yield head + f"Content-Length: {len(much)}\r\n\r\n".encode() + much  # and reads nothing of a long answer
-        yield b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5
-        yield head + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\n12345"
 
 
 def test_200_of_them_stop_nobody(served: Any) -> None:
@@ -37,7 +20,8 @@ def test_200_of_them_stop_nobody(served: Any) -> None:
         limits={"read_timeout": 2.0, "write_timeout": 2.0, "max_tokens": 1_000_000},
     )
     host, port = one.url.removeprefix("http://").split(":")
-    made = kinds(host)
+    much = {**BODY, "messages": [{"role": "user", "content": "much"}], "stream": True}
+    made = broken(host, much)
     with ExitStack() as stack:
         for _ in range(200):
             connection = stack.enter_context(socket.socket())
