@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, TokenLogprob, Usage
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
-from tuneloop.generate.queue import FairQueue
+from tuneloop.generate.queue import FairQueue, Limits
 from tuneloop.generate.rows import Row
 from tuneloop.generate.sampling import greedy, sample, source
 from tuneloop.generate.slots import Slots
@@ -46,27 +45,26 @@ MEMORY, REMEMBERED = 0.4, 0.1
 """Shares of the free memory for the keys and values of rows at work, and of prompts that were answered."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a live engine takes on."""
-
-    seats: int = 16
-    """Answers at work at once."""
-    waiting: int = 256
-    """Answers that may wait; more are refused with Busy."""
-
-
 class ContinuousEngine:
     """A LiveEngine by a transformers model in this process, with LoRA adapters beside one another."""
 
     def __init__(
-        self, model: PreTrainedModel, renderer: Renderer, base: Base, name: str, limits: Limits | None = None
+        self,
+        model: PreTrainedModel,
+        renderer: Renderer,
+        base: Base,
+        name: str,
+        limits: Limits | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        """`facts`: what is known of a model in fewer bits; its scheme, `quantize`, counts in the digests."""
         self.core, self.renderer, self.limits = model, renderer, limits or Limits()
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._name, self._digest = name, digest.of_value([base.digest, renderer.digest(), str(model.dtype)])
+        self._facts = facts or {}
+        parts = [base.digest, renderer.digest(), str(model.dtype), *([self._facts["quantize"]] if facts else [])]
+        self._name, self._digest = name, digest.of_value(parts)
         self._mixed = MixedAdapters(model, base)
-        self._served = {name: Served(name, self._digest, self.context)}
+        self._served = {name: Served(name, self._digest, self.context, facts=self._facts)}
         self._leaving: dict[str, Future[None]] = {}
         self._waiting: FairQueue[Row] = FairQueue()
         self._rows: list[Row] = []
@@ -200,7 +198,7 @@ class ContinuousEngine:
             raise
         parts = [folder / part for part in (WEIGHTS, "adapter_config.json", RECORD)]
         found = digest.of_value({path.name: digest.of_file(path) for path in parts if path.is_file()})
-        served = Served(name, digest.of_value([self._digest, found]), self.context, found)
+        served = Served(name, digest.of_value([self._digest, found]), self.context, found, self._facts)
         with self._change:
             self._served[name] = served
         return served
