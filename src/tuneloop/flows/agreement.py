@@ -88,7 +88,7 @@ def questions(run: Path | None) -> list[Example]:
 
 def check(subject: Subject, examples: Sequence[Example], limits: AgreementConfig) -> Agreement:
     """The agreement, measured once per machine, model and prompts. Raises ModelError where it is below the limits."""
-    prompts = _prompts(subject.renderer, examples)
+    prompts = tokenized(subject.renderer, examples)
     if not prompts:
         raise ModelError(f"{subject.name}: no prompt to compare {subject.scheme} with full precision")
     found = _remembered(subject, prompts, all(map(is_prose, examples)))
@@ -146,7 +146,7 @@ def _log_p(model: PreTrainedModel, ids: Sequence[int], start: int) -> Tensor:
     return (finish(logits_TV) if finish else logits_TV).float().log_softmax(-1)
 
 
-def _prompts(renderer: Renderer, examples: Sequence[Example]) -> list[list[int]]:
+def tokenized(renderer: Renderer, examples: Sequence[Example]) -> list[list[int]]:
     found: list[list[int]] = []
     for example in examples:
         try:
