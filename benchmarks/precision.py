@@ -1,7 +1,7 @@
-"""One model in fp32, bf16, int8 and int4 behind the live engine, without HTTP: tokens a second, memory, agreement.
+"""One model in fp32, bf16, int8 and int4 behind the live engine, without HTTP: tokens a second and memory.
 
 `python benchmarks/precision.py [MODEL]`. Prompts of about 200 tokens, 32 new ones; the first answer's time is part of
-it. Every precision has a process of its own for its memory; rates are taken in turns, the best of three.
+it. Every precision has a process of its own for its memory; rates are taken in turns, the best of two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 PLAIN = "generate, bf16"
 NAMES = (PLAIN, "fp32", "bf16", "int8", "int4")
 STREAMS = (1, 16)
-NEW, ROUNDS = 32, 3
+NEW, ROUNDS = 32, 2
 TEXT = "The quick brown fox jumps over the lazy dog and tells a story about it. "
 
 
@@ -31,16 +31,15 @@ def main(model: str) -> None:
             for streams in STREAMS:
                 found[name][streams].append(_ask(worker, [streams, turn]))
     print(f"{model}, {_cpu()}\n")
-    print("| precision | 1 stream | decoding | 16 streams | decoding | weights MB | PSS MB | agreement |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| precision | 1 stream | decoding | 16 streams | decoding | PSS MB |")
+    print("|---|---|---|---|---|---|")
     for name, worker in workers.items():
         cells = [
             f"{max(one[kind] for one in found[name][streams]):.0f}"
             for streams in STREAMS
             for kind in ("all", "decoding")
         ]
-        told = ready[name]
-        print(f"| {name} | {' | '.join(cells)} | {told['weights']:.0f} | {told['pss']:.0f} | {told['agreement']} |")
+        print(f"| {name} | {' | '.join(cells)} | {ready[name]['pss']:.0f} |")
         assert worker.stdin is not None
         worker.stdin.close()
         worker.wait()
@@ -50,32 +49,33 @@ def serve(model: str, name: str) -> None:
     """One precision: says what it takes, then answers [streams, turn] with tokens a second."""
     import torch
 
-    from tuneloop.flows.agreement import Subject, measure, questions, tokenized
     from tuneloop.generate.batching import ContinuousEngine
     from tuneloop.models.config import ModelConfig
     from tuneloop.models.fewer_bits import hold
     from tuneloop.models.find import find_base
     from tuneloop.models.load import load_model
+    from tuneloop.models.packed import pack
     from tuneloop.render.load import renderer_of
 
     base = find_base(ModelConfig(base=model))
     renderer = renderer_of(base)
-    loaded = load_model(base, torch.float32 if name == "fp32" else torch.bfloat16)
-    agreement = "-"
-    if name.startswith("int"):
-        fewer = hold(loaded, name)  # type: ignore[arg-type]
-        subject = Subject(loaded, fewer, name, renderer, base)  # type: ignore[arg-type]
-        agreement = str(measure(subject, tokenized(renderer, questions(None)), prose=True))
-        del fewer, subject
-    weights = sum(one.numel() * one.element_size() for one in (*loaded.parameters(), *loaded.buffers())) / 1e6
+
+    def load() -> Any:
+        loaded = load_model(base, torch.float32 if name == "fp32" else torch.bfloat16)
+        if name.startswith("int"):
+            hold(loaded, name)  # type: ignore[arg-type]
+        if name != PLAIN:
+            pack(loaded)
+        return loaded
+
     if name == PLAIN:
-        rate, close = partial(_plain, loaded, renderer), lambda: None
+        rate, close = partial(_plain, load(), renderer), lambda: None
     else:
-        engine = ContinuousEngine(loaded, renderer, base, "base")
+        engine = ContinuousEngine(load, renderer, base, "base")
         rate, close = partial(_rate, engine), engine.close
     for streams in STREAMS:
         rate(streams, "warm")
-    _say({"weights": weights, "pss": _pss(), "agreement": agreement})
+    _say({"pss": _pss()})
     for line in sys.stdin:
         streams, turn = json.loads(line)
         _say(rate(streams, str(turn)))

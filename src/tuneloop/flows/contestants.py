@@ -32,6 +32,7 @@ def entrant(config: ModelConfig, seed: int, *, cached: bool = False) -> Entrant:
 
         from tuneloop.models.adapters import load_with_adapter
         from tuneloop.models.find import find_base
+        from tuneloop.models.packed import pack
         from tuneloop.models.precision import pick_dtype
         from tuneloop.render.load import renderer_of
 
@@ -39,6 +40,7 @@ def entrant(config: ModelConfig, seed: int, *, cached: bool = False) -> Entrant:
         base = find_base(config)
         dtype, _ = pick_dtype(config.dtype, device)
         model = load_with_adapter(base, dtype, seed=seed, device=device)
+        pack(model)
         renderer = renderer_of(base)
         parts = [base.digest, renderer.digest(), str(dtype), base.config.model_dump(mode="json")]
         found = contestant(model, renderer, digest.of_value([*parts, seed if base.is_new else None]))

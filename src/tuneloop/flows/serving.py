@@ -149,6 +149,7 @@ def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
     from tuneloop.models.adapters import read_record
     from tuneloop.models.find import find_base
     from tuneloop.models.load import load_model
+    from tuneloop.models.packed import pack
     from tuneloop.models.precision import pick_dtype
     from tuneloop.render.load import renderer_of
 
@@ -159,10 +160,18 @@ def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
         return name, _whole(path, name, "its base is held in fewer bits", config), name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain, renderer = replace(base, adapter=None), renderer_of(base)
-    loaded = load_model(plain, pick_dtype(base.config.dtype, device)[0], seed=0, device=device).eval()
+    dtype, _ = pick_dtype(base.config.dtype, device)
+
+    facts: dict[str, Any] = {}
+
+    def load() -> PreTrainedModel:
+        model = load_model(plain, dtype, seed=0, device=device)
+        facts.update(_in_fewer_bits(model, renderer, plain, Path(path), [base.adapter, *adapters.values()], config))
+        pack(model)
+        return model
+
     inside = name if base.adapter is None else f"{name} without adapter"
-    facts = _in_fewer_bits(loaded, renderer, plain, Path(path), [base.adapter, *adapters.values()], config)
-    engine = ContinuousEngine(loaded, renderer, plain, inside, facts=facts)
+    engine = ContinuousEngine(load, renderer, plain, inside, facts=facts)
     if base.adapter is None:
         return name, engine, inside
     try:
@@ -180,13 +189,13 @@ def _in_fewer_bits(
     path: Path,
     adapters: Sequence[Path | None],
     config: ServeConfig,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Holds the model as `serve.quantize` says; what is known of it then. Raises ModelError where it differs too much.
 
     Each adapter is asked what its own run was validated with, the base alone what `path`, the model served, was.
     """
     if config.quantize == "none":
-        return None
+        return {}
     from tuneloop.flows.agreement import Subject, check, questions
     from tuneloop.models.fewer_bits import hold
 

@@ -20,8 +20,7 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        factor = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        factor = _factor(x, epsilon)
         ctx.save_for_backward(x, weight_D, factor)
         return (x.float() * factor).to(x.dtype) * weight_D
 
@@ -38,10 +37,17 @@ class _Normed(torch.autograd.Function):
         return slope.addcmul(normed, along).mul_(factor).to(x.dtype), grad_weight, None
 
 
+def _factor(x: Tensor, epsilon: float) -> Tensor:
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+
+
 def _forward(self: Any, hidden_states: Tensor) -> Tensor:
     x, weight = hidden_states, self.weight
     if x.device.type != "cpu" or x.dtype is torch.float64 or x.dtype is not weight.dtype:
         return type(self).forward(self, x)
+    if not torch.is_grad_enabled():
+        return (x.float() * _factor(x, self.variance_epsilon)).to(x.dtype) * weight
     out: Tensor = _Normed.apply(x, weight, self.variance_epsilon)  # type: ignore[assignment]
     return out
 

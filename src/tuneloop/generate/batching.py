@@ -23,11 +23,12 @@ from tuneloop.forward import attention
 from tuneloop.generate import slots
 from tuneloop.generate.constraint import Grammars
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, TokenLogprob, Usage
+from tuneloop.generate.next_tokens import next_tokens
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.queue import FairQueue, Limits
 from tuneloop.generate.rows import Row
-from tuneloop.generate.sampling import greedy, sample, source
+from tuneloop.generate.sampling import source
 from tuneloop.generate.slots import Slots
 from tuneloop.generate.spoken import Spoken
 from tuneloop.models.adapters import RECORD, WEIGHTS
@@ -50,21 +51,22 @@ class ContinuousEngine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        load: Callable[[], PreTrainedModel],
         renderer: Renderer,
         base: Base,
         name: str,
         limits: Limits | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """`facts`: what is known of a model in fewer bits; its scheme, `quantize`, counts in the digests."""
-        self.core, self.renderer, self.limits = model, renderer, limits or Limits()
-        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._facts = facts or {}
-        parts = [base.digest, renderer.digest(), str(model.dtype), *([self._facts["quantize"]] if facts else [])]
-        self._name, self._digest = name, digest.of_value(parts)
-        self._mixed = MixedAdapters(model, base)
-        self._served = {name: Served(name, self._digest, self.context, facts=self._facts)}
+        """`load` is called by the worker; what it raises is raised here. It may fill `facts`, which then are told of
+        what is served; the scheme of a model in fewer bits among them, `quantize`, counts in the digests.
+
+        Where a thread of more has ever computed with torch, OpenMP counts its helpers, finds more threads than cores
+        and lets all of them sleep between two operations: a step of a small model takes half as long again.
+        """
+        self.renderer, self.limits = renderer, limits or Limits()
+        self._name, self._base, self._facts = name, base, {} if facts is None else facts
+        self._served: dict[str, Served] = {}
         self._leaving: dict[str, Future[None]] = {}
         self._waiting: FairQueue[Row] = FairQueue()
         self._rows: list[Row] = []
@@ -73,8 +75,10 @@ class ContinuousEngine:
         self._change = threading.Condition()
         self._closed = False
         self._grammars: Grammars | None = None
-        self._worker = threading.Thread(target=self._work, name="tuneloop-model", daemon=True)
+        ready: Future[None] = Future()
+        self._worker = threading.Thread(target=self._work, args=(load, ready), name="tuneloop-model", daemon=True)
         self._worker.start()
+        ready.result()
 
     # -- from any thread ----------------------------------------------------------------------------------------------
     def submit(self, ask: Ask, told: Callable[[Piece], None]) -> Row:
@@ -141,9 +145,14 @@ class ContinuousEngine:
         return found
 
     # -- the worker ---------------------------------------------------------------------------------------------------
-    def _work(self) -> None:
+    def _work(self, load: Callable[[], PreTrainedModel], ready: Future[None]) -> None:
         with torch.inference_mode():
-            self._form, self._capacity = self._made()
+            try:
+                self._begin(load())
+            except Exception as error:  # noqa: BLE001 - raised again where the engine is made
+                ready.set_exception(error)
+                return
+            ready.set_result(None)
             packed = isinstance(self._form, Slots)
             with slots.attending(self.core) if packed else attention.standard(self.core):
                 while self._wait():
@@ -155,6 +164,15 @@ class ContinuousEngine:
                         self._failed(error)
         for row in [*self._rows, *self._waiting.take_out(lambda row: True)]:
             self._tell_end(row, "cancelled")
+
+    def _begin(self, model: PreTrainedModel) -> None:
+        self.core = model
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        scheme = [self._facts["quantize"]] if self._facts else []
+        self._digest = digest.of_value([self._base.digest, self.renderer.digest(), str(model.dtype), *scheme])
+        self._mixed = MixedAdapters(model, self._base)
+        self._served[self._name] = Served(self._name, self._digest, self.context, facts=self._facts)
+        self._form, self._capacity = self._made()
 
     def _made(self) -> tuple[Slots | Padded, float]:
         """How rows are computed, and how many tokens of them fit into memory."""
@@ -315,7 +333,7 @@ class ContinuousEngine:
         """Every row's next token, and what is said because of it; rows that are finished leave."""
         rows = list(rows)
         ended: dict[Row, Finish] = {}
-        for row, token in zip(rows, self._next(rows, logits_BV.float()), strict=True):
+        for row, token in zip(rows, next_tokens(rows, logits_BV.float(), self.renderer), strict=True):
             self._tokens += 1
             if token in self.renderer.stop_ids:
                 ended[row] = "stop"
@@ -333,38 +351,6 @@ class ContinuousEngine:
                 row.told(Piece(text, reasoning, self._spend(row)))
         if ended:
             self._leave(ended)
-
-    def _next(self, rows: Sequence[Row], logits_BV: Tensor) -> list[int]:
-        for place, row in enumerate(rows):
-            if row.constraint is not None:
-                logits_BV[place].masked_fill_(~row.constraint.mask().to(logits_BV.device), float("-inf"))
-        tokens = greedy(logits_BV).tolist()
-        groups: dict[tuple[float, float, int | None], list[int]] = {}
-        for place, row in enumerate(rows):
-            how = row.ask.decoding
-            if how.temperature:
-                groups.setdefault((how.temperature, how.top_p, how.top_k), []).append(place)
-        for places in groups.values():
-            draws = [rows[place].random for place in places]
-            uniform_B = torch.tensor([one.random() for one in draws if one], device=logits_BV.device)
-            drawn = sample(logits_BV[places], uniform_B, rows[places[0]].ask.decoding).tolist()
-            for place, token in zip(places, drawn, strict=True):
-                tokens[place] = token
-        for place, row in enumerate(rows):
-            if row.ask.logprobs is not None and tokens[place] not in self.renderer.stop_ids:
-                row.logprobs.append(self._logprob(logits_BV[place], tokens[place], row.ask.logprobs))
-        return tokens
-
-    def _logprob(self, logits_V: Tensor, token: int, count: int) -> TokenLogprob:
-        """Of the token and of the `count` likeliest at its place, in nats at temperature 1."""
-        shares_V = logits_V.log_softmax(-1)
-        values, ids = shares_V.topk(count) if count else (shares_V[:0], [])
-        top = tuple((*self._written(int(id)), float(value)) for value, id in zip(values, ids, strict=True))
-        return TokenLogprob(*self._written(token), float(shares_V[token]), top)
-
-    def _written(self, token: int) -> tuple[str, bytes]:
-        text = str(self.renderer.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return text, text.encode()
 
     # -- ends ---------------------------------------------------------------------------------------------------------
     def _leave(self, ended: dict[Row, Any]) -> None:

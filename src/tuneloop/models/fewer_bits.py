@@ -62,7 +62,7 @@ class Int8Rows(nn.Module):
         """x [..., I] → [..., O], in bf16."""
         x_TI = x.reshape(-1, self.in_features)
         if len(x_TI) <= FEW:
-            out_TO = torch._weight_int8pack_mm(x_TI, self.weight, self.scale)
+            out_TO = torch.ops.aten._weight_int8pack_mm(x_TI, self.weight, self.scale)
         else:
             out_TO = F.linear(x_TI, self.weight.to(x.dtype)).mul_(self.scale)
         return _finished(out_TO, self.bias, x)
@@ -121,16 +121,19 @@ def _finished(out_TO: Tensor, bias_O: Tensor | None, x: Tensor) -> Tensor:
 def _in_four_bits(groups_OGK: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [O, I] and (scale, offset) [O, G, 2] in bf16, each group over that share of its range that errs least."""
     low, high = groups_OGK.amin(-1, keepdim=True), groups_OGK.amax(-1, keepdim=True)
-    best: tuple[Tensor, ...] = ()
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    errors: list[Tensor] = []
     for share in SHRINK:
         scale = ((high - low) * (share / LEVELS)).clamp(min=2**-120).bfloat16().float()
         offset = (low * share + 8 * scale).bfloat16().float()
         codes = ((groups_OGK - offset) / scale + 8).round().clamp(0, LEVELS)
-        error = ((codes - 8) * scale + offset - groups_OGK).square().sum(-1, keepdim=True)
-        found = (codes, scale, offset, error)
-        better = error < best[3] if best else None
-        best = found if better is None else tuple(torch.where(better, *pair) for pair in zip(found, best, strict=True))
-    codes, scale, offset, _ = best
+        found.append((codes, scale, offset))
+        errors.append(((codes - 8) * scale + offset - groups_OGK).square().sum(-1, keepdim=True))
+    best_OG1 = torch.stack(errors).argmin(0)
+    codes, scale, offset = found[0]
+    for place, other in enumerate(found[1:], 1):
+        better = best_OG1 == place
+        codes, scale, offset = (torch.where(better, *pair) for pair in zip(other, (codes, scale, offset), strict=True))
     return codes.flatten(1).to(torch.int32), torch.cat([scale, offset], -1).bfloat16()
 
 

@@ -74,9 +74,9 @@ def test_prompts_are_the_runs_own_where_they_are_still_there(tmp_path: Path) -> 
 def test_an_engine_in_eight_bits_has_its_own_digest_and_tells_what_it_is() -> None:
     held = subject()
     facts = {"quantize": "int8", "agreement": {"embedded": 1}}
-    plain = ContinuousEngine(load_model(BASE, torch.bfloat16, seed=0), RENDERER, BASE, "base")
-    made = ContinuousEngine(held.model, RENDERER, BASE, "base", facts=facts)
-    other = ContinuousEngine(subject().model, RENDERER, BASE, "base", facts={**facts, "agreement": {}})
+    plain = ContinuousEngine(lambda: load_model(BASE, torch.bfloat16, seed=0), RENDERER, BASE, "base")
+    made = ContinuousEngine(lambda: held.model, RENDERER, BASE, "base", facts=facts)
+    other = ContinuousEngine(lambda: subject().model, RENDERER, BASE, "base", facts={**facts, "agreement": {}})
     try:
         digests = [engine.models()[0].digest for engine in (plain, made, other)]
         assert digests[0] != digests[1] == digests[2] and made.models()[0].facts == facts

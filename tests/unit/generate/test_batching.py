@@ -55,7 +55,7 @@ def load() -> Any:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[ContinuousEngine]:
-    made = ContinuousEngine(load(), RENDERER, BASE, "base", Limits(seats=4))
+    made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=4))
     yield made
     made.close()
 
@@ -140,7 +140,7 @@ def test_who_leaves_who_is_late_and_who_cannot_be_answered(engine: ContinuousEng
 
 
 def test_a_full_queue_says_so() -> None:
-    made = ContinuousEngine(load(), RENDERER, BASE, "base", Limits(seats=1, waiting=1))
+    made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=1, waiting=1))
     try:
         kept = []
         with pytest.raises(Busy) as busy:
@@ -165,7 +165,7 @@ def adapter(folder: Path, seed: int, **options: Any) -> Any:
 
 
 def test_adapters_in_one_batch_answer_as_if_alone(tmp_path: Path) -> None:
-    made = ContinuousEngine(load(), RENDERER, BASE, "base", Limits(seats=6))
+    made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=6))
     try:
         want = {"base": expected(load())}
         for number, name in enumerate(("v1", "v10")):  # names of which one begins with the other
@@ -185,7 +185,7 @@ def test_adapters_in_one_batch_answer_as_if_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
-    made = ContinuousEngine(load(), RENDERER, BASE, "base")
+    made = ContinuousEngine(load, RENDERER, BASE, "base")
     try:
         adapter(tmp_path / "dora", 1, use_dora=True)
         with pytest.raises(ModelError, match=r"use_dora.*merge it"):
