@@ -89,9 +89,10 @@ def test_an_engine_in_eight_bits_has_its_own_digest_and_tells_what_it_is() -> No
 def test_answers_in_fewer_bits_are_nearly_those_of_one_at_a_time_as_in_bf16(scheme: Any) -> None:
     import queue
 
-    made = ContinuousEngine(
-        load_model(BASE, torch.bfloat16, seed=0) if scheme == "none" else subject(scheme).model, RENDERER, BASE, "base"
-    )
+    def load() -> Any:
+        return load_model(BASE, torch.bfloat16, seed=0) if scheme == "none" else subject(scheme).model
+
+    made = ContinuousEngine(load, RENDERER, BASE, "base")
     asks = [f"What is {a} and {b}? Please say." for a in range(4) for b in range(3)]
 
     def answers(texts: list[str]) -> list[str]:
