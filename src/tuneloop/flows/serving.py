@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -35,6 +35,8 @@ from tuneloop.track import console
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tuneloop.models.find import Base
+    from tuneloop.render.template import Renderer
     from tuneloop.serve.front import Site
     from tuneloop.serve.service import Service
 
@@ -73,13 +75,17 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
         folders = {name: adapter_of(runs, resolve(runs, run).path.name) for name, run in config.adapters.items()}
         embedder = find_encoder(Path(config.encoder)) if config.encoder is not None else None
         with console.waiting(f"loading {model}"):
-            name, engine, inside = _engine(model, runs, config)
+            name, engine, inside = _engine(model, runs, config, folders)
             roster = Roster(engine, config.name or name, inside)
             for public, folder in folders.items():
                 roster.put(public, folder)
         service = Service(config, engine, roster, kept, doorkeeper, embedder, runs)
         _say(service, has_key, page=site is not None)
-        detail = {"model": model, "host": config.host, "digests": {n: s.digest for n, s in roster.listed().items()}}
+        listed = roster.listed()
+        detail = {
+            "model": model, "host": config.host, "digests": {name: served.digest for name, served in listed.items()},
+            "facts": {name: dict(served.facts) for name, served in listed.items() if served.facts},
+        }  # fmt: skip
         kept.audit("operator", "serve", detail)
         server.log_to_stderr()
         server.Server(service, site(service) if site is not None else None).run()
@@ -140,9 +146,11 @@ def _say(service: Service, has_key: bool, page: bool) -> None:
         console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.certificate[/]")
 
 
-def _engine(model: str, runs: Path, config: ServeConfig) -> tuple[str, LiveEngine, str]:
+def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> tuple[str, LiveEngine, str]:
     """(public name, engine, name within it) of a run or base, or of a server's model."""
     behind = urlsplit(model).scheme in ("http", "https")
+    if config.quantize != "none" and (behind or config.engine == "llama_cpp"):
+        raise RecipeError("serve.quantize is for a model that transformers computes in this process: leave it out")
     if behind and "engine" in config.model_fields_set:
         raise RecipeError(f"serve.engine is for a model in this process; {model} is a server: leave it out")
     if behind:
@@ -151,7 +159,7 @@ def _engine(model: str, runs: Path, config: ServeConfig) -> tuple[str, LiveEngin
         raise RecipeError(f"serve.upstream is for a server: `tuneloop serve URL`; '{model}' is served in this process")
     if config.engine == "llama_cpp":
         return _llama_cpp(Path(model))
-    return _inside(model, runs)
+    return _inside(model, runs, config, adapters)
 
 
 def _upstream(url: str, config: UpstreamConfig) -> tuple[str, LiveEngine, str]:
@@ -178,7 +186,7 @@ def _llama_cpp(path: Path) -> tuple[str, LiveEngine, str]:
     return path.stem, engine, path.stem
 
 
-def _inside(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
+def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> tuple[str, LiveEngine, str]:
     """A run or base in this process.
 
     A plain LoRA lies beside the base, so that others can be served with it; any other adapter belongs to the model,
@@ -198,30 +206,66 @@ def _inside(model: str, runs: Path) -> tuple[str, LiveEngine, str]:
     name, base = Path(path).name, find_base(ModelConfig(base=path))
     record = read_record(base.adapter) if base.adapter is not None else None
     if record is not None and record.quantization is not None:
-        return name, _whole(path, name, "its base is held in fewer bits"), name
+        return name, _whole(path, name, "its base is held in fewer bits", config), name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain, renderer = replace(base, adapter=None), renderer_of(base)
     dtype, _ = pick_dtype(base.config.dtype, device)
 
+    facts: dict[str, Any] = {}
+
     def load() -> PreTrainedModel:
         model = load_model(plain, dtype, seed=0, device=device)
+        facts.update(_in_fewer_bits(model, renderer, plain, Path(path), [base.adapter, *adapters.values()], config))
         pack(model)
         return model
 
     inside = name if base.adapter is None else f"{name} without adapter"
-    engine = ContinuousEngine(load, renderer, plain, inside)
+    engine = ContinuousEngine(load, renderer, plain, inside, facts=facts)
     if base.adapter is None:
         return name, engine, inside
     try:
         engine.load(name, str(base.adapter))
     except ModelError as error:
         engine.close()
-        return name, _whole(path, name, str(error)), name
+        return name, _whole(path, name, str(error), config), name
     return name, engine, name
 
 
-def _whole(base: str, name: str, why: str) -> LiveEngine:
-    """An engine for what cannot be batched."""
+def _in_fewer_bits(
+    model: PreTrainedModel,
+    renderer: Renderer,
+    base: Base,
+    path: Path,
+    adapters: Sequence[Path | None],
+    config: ServeConfig,
+) -> dict[str, Any]:
+    """Holds the model as `serve.quantize` says; what is known of it then. Raises ModelError where it differs too much.
+
+    Each adapter is asked what its own run was validated with, the base alone what `path`, the model served, was.
+    """
+    if config.quantize == "none":
+        return {}
+    from tuneloop.flows.agreement import Subject, check, questions
+    from tuneloop.models.fewer_bits import hold
+
+    fewer = hold(model, config.quantize)
+    console.decided("precision", fewer.said)
+    found: dict[str, Any] = {}
+    for adapter in dict.fromkeys(adapters):
+        subject = Subject(model, fewer, config.quantize, renderer, base, adapter)
+        agreement = check(subject, questions(path if adapter is None else adapter.parent.parent), config.agreement)
+        console.decided("agreement", f"{subject.name}: {agreement}")
+        found[subject.name] = asdict(agreement)
+    return {"quantize": config.quantize, "agreement": found}
+
+
+def _whole(base: str, name: str, why: str, config: ServeConfig) -> LiveEngine:
+    """An engine for what cannot be batched. Raises ModelError where fewer bits are asked for, which it cannot give."""
+    if config.quantize != "none":
+        raise ModelError(
+            f"{name} cannot be served in {config.quantize}: {why}. `tuneloop merge` makes a model of it that can, or "
+            "set serve.quantize: none"
+        )
     console.decided("answers", f"one at a time, whole and greedy: {why}")
     contestant = ExitStack().enter_context(entrant(ModelConfig(base=base), seed=0)())
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from tuneloop.generate.next_tokens import next_tokens
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.prompts import Prompts
+from tuneloop.generate.queue import Limits
 from tuneloop.generate.rows import Row
 from tuneloop.generate.slots import Slots
 from tuneloop.models.adapters import RECORD, WEIGHTS
@@ -44,16 +44,6 @@ MEMORY, REMEMBERED = 0.4, 0.1
 """Shares of the free memory for the keys and values of rows at work, and of prompts that were answered."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a live engine takes on."""
-
-    seats: int = 16
-    """Answers at work at once."""
-    waiting: int = 256
-    """Answers that may wait; more are refused with Busy."""
-
-
 class ContinuousEngine:
     """A LiveEngine by a transformers model in this process, with LoRA adapters beside one another."""
 
@@ -64,14 +54,16 @@ class ContinuousEngine:
         base: Base,
         name: str,
         limits: Limits | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """`load` is called by the worker; what it raises is raised here.
+        """`load` is called by the worker; what it raises is raised here. It may fill `facts`, which then are told of
+        what is served; the scheme of a model in fewer bits among them, `quantize`, counts in the digests.
 
         Where a thread of more has ever computed with torch, OpenMP counts its helpers, finds more threads than cores
         and lets all of them sleep between two operations: a step of a small model takes half as long again.
         """
         self.renderer, self.limits = renderer, limits or Limits()
-        self._name, self._base = name, base
+        self._name, self._base, self._facts = name, base, {} if facts is None else facts
         self._served: dict[str, Served] = {}
         self._leaving: dict[str, Future[None]] = {}
         self._rows: list[Row] = []
@@ -175,9 +167,10 @@ class ContinuousEngine:
     def _begin(self, model: PreTrainedModel) -> None:
         self.core = model
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._digest = digest.of_value([self._base.digest, self.renderer.digest(), str(model.dtype)])
+        scheme = [self._facts["quantize"]] if self._facts else []
+        self._digest = digest.of_value([self._base.digest, self.renderer.digest(), str(model.dtype), *scheme])
         self._mixed = MixedAdapters(model, self._base)
-        self._served[self._name] = Served(self._name, self._digest, self.context)
+        self._served[self._name] = Served(self._name, self._digest, self.context, facts=self._facts)
         self._form, self._capacity = self._made()
         head = model.get_output_embeddings()
         assert head is not None
@@ -227,7 +220,7 @@ class ContinuousEngine:
             raise
         parts = [folder / part for part in (WEIGHTS, "adapter_config.json", RECORD)]
         found = digest.of_value({path.name: digest.of_file(path) for path in parts if path.is_file()})
-        served = Served(name, digest.of_value([self._digest, found]), self.context, found)
+        served = Served(name, digest.of_value([self._digest, found]), self.context, found, self._facts)
         with self._change:
             self._served[name] = served
         return served

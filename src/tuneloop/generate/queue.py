@@ -1,12 +1,24 @@
-"""Who is answered next: users take turns, so that one with a hundred requests does not stop the others."""
+"""Who is answered next, and how many at once: users take turns, so that one with a hundred requests does not stop the
+others."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a live engine takes on."""
+
+    seats: int = 16
+    """Answers at work at once."""
+    waiting: int = 256
+    """Answers that may wait; more are refused with Busy."""
 
 
 class FairQueue(Generic[T]):

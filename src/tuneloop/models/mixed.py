@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from tuneloop.core.errors import ModelError
 from tuneloop.models.adapters import PREFIX, WEIGHTS, check_belongs, check_folder, shapes
+from tuneloop.models.fewer_bits import Int4Groups
 from tuneloop.models.find import Base
 
 BEYOND = ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "layer_replication")
@@ -99,10 +100,12 @@ class MixedAdapters:
 
 
 def _fits(module: nn.Module, a_rI: Tensor, b_Or: Tensor) -> bool:
+    sides = (b_Or.shape[0], a_rI.shape[1])
+    if isinstance(module, Int4Groups):
+        return sides == (module.out_features, module.in_features) and a_rI.shape[0] == b_Or.shape[1]
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         return False
-    sides = (b_Or.shape[0], a_rI.shape[1])
     return tuple(weight.shape) in (sides, sides[::-1]) and a_rI.shape[0] == b_Or.shape[1]  # GPT-2 stores it transposed
 
 

@@ -45,6 +45,17 @@ class LimitsConfig(Branch):
     """Open connections; more are closed at once."""
 
 
+class AgreementConfig(Branch):
+    """How near to full precision a model in fewer bits must be to serve; docs/serve.md has what models reach."""
+
+    same: float = Field(default=0.95, ge=0, le=1)
+    """Share of the words of an answer that are chosen as in full precision, at least."""
+    kl: float = Field(default=0.02, ge=0)
+    """Mean KL divergence from full precision in nats a token, at most."""
+    kl_p99: float = Field(default=0.3, ge=0)
+    """The same for the worst of a hundred tokens."""
+
+
 class ServeConfig(Branch):
     """An OpenAI-compatible service. By default nobody but this machine can reach it."""
 
@@ -56,6 +67,10 @@ class ServeConfig(Branch):
     """The model's public name; default: the name of the run or base."""
     adapters: dict[str, str] = Field(default={})
     """Further models on the same base: public name → finished tune run."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """Linear layers in 8 or 4 bits, on a CPU: one stream is faster, and the model smaller; int4 is for memory alone."""
+    agreement: AgreementConfig = AgreementConfig()
+    """What a model in fewer bits must reach to serve; it is measured at the first start."""
     hosts: tuple[str, ...] = ()
     """Names under which clients reach the service (their `Host` header); localhost and IP addresses always pass."""
     key_file: InputPath | None = None

@@ -12,9 +12,10 @@ from serving import random_lora
 
 from tuneloop.core.conversation import Message
 from tuneloop.core.errors import ModelError
-from tuneloop.generate.batching import ContinuousEngine, Limits
+from tuneloop.generate.batching import ContinuousEngine
 from tuneloop.generate.engine import Decoding, Request
 from tuneloop.generate.live import Ask, Busy, Piece
+from tuneloop.generate.queue import Limits
 from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
