@@ -220,7 +220,11 @@ def main() -> None:
                     server = Server(server.command, listed, server.more)
                 asyncio.run(crowd(url, server, 2, 8, 90 + round_, count))  # warms up
                 for number in clients:
-                    rate, seen = asyncio.run(crowd(url, server, number, options.new, round_, count))
+                    try:
+                        rate, seen = asyncio.run(crowd(url, server, number, options.new, round_, count))
+                    except httpx.HTTPError as error:
+                        print(f"{name}, {number} clients: {type(error).__name__}: {error}", file=sys.stderr)
+                        break
                     found[name, number].rates.append(rate)
                     found[name, number].first += seen.first
                     found[name, number].gaps += seen.gaps
@@ -240,6 +244,9 @@ def _print(
     for number in clients:
         for name in names:
             seen = found[name, number]
+            if not seen.rates:
+                print(f"| {name} | {number} | failed | | | |")
+                continue
             samples = ", ".join(f"{rate:.0f}" for rate in seen.rates)
             latency = f"{_spread(seen.first)} | {_spread(seen.gaps)}" if seen.first else "– | –"
             print(f"| {name} | {number} | {statistics.median(seen.rates):.0f} | {samples} | {latency} |")
