@@ -30,7 +30,7 @@ from tuneloop.models.find import Base
 from tuneloop.models.mixed import MixedAdapters
 from tuneloop.render.rendered import Unrenderable
 from tuneloop.render.template import Renderer
-from tuneloop.serve.config import AgreementConfig
+from tuneloop.serve.config import QuantizeConfig
 
 PROMPTS, LONGEST, NEW = 64, 768, 24
 """Prompts that are asked, their tokens at most, and tokens of an answer: where answers are that long, a share of 0.95
@@ -86,7 +86,7 @@ def questions(run: Path | None) -> list[Example]:
     return answered[:: max(1, len(answered) // PROMPTS)][:PROMPTS]
 
 
-def check(subject: Subject, examples: Sequence[Example], limits: AgreementConfig) -> Agreement:
+def check(subject: Subject, examples: Sequence[Example], limits: QuantizeConfig) -> Agreement:
     """The agreement, measured once per machine, model and prompts. Raises ModelError where it is below the limits."""
     prompts = tokenized(subject.renderer, examples)
     if not prompts:
@@ -95,8 +95,8 @@ def check(subject: Subject, examples: Sequence[Example], limits: AgreementConfig
     if found.same < limits.same or not found.kl <= limits.kl or not found.kl_p99 <= limits.kl_p99:
         raise ModelError(
             f"{subject.name} in {subject.scheme} differs too much from full precision: {found}; wanted are "
-            f"{limits.same:.1%}, {limits.kl} and {limits.kl_p99}. Set serve.quantize: none"
-            f"{' or int8' if subject.scheme == 'int4' else ''}, or, where that is good enough, serve.agreement"
+            f"{limits.same:.1%}, {limits.kl} and {limits.kl_p99}. Set serve.quantize.scheme: none"
+            f"{' or int8' if subject.scheme == 'int4' else ''}, or, where that is good enough, wider limits there"
         )
     return found
 
@@ -147,6 +147,7 @@ def _log_p(model: PreTrainedModel, ids: Sequence[int], start: int) -> Tensor:
 
 
 def tokenized(renderer: Renderer, examples: Sequence[Example]) -> list[list[int]]:
+    """The prompts of examples, without those that cannot be rendered or are longer than LONGEST."""
     found: list[list[int]] = []
     for example in examples:
         try:

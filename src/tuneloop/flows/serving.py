@@ -132,7 +132,7 @@ def _say(service: Service, has_key: bool, page: bool) -> None:
     from tuneloop.serve.server import is_loopback
 
     config = service.config
-    scheme = "https" if config.certificate else "http"
+    scheme = "https" if config.tls.certificate else "http"
     for name, served in service.roster.listed().items():
         console.say(Text.assemble("model   ", (name, "bold"), f"  {digest.short(served.digest)}"))
     address = f"{scheme}://{f'[{config.host}]' if ':' in config.host else config.host}:{config.port}"
@@ -142,15 +142,17 @@ def _say(service: Service, has_key: bool, page: bool) -> None:
     console.say(f"store   {shown(make_url(config.store))}")
     if not has_key:
         console.say("keys    none: whoever works on this machine may chat and vote; `tuneloop keys create` ends that")
-    elif not config.certificate and not is_loopback(config.host):
-        console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.certificate[/]")
+    elif not config.tls.certificate and not is_loopback(config.host):
+        console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.tls.certificate[/]")
 
 
 def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> tuple[str, LiveEngine, str]:
     """(public name, engine, name within it) of a run or base, or of a server's model."""
     behind = urlsplit(model).scheme in ("http", "https")
-    if config.quantize != "none" and (behind or config.engine == "llama_cpp"):
-        raise RecipeError("serve.quantize is for a model that transformers computes in this process: leave it out")
+    if config.quantize.scheme != "none" and (behind or config.engine == "llama_cpp"):
+        raise RecipeError(
+            "serve.quantize.scheme is for a model that transformers computes in this process: leave it out"
+        )
     if behind and "engine" in config.model_fields_set:
         raise RecipeError(f"serve.engine is for a model in this process; {model} is a server: leave it out")
     if behind:
@@ -243,28 +245,28 @@ def _in_fewer_bits(
 
     Each adapter is asked what its own run was validated with, the base alone what `path`, the model served, was.
     """
-    if config.quantize == "none":
+    if config.quantize.scheme == "none":
         return {}
     from tuneloop.flows.agreement import Subject, check, questions
     from tuneloop.models.fewer_bits import hold
 
-    fewer = hold(model, config.quantize)
+    fewer = hold(model, config.quantize.scheme)
     console.decided("precision", fewer.said)
     found: dict[str, Any] = {}
     for adapter in dict.fromkeys(adapters):
-        subject = Subject(model, fewer, config.quantize, renderer, base, adapter)
-        agreement = check(subject, questions(path if adapter is None else adapter.parent.parent), config.agreement)
+        subject = Subject(model, fewer, config.quantize.scheme, renderer, base, adapter)
+        agreement = check(subject, questions(path if adapter is None else adapter.parent.parent), config.quantize)
         console.decided("agreement", f"{subject.name}: {agreement}")
         found[subject.name] = asdict(agreement)
-    return {"quantize": config.quantize, "agreement": found}
+    return {"quantize": config.quantize.scheme, "agreement": found}
 
 
 def _whole(base: str, name: str, why: str, config: ServeConfig) -> LiveEngine:
     """An engine for what cannot be batched. Raises ModelError where fewer bits are asked for, which it cannot give."""
-    if config.quantize != "none":
+    if config.quantize.scheme != "none":
         raise ModelError(
-            f"{name} cannot be served in {config.quantize}: {why}. `tuneloop merge` makes a model of it that can, or "
-            "set serve.quantize: none"
+            f"{name} cannot be served in {config.quantize.scheme}: {why}. `tuneloop merge` makes a model of it that "
+            "can, or set serve.quantize.scheme: none"
         )
     console.decided("answers", f"one at a time, whole and greedy: {why}")
     contestant = ExitStack().enter_context(entrant(ModelConfig(base=base), seed=0)())

@@ -183,7 +183,7 @@ def hold(model: PreTrainedModel, scheme: Scheme) -> Fewer:
     if not swaps:
         raise ModelError(
             f"no layer of {type(model).__name__} can be held in {scheme}: it has no plain linear layers with a "
-            f"multiple of {INPUTS} inputs. Set serve.quantize: none"
+            f"multiple of {INPUTS} inputs. Set serve.quantize.scheme: none"
         )
     swaps += _tied(model, made)
     before = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -195,18 +195,19 @@ def hold(model: PreTrainedModel, scheme: Scheme) -> Fewer:
 def _refuse(model: PreTrainedModel) -> None:
     if model.device.type != "cpu":
         raise ModelError(
-            "serve.quantize is for CPUs: on a GPU bf16 is served by the batch faster. Set serve.quantize: none"
+            "serve.quantize.scheme is for CPUs: on a GPU bf16 is served by the batch faster. "
+            "Set serve.quantize.scheme: none"
         )
     flags = torch.cpu.get_capabilities()
     if not (flags.get("avx512_bf16") or flags.get("amx_bf16")):
         raise ModelError(
             f"this CPU ({flags.get('cpu_name') or flags.get('architecture')}) has neither AVX512-BF16 nor AMX, without "
-            "which layers in fewer bits are slower than fp32. Set serve.quantize: none, or serve a GGUF file"
+            "which layers in fewer bits are slower than fp32. Set serve.quantize.scheme: none, or serve a GGUF file"
         )
     if model.dtype != torch.bfloat16:
         raise ModelError(
-            f"serve.quantize computes in bf16, but the model is in {str(model.dtype).removeprefix('torch.')}. "
-            "Set serve.quantize: none, or model.dtype: auto"
+            f"serve.quantize.scheme computes in bf16, but the model is in {str(model.dtype).removeprefix('torch.')}. "
+            "Set serve.quantize.scheme: none, or model.dtype: auto"
         )
 
 

@@ -30,6 +30,7 @@ def build(service: Service, site: Site | None = None) -> FastAPI:
     app = FastAPI(
         title="tuneloop", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, openapi_url=None,
         redirect_slashes=False, lifespan=partial(_lifespan, site=site),
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )  # fmt: skip
     app.state.service = service
     app.add_exception_handler(Refused, _refused)

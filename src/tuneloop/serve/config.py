@@ -45,8 +45,14 @@ class LimitsConfig(Branch):
     """Open connections; more are closed at once."""
 
 
-class AgreementConfig(Branch):
-    """How near to full precision a model in fewer bits must be to serve; docs/serve.md has what models reach."""
+class QuantizeConfig(Branch):
+    """Linear layers in fewer bits on a CPU, and how near to full precision such a model must be to serve.
+
+    It is measured at the first start; docs/serve.md has what models reach.
+    """
+
+    scheme: Literal["none", "int8", "int4"] = "none"
+    """8 or 4 bits: one stream of a larger model is faster, and the model smaller; int4 is for memory alone."""
 
     same: float = Field(default=0.95, ge=0, le=1)
     """Share of the words of an answer that are chosen as in full precision, at least."""
@@ -54,6 +60,15 @@ class AgreementConfig(Branch):
     """Mean KL divergence from full precision in nats a token, at most."""
     kl_p99: float = Field(default=0.3, ge=0)
     """The same for the worst of a hundred tokens."""
+
+
+class TlsConfig(Branch):
+    """A certificate of the service's own."""
+
+    certificate: InputPath | None = None
+    """TLS certificate (PEM)."""
+    key: InputPath | None = None
+    """Private key of the certificate (PEM)."""
 
 
 class ServeConfig(Branch):
@@ -67,18 +82,14 @@ class ServeConfig(Branch):
     """The model's public name; default: the name of the run or base."""
     adapters: dict[str, str] = Field(default={})
     """Further models on the same base: public name → finished tune run."""
-    quantize: Literal["none", "int8", "int4"] = "none"
-    """Linear layers in 8 or 4 bits, on a CPU: one stream is faster, and the model smaller; int4 is for memory alone."""
-    agreement: AgreementConfig = AgreementConfig()
-    """What a model in fewer bits must reach to serve; it is measured at the first start."""
+    quantize: QuantizeConfig = QuantizeConfig()
+    """Weights in fewer bits."""
     hosts: tuple[str, ...] = ()
     """Names under which clients reach the service (their `Host` header); localhost and IP addresses always pass."""
     key_file: InputPath | None = None
     """File with further keys for chat and feedback, one a line, readable by its owner alone."""
-    certificate: InputPath | None = None
-    """TLS certificate (PEM); without it put a proxy with TLS in front."""
-    certificate_key: InputPath | None = None
-    """Private key of the certificate."""
+    tls: TlsConfig = TlsConfig()
+    """Encryption by this process; without it put a proxy with TLS in front."""
     store: str = "sqlite:///tuneloop.db"
     """Where answers, feedback and keys are kept: an SQLAlchemy URL (SQLite or PostgreSQL)."""
     secret_file: Path = Path("tuneloop.secret")

@@ -71,7 +71,8 @@ def store_unavailable(message: str) -> Refused:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals of a route, for its OpenAPI document."""
+    """The refusals of a route, for its OpenAPI document; any may get 400, in plain words, for what is not HTTP."""
     return {
-        status: {"model": ErrorBody, "description": KINDS.get(status, "invalid_request_error")} for status in statuses
+        status: {"model": ErrorBody, "description": KINDS.get(status, "invalid_request_error")}
+        for status in {400, *statuses}
     }

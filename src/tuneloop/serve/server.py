@@ -52,19 +52,19 @@ def configured(service: Service, site: Site | None = None) -> uvicorn.Config:
     return uvicorn.Config(
         build(service, site), host=config.host, port=config.port, **protocols(config.limits), lifespan="on",
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
-        ssl_certfile=config.certificate, ssl_keyfile=config.certificate_key,
+        ssl_certfile=config.tls.certificate, ssl_keyfile=config.tls.key,
     )  # fmt: skip
 
 
 def check(config: ServeConfig, *, has_key: bool) -> None:
     """Raises RecipeError for a service that others could reach without a key, or with half a certificate."""
-    if (config.certificate is None) != (config.certificate_key is None):
-        raise RecipeError("serve.certificate and serve.certificate_key go together")
+    if (config.tls.certificate is None) != (config.tls.key is None):
+        raise RecipeError("serve.tls.certificate and serve.tls.key go together")
     if not is_loopback(config.host) and not has_key:
         raise RecipeError(
             f"serve.host: {config.host} can be reached from other machines, and there is no key. Make one with "
             "`tuneloop keys create NAME --role chat`, or give --key-file. Keys travel in the clear without TLS: set "
-            "serve.certificate and serve.certificate_key, or put a proxy with TLS in front (docs/serve.md)"
+            "serve.tls.certificate and serve.tls.key, or put a proxy with TLS in front (docs/serve.md)"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,11 +75,12 @@ class Service:
         self.hosts = frozenset({"localhost", self.config.host.lower(), *map(str.lower, self.config.hosts)})
 
         self._recorder = ThreadPoolExecutor(1, "recorder")
-        self._unwritten = 0
+        self._unwritten, self._counting = 0, threading.Lock()
 
     def record(self, one: Interaction) -> None:
         """Hands an answer to the store from a thread of its own: it waits there while the database does not answer."""
-        self._unwritten += 1
+        with self._counting:
+            self._unwritten += 1
         self._recorder.submit(self.store.record, one).add_done_callback(self._recorded)
 
     def vote(self, one: Feedback) -> None:
@@ -87,7 +89,8 @@ class Service:
         self.store.feedback(one)
 
     def _recorded(self, done: Future[None]) -> None:
-        self._unwritten -= 1
+        with self._counting:
+            self._unwritten -= 1
         error = done.exception()
         if error is not None:
             LOG.error("an answer was not recorded: %s", error)

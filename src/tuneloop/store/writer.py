@@ -30,6 +30,9 @@ T = TypeVar("T")
 LINGER = 0.05
 """Seconds that records wait for more of them, unless somebody waits for a commit: 20 commits a second at most."""
 PATIENCE = 30.0
+HOPE = 3.0
+"""Seconds that whoever waits gives a database that has begun to fail: it may only be locked, or starting anew."""
+_LOOK = 0.25
 """Seconds after which whoever waits is told that the database does not answer."""
 _ROOM = 64 << 20
 """Characters that may wait; a record counts at least `_LEAST` of them."""
@@ -92,6 +95,7 @@ class Writer(Generic[R]):
         self._work, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
         self._closing: float | None = None  # when it gives up what cannot be written
         self._trouble = ""
+        self._failing = 0.0  # since when, while there is trouble
         self._refused: list[str] = []
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="tuneloop-store", daemon=True)
@@ -143,15 +147,21 @@ class Writer(Generic[R]):
         return job.future
 
     def do(self, write: Callable[[Connection], T]) -> T:
-        """`post`, and waits until it is committed. Raises what `write` raised, or StoreError after PATIENCE seconds."""
-        future = self.post(write)
-        try:
-            return future.result(PATIENCE)
-        except TimeoutError:
-            future.cancel()
-            raise StoreError(f"the store did not take a change within {PATIENCE:.0f} s: {self._why()}") from None
-        except SQLAlchemyError as error:
-            raise StoreError(f"the store refuses this: {reason(error)}") from error
+        """`post`, and waits until it is committed. Raises what `write` raised, or StoreError after PATIENCE seconds, or
+        when the database has failed for HOPE seconds."""
+        future, asked = self.post(write), time.monotonic()
+        while True:
+            try:
+                return future.result(_LOOK)
+            except TimeoutError:
+                now = time.monotonic()
+                if now - asked < PATIENCE and not (self._trouble and now - self._failing > HOPE):
+                    continue
+                future.cancel()
+                waited = f"within {now - asked:.0f} s"
+                raise StoreError(f"the store did not take a change {waited}: {self._why()}") from None
+            except SQLAlchemyError as error:
+                raise StoreError(f"the store refuses this: {reason(error)}") from error
 
     def settle(self) -> None:
         """Waits until all that was given before is committed."""
@@ -225,6 +235,7 @@ class Writer(Generic[R]):
             except SQLAlchemyError as error:  # what is wrong with one of them was settled within
                 if not self._trouble:
                     _log.warning("the store cannot write, and goes on trying: %s", reason(error))
+                    self._failing = time.monotonic()
                 self._trouble = reason(error)
                 if self._closing is not None and time.monotonic() > self._closing:
                     failed = StoreError(f"not written: {self._trouble}")

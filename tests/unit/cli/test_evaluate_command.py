@@ -55,7 +55,7 @@ def report_of(answer: Any) -> dict[str, Any]:
     assert answer.code == 0, answer.err
     report = jsonl.read(Path(answer.json["run"]) / "out" / "report.json")
     for counts in report["answers"].values():
-        counts.pop("seconds")  # of the clock, which two runs never share
+        del counts["seconds"], counts["known"]  # the clock, and what was asked before: two runs never share them
     return report
 
 

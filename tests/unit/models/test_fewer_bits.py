@@ -106,7 +106,7 @@ def test_layers_of_other_shapes_stay_in_full_precision() -> None:
     config = LlamaConfig(
         vocab_size=70, hidden_size=24, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2
     )
-    with pytest.raises(ModelError, match=r"Set serve\.quantize: none"):
+    with pytest.raises(ModelError, match=r"Set serve\.quantize\.scheme: none"):
         hold(LlamaForCausalLM(config).bfloat16(), "int8")
 
 
@@ -121,10 +121,10 @@ def test_gpt2_stores_its_weights_the_other_way_round() -> None:
 
 
 def test_machines_and_models_that_cannot_are_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"float32\. Set serve\.quantize: none"):
+    with pytest.raises(ModelError, match=r"float32\. Set serve\.quantize\.scheme: none"):
         hold(load(torch.float32), "int8")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
-    with pytest.raises(ModelError, match=r"aarch64.*Set serve\.quantize: none"):
+    with pytest.raises(ModelError, match=r"aarch64.*Set serve\.quantize\.scheme: none"):
         hold(load(), "int8")
 
 

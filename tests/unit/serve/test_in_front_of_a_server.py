@@ -182,13 +182,16 @@ def test_faults_behind_are_told_and_logged(
 def test_settings_for_a_server_need_one(tmp_path: Path) -> None:
     config = serving.settings(None, ["serve.upstream.model=m"])
     with pytest.raises(RecipeError, match="tuneloop serve URL"):
-        serving._engine("latest", tmp_path, config)
+        serving._engine("latest", tmp_path, config, {})
     config_of_files = serving.settings(None, ["serve.engine=llama_cpp"])
     with pytest.raises(RecipeError, match=r"serve\.engine is for a model in this process"):
-        serving._engine("http://127.0.0.1:1", tmp_path, config_of_files)
+        serving._engine("http://127.0.0.1:1", tmp_path, config_of_files, {})
+    fewer = serving.settings(None, ["serve.quantize.scheme=int8"])
+    with pytest.raises(RecipeError, match=r"serve\.quantize\.scheme is for a model"):
+        serving._engine("http://127.0.0.1:1", tmp_path, fewer, {})
     with pytest.raises(ModelError, match=r"serves a \.gguf file"):
-        serving._engine("latest", tmp_path, config_of_files)
+        serving._engine("latest", tmp_path, config_of_files, {})
     with chat_server(lambda path, body: (404, "")) as server:
-        name, engine, inside = serving._engine(server.url, tmp_path, config)
+        name, engine, inside = serving._engine(server.url, tmp_path, config, {})
         assert (name, inside) == ("m", "m")
         engine.close()

@@ -91,3 +91,11 @@ def test_a_keys_name_can_be_shown(opened: Any) -> None:
     one = opened()
     answer = one.client.post("/admin/keys", json={"name": "\x08", "roles": ["chat"]}, headers=one.key("admin"))
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "name")
+
+
+def test_no_telemetry_leaves_whatever_the_environment_says(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI would send spans with texts of errors where the environment names a collector."""
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    app = opened().client.app
+    assert not any(app._telemetry[kind] for kind in ("tracing", "metrics", "logs", "auto_configure"))

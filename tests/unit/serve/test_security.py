@@ -296,7 +296,7 @@ def test_a_fault_tells_the_client_nothing_about_the_machine(opened: Any, monkeyp
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])
 def test_other_interfaces_need_a_key_and_the_refusal_says_how_to_add_tls(host: str) -> None:
-    with pytest.raises(RecipeError, match=r"keys create[\s\S]*serve.certificate[\s\S]*proxy with TLS"):
+    with pytest.raises(RecipeError, match=r"keys create[\s\S]*serve.tls.certificate[\s\S]*proxy with TLS"):
         server.check(ServeConfig(host=host), has_key=False)
     server.check(ServeConfig(host=host), has_key=True)
 
@@ -308,7 +308,7 @@ def test_the_loopback_needs_none(host: str) -> None:
 
 def test_half_a_certificate_is_refused() -> None:
     with pytest.raises(RecipeError, match="go together"):
-        server.check(ServeConfig(certificate="x.pem"), has_key=True)
+        server.check(ServeConfig.model_validate({"tls": {"certificate": "x.pem"}}), has_key=True)
 
 
 def test_key_files_must_be_private_and_long_enough(tmp_path: Path, opened: Any) -> None:

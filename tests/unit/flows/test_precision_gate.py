@@ -20,7 +20,7 @@ from tuneloop.models.fewer_bits import Int8Rows, hold
 from tuneloop.models.find import find_base
 from tuneloop.models.load import load_model
 from tuneloop.render.load import renderer_of
-from tuneloop.serve.config import AgreementConfig, ServeConfig
+from tuneloop.serve.config import QuantizeConfig, ServeConfig
 
 FLAGS = torch.cpu.get_capabilities()
 pytestmark = pytest.mark.skipif(
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 BASE = find_base(ModelConfig(base="embedded"))
 RENDERER = renderer_of(BASE)
-LIMITS = AgreementConfig()
+LIMITS = QuantizeConfig()
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_numbers_that_are_not_finite_are_refused_and_not_remembered(tmp_path: Pa
     head: Any = broken.model.get_output_embeddings()
     head.scale[5] = float("nan")
     with pytest.raises(ModelError, match="differs too much"):
-        check(broken, questions(None)[:4], AgreementConfig(same=0))
+        check(broken, questions(None)[:4], QuantizeConfig(same=0))
     assert not (tmp_path / "cache" / "agreement").exists()
 
 
@@ -118,18 +118,20 @@ def test_answers_in_fewer_bits_are_nearly_those_of_one_at_a_time_as_in_bf16(sche
 
 
 def test_what_cannot_be_held_in_fewer_bits_does_not_serve_in_full_without_a_word() -> None:
-    config = ServeConfig(quantize="int8")
-    with pytest.raises(ModelError, match=r"a DoRA.*tuneloop merge.*serve\.quantize: none"):
+    config = ServeConfig.model_validate({"quantize": {"scheme": "int8"}})
+    with pytest.raises(ModelError, match=r"a DoRA.*tuneloop merge.*serve\.quantize\.scheme: none"):
         serving._whole("embedded", "embedded", "a DoRA", config)
 
 
 def test_a_service_in_eight_bits_is_gated_and_says_so(tmp_path: Path) -> None:
-    name, engine, _ = serving._engine("embedded", tmp_path, ServeConfig(quantize="int8"), {})
+    name, engine, _ = serving._engine(
+        "embedded", tmp_path, ServeConfig.model_validate({"quantize": {"scheme": "int8"}}), {}
+    )
     try:
         facts = engine.models()[0].facts
         assert name == "embedded" and facts["quantize"] == "int8" and facts["agreement"]["embedded"]["same"] > 0.95
     finally:
         engine.close()
-    strict = ServeConfig.model_validate({"quantize": "int8", "agreement": {"kl": 0.0}})
+    strict = ServeConfig.model_validate({"quantize": {"scheme": "int8", "kl": 0.0}})
     with pytest.raises(ModelError, match="differs too much"):
         serving._engine("embedded", tmp_path, strict, {})
