@@ -175,7 +175,9 @@ def servers(path: str, llama: Sequence[str] | None) -> dict[str, Server]:
     }
     if llama:
         python, gguf = llama
-        found["llama"] = Server([python, "-m", "llama_cpp.server", "--model", gguf, "--port", "PORT"], "x", greedy)
+        one_by_one = ["--interrupt_requests", "false"]  # by default a new request cuts the one at work off
+        command = [python, "-m", "llama_cpp.server", "--model", gguf, "--port", "PORT", *one_by_one]
+        found["llama"] = Server(command, "x", greedy)
     return found
 
 
@@ -218,9 +220,11 @@ def main() -> None:
                 if name == "tuneloop":
                     listed = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
                     server = Server(server.command, listed, server.more)
-                asyncio.run(crowd(url, server, 2, 8, 90 + round_, count))  # warms up
-                for number in clients:
+                for number in (0, *clients):  # at first it warms up
                     try:
+                        if not number:
+                            asyncio.run(crowd(url, server, 1, 8, 90 + round_, count))
+                            continue
                         rate, seen = asyncio.run(crowd(url, server, number, options.new, round_, count))
                     except httpx.HTTPError as error:
                         print(f"{name}, {number} clients: {type(error).__name__}: {error}", file=sys.stderr)
