@@ -6,6 +6,7 @@ it. Every precision has a process of its own for its memory; rates are taken in 
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -165,7 +166,11 @@ def _ask(worker: Any, what: Any) -> Any:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        serve(*sys.argv[1:])
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("model", nargs="?", default="smollm2-135m-instruct")
+    parse.add_argument("precision", nargs="?", help=argparse.SUPPRESS)  # of a process that this one started
+    options = parse.parse_args()
+    if options.precision is None:
+        main(options.model)
     else:
-        main(sys.argv[1] if len(sys.argv) == 2 else "smollm2-135m-instruct")
+        serve(options.model, options.precision)
