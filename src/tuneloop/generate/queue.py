@@ -56,11 +56,12 @@ class FairQueue(Generic[T]):
         return item
 
     def take_out(self, which: Callable[[T], bool]) -> list[T]:
-        """Removes and returns those that fit."""
+        """Removes and returns those that fit. Each is asked once: it may be given up by another thread meanwhile."""
         gone: list[T] = []
         for user, line in list(self._users.items()):
-            gone += [item for item in line if which(item)]
-            kept = deque(item for item in line if not which(item))
+            kept: deque[T] = deque()
+            for item in line:
+                (gone if which(item) else kept).append(item)
             if kept:
                 self._users[user] = kept
             else:

@@ -14,3 +14,11 @@ def test_users_take_turns() -> None:
     assert [queue.pop() for _ in range(5)] == ["a1", "b1", "c1", "a3", "c2"]
     with pytest.raises(IndexError):
         queue.pop()
+
+
+def test_an_item_given_up_while_it_is_looked_at_is_not_lost() -> None:
+    """Another thread cancels an answer between two looks: it was in neither list, and its asker waited for ever."""
+    queue: FairQueue[str] = FairQueue()
+    queue.put("a", "a1")
+    looks = iter([False, True])
+    assert [*queue.take_out(lambda _: next(looks)), *queue] == ["a1"] and len(queue) == 1
