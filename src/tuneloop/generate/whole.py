@@ -16,6 +16,7 @@ from pathlib import Path
 from tuneloop.core import digest
 from tuneloop.core.errors import ModelError, TuneloopError
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, Ticket, TokenLogprob, Usage
+from tuneloop.generate.queue import FairQueue
 
 TOKEN = re.compile(r"\s*(?:[A-Za-z0-9_]+|\S)|\s+")
 """What counts as a token here: a word with the space before it, or any other character."""
@@ -70,7 +71,7 @@ class WholeAnswers:
         self._answer, self._places, self._queue, self._adapters = answer, places, queue, adapters
         self._models = {base.name: base}
         self._closing: set[str] = set()
-        self._waiting: dict[str, deque[_Answer]] = {}
+        self._waiting: FairQueue[_Answer] = FairQueue()
         self._running: list[_Answer] = []
         self._tokens, self._closed = 0, False
         self._fault: str | None = None
@@ -86,11 +87,10 @@ class WholeAnswers:
                 raise ModelError(f"no model '{ask.model}' is loaded; loaded: {', '.join(self._models)}")
             if self._closed or self._fault:
                 raise ModelError("the engine is closed")
-            waiting = sum(map(len, self._waiting.values()))
-            if waiting >= self._queue:
-                raise Busy(f"{waiting} answers are waiting already", retry_after=1.0)
+            if len(self._waiting) >= self._queue:
+                raise Busy(f"{len(self._waiting)} answers are waiting already", retry_after=1.0)
             answer = _Answer(ask, told, self._wake, time.monotonic())
-            self._waiting.setdefault(ask.user, deque()).append(answer)
+            self._waiting.put(ask.user, answer)
             self._changed.notify_all()
         return answer
 
@@ -123,7 +123,7 @@ class WholeAnswers:
     def now(self) -> Load:
         """As LiveEngine.now."""
         with self._changed:
-            return Load(len(self._running), sum(map(len, self._waiting.values())), self._tokens, self._fault)
+            return Load(len(self._running), len(self._waiting), self._tokens, self._fault)
 
     def close(self) -> None:
         """As LiveEngine.close."""
@@ -136,10 +136,7 @@ class WholeAnswers:
 
     # -- the worker ---------------------------------------------------------------------------------------------------
     def _under_way(self) -> list[_Answer]:
-        return [*self._running, *self._in_line()]
-
-    def _in_line(self) -> list[_Answer]:
-        return [answer for queue in self._waiting.values() for answer in queue]
+        return [*self._running, *self._waiting]
 
     def _wake(self) -> None:
         with self._changed:
@@ -162,7 +159,7 @@ class WholeAnswers:
                 self._fault = f"{type(error).__name__}: {error}"
                 for answer in self._under_way():
                     answer.told(Piece("", finish="error", usage=Usage(0, 0, 0), why=self._fault))
-                self._running, self._waiting = [], {}
+                self._running, self._waiting = [], FairQueue()
                 self._changed.notify_all()
 
     def _step(self) -> bool:
@@ -173,12 +170,7 @@ class WholeAnswers:
             if self._closed and not self._under_way():
                 return False
             held = self._held()
-            over = [answer for answer in self._in_line() if answer.given_up]
-            self._waiting = {
-                user: left
-                for user, queue in self._waiting.items()
-                if (left := deque(a for a in queue if a not in over))
-            }
+            over = self._waiting.take_out(lambda answer: answer.given_up is not None)
             begun = [] if held else self._admit()
             running = [answer for answer in self._running if answer.given_up or not held]
         for answer in begun:  # outside the lock: it may take long, and others may ask meanwhile
@@ -190,15 +182,11 @@ class WholeAnswers:
         return True
 
     def _admit(self) -> list[_Answer]:
-        """The next askers' turn: first come, first served within an asker, one each in turn among askers."""
+        """The next askers' turn."""
         begun: list[_Answer] = []
-        while self._waiting and len(self._running) < self._places:
-            user, queue = next(iter(self._waiting.items()))
-            begun.append(queue.popleft())
+        while len(self._waiting) and len(self._running) < self._places:
+            begun.append(self._waiting.pop())
             self._running.append(begun[-1])
-            del self._waiting[user]
-            if queue:
-                self._waiting[user] = queue  # at the end of the line
         return begun
 
     def _begin(self, answer: _Answer) -> None:
