@@ -8,6 +8,7 @@ AVX512-BF16, the only CPU tried); with a bias it is rounded once instead of twic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,74 @@ class PackedHead(nn.Linear):
         return _plain(self.weight.detach().clone(), self.bias)
 
 
+class PackedPart(nn.Linear):
+    """A frozen layer whose outputs are some of a larger product's (`beside`): its `weight` has a shape and no values.
+
+    Called alone it takes its part of that whole product, which costs as much as all parts.
+    """
+
+    whole: Beside
+    place: slice
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.whole.product(input)[..., self.place]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
+        """A plain layer, as PackedLinear's copy is."""
+        bias = self.whole.bias
+        return _plain(self.whole.weight.to_dense()[self.place].clone(), None if bias is None else bias[self.place])
+
+
+class Beside:
+    """Layers of the same input as one product: few rows at a time wait as long for its beginning as for its numbers."""
+
+    def __init__(self, layers: Sequence[PackedLinear]) -> None:
+        """Turns the layers into parts of this one."""
+        weights = [layer.weight.to_dense() for layer in layers]
+        self.layers: list[nn.Module] = list(layers)
+        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights))
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.bias = torch.cat([bias.detach() for bias in biases]) if biases else None
+        self.sizes = [layer.out_features for layer in layers]
+        begin = 0
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.__class__, layer.bias = PackedPart, None
+            layer.weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
+            part: Any = layer
+            part.whole, part.place = self, slice(begin, begin + layer.out_features)
+            begin += layer.out_features
+
+    def product(self, x: Tensor) -> Tensor:
+        """What the layers make of x, behind one another in the last dimension; no hook is called."""
+        return _product(x, self.weight, self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The same, with what the layers' hooks make of it."""
+        out = self.product(x)
+        if not any(layer._forward_hooks for layer in self.layers):
+            return out
+        parts = out.split(self.sizes, -1)
+        changed = [_hooked(layer, x, part) for layer, part in zip(self.layers, parts, strict=True)]
+        return out if all(one is other for one, other in zip(changed, parts, strict=True)) else torch.cat(changed, -1)
+
+
+def beside(layers: Sequence[nn.Module]) -> Beside | None:
+    """The product that the layers are all parts of, in this order; None where there is none."""
+    whole: Beside | None = getattr(layers[0], "whole", None)
+    return whole if whole is not None and whole.layers == list(layers) else None
+
+
+def lay_beside(layers: Sequence[nn.Module]) -> None:
+    """Makes one product of the layers, which get the same input; nothing happens where they are not packed alike."""
+    kinds = {
+        (type(layer), layer.bias is None, layer.weight.dtype, layer.in_features)
+        for layer in layers
+        if isinstance(layer, nn.Linear)
+    }
+    if len(kinds) == 1 and all(type(layer) is PackedLinear for layer in layers):
+        Beside(layers)  # type: ignore[arg-type]  # seen just now
+
+
 def pack(model: nn.Module) -> int:
     """Packs the linear layers of a model that will not be trained, merged or saved any more; their number.
 
@@ -66,6 +135,14 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
     if type(layer) is PackedLinear and not layer._forward_hooks:
         return _product(x, layer.weight, layer.bias)
     return layer(x)
+
+
+def _hooked(layer: nn.Module, x: Tensor, out: Tensor) -> Tensor:
+    """What the forward hooks of a layer make of its output, as calling it would."""
+    for hook in layer._forward_hooks.values():
+        changed = hook(layer, (x,), out)
+        out = out if changed is None else changed
+    return out
 
 
 def _suits(weight: Tensor) -> bool:
