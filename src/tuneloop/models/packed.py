@@ -8,11 +8,19 @@ AVX512-BF16, the only CPU tried); with a bias it is rounded once instead of twic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+EXACT = 16
+"""Rows up to which each number is compiled for: those of steps, which come again and again."""
+STEPS = ((256, 16), (1024, 64))
+"""(most rows, multiple to which they are filled up)."""
+MOST = STEPS[-1][0]
+"""Rows of one product; more are computed in parts."""
 
 
 class PackedLinear(nn.Linear):
@@ -161,5 +169,24 @@ def _plain(weight_OI: Tensor, bias_O: Tensor | None) -> nn.Linear:
     return made.eval()
 
 
+def in_few_sizes(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """product(x) of x [..., I], computed in one of few numbers of rows.
+
+    oneDNN compiles a product for each number, in some milliseconds, and keeps what it compiled, half a megabyte to
+    two: a service that met prompts of all lengths grew by gigabytes.
+    """
+    parts = [_filled_up(product, part) for part in x.reshape(-1, x.shape[-1]).split(MOST)]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*x.shape[:-1], -1)
+
+
+def _filled_up(product: Callable[[Tensor], Tensor], x_TI: Tensor) -> Tensor:
+    rows = len(x_TI)
+    missing = -rows % next(multiple for most, multiple in STEPS if rows <= most)
+    return product(F.pad(x_TI, (0, 0, 0, missing)))[:rows] if missing else product(x_TI)
+
+
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
+    compute = torch.ops.mkldnn._linear_pointwise.default
+    if x.shape[:-1].numel() <= EXACT:
+        return compute(x, packed, bias, "none", [], "")
+    return in_few_sizes(lambda rows: compute(rows, packed, bias, "none", [], ""), x)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuneloop.models.packed import PackedHead, PackedLinear, beside, lay_beside, pack
 
@@ -110,3 +111,34 @@ def test_hooks_and_names_stay(tiny_model: Callable[..., Any]) -> None:
     pack(model)
     model(input_ids=torch.tensor([[3, 4]]))
     assert seen == [name] and dict(model.named_modules())[name] is layer
+
+
+class Rows(TorchDispatchMode):
+    """Notes how many rows each packed product has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "_linear_pointwise" in str(func):
+            self.seen.add(args[0].shape[:-1].numel())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_numbers_of_rows_are_compiled_for(dtype: torch.dtype) -> None:
+    """Each is kept by oneDNN with what it compiled: a service of prompts of all lengths grew by gigabytes."""
+    torch.manual_seed(0)
+    layer, plain = (torch.nn.Linear(24, 8, dtype=dtype) for _ in range(2))
+    plain.load_state_dict(layer.state_dict())
+    pack(torch.nn.Sequential(layer))
+    with torch.inference_mode(), Rows() as rows:
+        for count in [*range(1, 300), *range(301, 2600, 37)]:
+            x = torch.randn(1, count, 24, dtype=dtype)
+            made = layer(x)
+            assert made.shape == (1, count, 8)
+            torch.testing.assert_close(made, plain(x), rtol=2e-2, atol=1e-2)
+        made = layer(x[0, :28].view(7, 4, 24))
+        assert made.shape == (7, 4, 8)
+    assert len(rows.seen) < 48
