@@ -149,6 +149,7 @@ class Answering:
             if answer.finish is None:
                 self._over(answer, "cancelled", NOTHING)
         self.service.under_way.discard(self)
+        self._tickets = []  # they lead back here: what was asked, a megabyte at times, would wait for the collector
 
 
 def begin(service: Service, who: Who, model: str, user: str | None, asks: Sequence[Ask]) -> Answering:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from contextlib import ExitStack
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from serving import SECONDS, broken, until
+
+from tuneloop.core.errors import ModelError
+from tuneloop.generate.live import Ask
+from tuneloop.serve.answering import Answering
 
 BODY = {"model": "toy", "messages": [{"role": "user", "content": "hello there"}]}
 
@@ -85,3 +90,26 @@ def test_a_second_head_that_trickles_in_is_cut_off(served: Any) -> None:
         assert b" 200 " in connection.recv(1000)
         connection.sendall(b"GET /health HT")
         until(lambda: not one.server.server_state.connections)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("text", ["hello", "refused"])
+def test_what_was_asked_is_let_go_of_with_the_answer(served: Any, stream: bool, text: str) -> None:
+    """Without waiting for the collector of cycles: refused prompts of a megabyte each filled gigabytes."""
+
+    def answer(ask: Ask) -> str:
+        if ask.request.messages[0].content == "refused":
+            raise ModelError("too long")
+        return "hello to you"
+
+    one = served(answer)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            body = {**BODY, "messages": [{"role": "user", "content": text}], "stream": stream}
+            said = httpx.post(f"{one.url}/v1/chat/completions", json=body)
+            assert said.status_code == (400 if text == "refused" else 200)
+        until(lambda: all(type(one) is not Answering for one in gc.get_objects()))
+    finally:
+        gc.enable()
