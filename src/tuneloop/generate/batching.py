@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.prompts import Prompts
 from tuneloop.generate.queue import Limits
 from tuneloop.generate.rows import Row
-from tuneloop.generate.slots import Slots
+from tuneloop.generate.slots import Parts, Slots
 from tuneloop.models.adapters import RECORD, WEIGHTS
 from tuneloop.models.fit import available_memory
 from tuneloop.models.mixed import MixedAdapters
@@ -40,8 +41,19 @@ if TYPE_CHECKING:
 
 JOIN_TOKENS = 1_024
 """Prompt tokens that may join between two steps, so that answers under way do not stand still for long."""
+READ_TOKENS = 256
+"""Tokens of a long prompt that are read between two steps of others."""
 MEMORY, REMEMBERED = 0.4, 0.1
 """Shares of the free memory for the keys and values of rows at work, and of prompts that were answered."""
+
+
+@dataclass(eq=False)
+class Reading:
+    """An answer whose prompt is long: so many of its tokens are `known`, by their keys and values."""
+
+    row: Row
+    known: int
+    parts: Parts
 
 
 class ContinuousEngine:
@@ -67,6 +79,7 @@ class ContinuousEngine:
         self._served: dict[str, Served] = {}
         self._leaving: dict[str, Future[None]] = {}
         self._rows: list[Row] = []
+        self._reading: list[Reading] = []
         self._tokens, self._rate = 0, 0.0
         self._changes: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._change = threading.Condition()
@@ -112,7 +125,7 @@ class ContinuousEngine:
     def now(self) -> Load:
         """As LiveEngine.now."""
         with self._change:
-            return Load(len(self._rows), len(self._waiting), self._tokens)
+            return Load(len(self._everyone()), len(self._waiting), self._tokens)
 
     def close(self) -> None:
         """As LiveEngine.close."""
@@ -157,12 +170,18 @@ class ContinuousEngine:
                 while self._wait():
                     try:
                         self._admit()
+                        if self._reading:
+                            self._read(self._reading[0])
                         if self._rows:
                             self._step()
                     except Exception as error:  # noqa: BLE001 - said to those who asked; the worker goes on
                         self._failed(error)
-        for row in self._rows:
+        for row in self._everyone():
             row.end("cancelled")
+
+    def _everyone(self) -> list[Row]:
+        """All answers under way, those whose prompts are being read at the end."""
+        return [*self._rows, *(reading.row for reading in self._reading)]
 
     def _begin(self, model: PreTrainedModel) -> None:
         self.core = model
@@ -191,7 +210,7 @@ class ContinuousEngine:
         """Until there is something to do; makes changes and lets go of what was given up. False: the end."""
         with self._change:
             while not (
-                self._closed or self._woken or self._changes or self._rows or self._waiting.next or self._unused()
+                self._closed or self._woken or self._changes or self._everyone() or self._waiting.next or self._unused()
             ):
                 self._change.wait()
             changes, self._changes, self._woken = self._changes, [], False
@@ -199,7 +218,7 @@ class ContinuousEngine:
             gone = self._waiting.take_out(lambda row: row.over(now) is not None)
         for row in gone:
             row.end(row.over(now) or "cancelled")
-        over = {row: finish for row in self._rows if (finish := row.over(now))}
+        over = {row: finish for row in self._everyone() if (finish := row.over(now))}
         if over:
             self._leave(over)
         for change, found in changes:
@@ -229,7 +248,7 @@ class ContinuousEngine:
         """Adapters that are to be freed and that no answer needs any more."""
         if not self._leaving:
             return []
-        used = {row.ask.model for row in [*self._rows, *self._waiting]}
+        used = {row.ask.model for row in [*self._everyone(), *self._waiting]}
         return [name for name in self._leaving if name not in used]
 
     def _let_go(self) -> None:
@@ -248,12 +267,14 @@ class ContinuousEngine:
         """Lets those who wait join, as far as there are seats and memory."""
         fresh: dict[str, list[Row]] = {}
         for row in self._chosen():
-            known, parts = self._known.find(self._digest_of(row), row.prompt)
-            if known and isinstance(self._form, Slots):
-                row.cached = known
-                self._rows.append(row)
-                with self._mixed.routed(self._whole(row.ask.model)):
-                    self._advance([row], self._form.resume(row.prompt[known:], parts))
+            if not isinstance(self._form, Slots):
+                fresh.setdefault(row.ask.model, []).append(row)
+                continue
+            row.cached, parts = self._known.find(self._digest_of(row), row.prompt)
+            if len(row.prompt) - row.cached > READ_TOKENS:
+                self._reading.append(Reading(row, row.cached, parts))
+            elif row.cached:
+                self._go_on(row, row.cached, parts)
             else:
                 fresh.setdefault(row.ask.model, []).append(row)
         for name, rows in fresh.items():  # apart: what rows of one adapter have in common others must not share
@@ -261,13 +282,45 @@ class ContinuousEngine:
             with self._mixed.routed(self._whole(name)):
                 self._advance(rows, self._form.join([row.prompt for row in rows]))
 
+    def _go_on(self, row: Row, known: int, parts: Parts) -> None:
+        """A row joins, of whose prompt so many tokens are known."""
+        assert isinstance(self._form, Slots)
+        self._rows.append(row)
+        with self._mixed.routed(self._whole(row.ask.model)):
+            self._advance([row], self._form.resume(row.prompt[known:], parts))
+
+    def _read(self, reading: Reading) -> None:
+        """Some more of a long prompt, so that answers under way do not stand still until all of it is read.
+
+        What is read is remembered at once: the next prompt in line may begin alike.
+        """
+        row, model = reading.row, self._digest_of(reading.row)
+        found, parts = self._known.find(model, row.prompt)
+        if found > reading.known:
+            row.cached += found - reading.known
+            reading.known, reading.parts = found, parts
+        if reading.known and len(row.prompt) - reading.known <= READ_TOKENS:
+            self._reading.remove(reading)
+            self._go_on(row, reading.known, reading.parts)
+            return
+        # the last token is left for the row's own slot
+        known, until = reading.known, min(reading.known + READ_TOKENS, len(row.prompt) - 1)
+        apart = Slots(self.core, None, 0, 1)
+        with self._mixed.routed(self._whole(row.ask.model)):
+            if known:
+                apart.resume(row.prompt[known:until], reading.parts)
+            else:
+                apart.join([row.prompt[:until]])
+        reading.known, reading.parts = until, apart.parts(0)
+        self._known.add(model, row.prompt[:until], reading.parts)
+
     def _chosen(self) -> list[Row]:
         """Who joins now, in turns of the users."""
         found: list[Row] = []
-        while len(self._rows) + len(found) < self.limits.seats:
+        while len(self._everyone()) + len(found) < self.limits.seats:
             with self._change:
                 row = self._waiting.next
-                if row is None or ((self._rows or found) and not self._may_join(row, found)):
+                if row is None or ((self._everyone() or found) and not self._may_join(row, found)):
                     break
                 self._waiting.pop()
             found.append(row)
@@ -277,7 +330,7 @@ class ContinuousEngine:
         """Whether there is memory for a row beside all others, and time to compute its prompt between two steps."""
         if isinstance(self._form, Padded):  # which has no place for a row that comes later
             return not self._rows and row.ask.model == others[0].ask.model
-        everyone = [*self._rows, *others, row]
+        everyone = [*self._everyone(), *others, row]
         longest = max(len(one.prompt) + one.room for one in everyone)
         tokens = sum(len(one.prompt) for one in (*others, row))
         return longest * len(everyone) <= self._capacity and (not others or tokens <= JOIN_TOKENS)
@@ -326,12 +379,13 @@ class ContinuousEngine:
                 self._known.add(self._digest_of(row), computed, self._form.parts(place))
         order = self._form.keep([place for place, row in enumerate(self._rows) if row not in ended])
         self._rows = [self._rows[place] for place in order]
+        self._reading = [reading for reading in self._reading if reading.row not in ended]
         for row, finish in ended.items():
             row.end(finish)
 
     def _failed(self, error: Exception) -> None:
         """A fault in a pass: those at work are told, and the form begins anew."""
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._reading = self._everyone(), [], []
         self._form, self._capacity = self._made()
         for row in rows:
             row.end("error", f"{type(error).__name__}: {error}")

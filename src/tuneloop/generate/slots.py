@@ -106,6 +106,8 @@ class Slots:
         """
         row, before, count = len(self), known[0][0].shape[1], len(ids)
         self._reserve(row + 1, before + count + 1)
+        for layer, both in enumerate(known if not self._layers else ()):
+            self._layers[layer] = self._empty(both)
         for (_, both), parts in zip(sorted(self._layers.items()), known, strict=True):
             for held, part in zip(both, parts, strict=True):
                 held[row, :, :before] = part
@@ -212,8 +214,7 @@ class Slots:
 
     def _write(self, layer: int, keys_TKD: Tensor, values_TKD: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._layers:
-            shapes = [(self._slots, part.shape[1], self._places, part.shape[2]) for part in (keys_TKD, values_TKD)]
-            self._layers[layer] = keys_TKD.new_zeros(shapes[0]), values_TKD.new_zeros(shapes[1])
+            self._layers[layer] = self._empty((keys_TKD.transpose(0, 1), values_TKD.transpose(0, 1)))
         rows_N, places_N, paths_N = self._written
         both = self._layers[layer]
         for held, new_TKD in zip(both, (keys_TKD, values_TKD), strict=True):
@@ -222,6 +223,11 @@ class Slots:
             for held, before in zip(both, self.prefix[layer], strict=True):
                 held[self._joining, :, : self.start] = before
         return both
+
+    def _empty(self, like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Room for the keys and values of a layer, such as these [K, L, D]."""
+        keys, values = (part.new_zeros(self._slots, part.shape[0], self._places, part.shape[2]) for part in like)
+        return keys, values
 
     def _mask(self, window: int | None) -> Tensor:
         """[B, 1, 1, L]: which places each row sees, its new token included."""

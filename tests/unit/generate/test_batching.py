@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from serving import random_lora
+from serving import random_lora, until
 
 from tuneloop.core.conversation import Message
 from tuneloop.core.errors import ModelError
+from tuneloop.generate import batching
 from tuneloop.generate.batching import ContinuousEngine
 from tuneloop.generate.engine import Decoding, Request
 from tuneloop.generate.live import Ask, Busy, Piece
@@ -165,6 +166,49 @@ def test_a_prompt_that_takes_long_to_read_stops_nobody(monkeypatch: pytest.Monke
         assert hear(made, QUESTIONS[0]).last.finish in ("stop", "length"), "and others are answered"
     finally:
         go_on.set()
+        made.close()
+
+
+def test_a_long_prompt_is_read_between_the_steps_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In one go it made everybody wait until all of it was read."""
+    monkeypatch.setattr(batching, "READ_TOKENS", 16)
+    made = ContinuousEngine(load, RENDERER, BASE, "base", Limits(seats=4))
+    try:
+        tuned = random_lora(tmp_path / "lora", load(), 1)
+        made.load("lora", str(tmp_path / "lora"))
+        texts = [f"{'What is 3 and 4? Please say. ' * 12}What is {number} and 2?" for number in range(3)]
+        assert len(RENDERER.prompt((Message("user", texts[0]),), ())) > 5 * 16
+        told: list[Heard] = []
+
+        def ask(text: str, new: int) -> Heard:
+            heard = Heard()
+
+            def note(piece: Piece) -> None:
+                told.append(heard)
+                heard(piece)
+
+            made.submit(Ask(request(text), Decoding(new), "base"), note)
+            return heard
+
+        running = ask("Tell me a story", 60)
+        until(lambda: told)
+        long = ask(texts[0], 12)
+        others = [hear(made, texts[0], "lora"), *(hear(made, text) for text in texts[1:])]
+        assert [one.text for one in (long, *others[1:])] == expected(load(), texts)
+        assert others[0].text == expected(tuned, texts[:1])[0]
+        assert running.text == expected(load(), ["Tell me a story"], 60)[0]
+        assert told.index(long) >= 4, "the other one went on meanwhile"
+        usage = [one.last.usage for one in others[1:]]
+        assert all(use is not None and use.cached >= 4 * 16 for use in usage), "what begins alike was read once"
+
+        heard = Heard()
+        ticket = made.submit(Ask(request("Once more. " + texts[0] * 2), Decoding(12), "base"), heard)
+        late = hear(made, "And again. " + texts[0] * 2, timeout=0.01)
+        assert late.last.finish == "timeout"
+        ticket.cancel()
+        assert heard.last.finish == "cancelled" and not heard.text
+        assert made.now().running == 0
+    finally:
         made.close()
 
 
