@@ -65,9 +65,9 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
     from tuneloop.serve import server
     from tuneloop.serve.adapters import Roster, adapter_of
     from tuneloop.serve.auth import Doorkeeper
-    from tuneloop.serve.service import Service
+    from tuneloop.serve.service import PATIENCE, Service
 
-    with stores.open(config.store, seal.load(config.secret_file)) as kept:
+    with stores.open(config.store, seal.load(config.secret_file), patience=PATIENCE) as kept:
         has_key = config.key_file is not None or any(_is_good(key) for key in kept.keys.list())
         server.check(config, has_key=has_key)
         key_file = None if config.key_file is None else Path(config.key_file)

@@ -124,7 +124,7 @@ class Front:
         try:
             scope["visitor"] = await self.service.sessions.visitor(headers.get("cookie", ""))
         except Refused as refused:
-            if (_method(scope), scope["path"]) != ("GET", site.home):
+            if refused.status_code == 503 or (_method(scope), scope["path"]) != ("GET", site.home):
                 raise
             if not self.service.doorkeeper.open_to_all:
                 raise Refused(303, refused.detail, code=refused.code, headers={"Location": site.login}) from None

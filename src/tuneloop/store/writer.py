@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -37,7 +37,8 @@ _LOOK = 0.25
 _ROOM = 64 << 20
 """Characters that may wait; a record counts at least `_LEAST` of them."""
 _LEAST = 1 << 10
-_AT_ONCE = 1_000
+_AT_ONCE, _HEAVY = 1_000, 4 << 20
+"""Records and jobs of a commit, and about how many characters: each must get through within the database's patience."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _TRANSIENT = (OperationalError, InterfaceError)  # locked, full, gone: the same may go well later
 
@@ -50,6 +51,7 @@ class _Job:
 
     write: Callable[[Connection], Any]
     future: Future[Any] = field(default_factory=Future[Any])
+    weight: ClassVar[int] = 0
 
     def attempt(self, connection: Connection) -> tuple[Any, Exception | None]:
         """Its result or its error; an error undoes what it did and nothing else."""
@@ -206,7 +208,7 @@ class Writer(Generic[R]):
         while batch := self._take():
             self._commit(batch)
             with self._lock:
-                self._weight -= sum(one.weight for one in batch if isinstance(one, _Record))
+                self._weight -= sum(one.weight for one in batch)
                 self._room.notify_all()
 
     def _take(self) -> list[_Record[R] | _Job]:
@@ -217,7 +219,11 @@ class Writer(Generic[R]):
             end = time.monotonic() + LINGER
             while not self._is_hurried() and (left := end - time.monotonic()) > 0:
                 self._work.wait(left)
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _AT_ONCE))]
+            batch: list[_Record[R] | _Job] = []
+            weight = 0
+            while self._queue and len(batch) < _AT_ONCE and weight < _HEAVY:
+                batch.append(self._queue.popleft())
+                weight += batch[-1].weight
             self._urgent -= sum(isinstance(one, _Job) for one in batch)
             return batch
 
@@ -226,9 +232,9 @@ class Writer(Generic[R]):
         pause = _FIRST_PAUSE
         batch, unready = self._all_ready(batch)
         while True:
-            batch = [one for one in batch if isinstance(one, _Record) or not one.future.cancelled()]
             try:
-                with self._engine.begin() as connection:
+                with self._engine.begin() as connection:  # which may take long: what is given up meanwhile is not done
+                    batch = [one for one in batch if isinstance(one, _Record) or not one.future.cancelled()]
                     refused, settled = self._write(connection, batch)
                 self._trouble = ""
                 break
