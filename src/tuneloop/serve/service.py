@@ -71,7 +71,7 @@ class Service:
 
     def __post_init__(self) -> None:
         limits = self.config.limits
-        self.meters = Meters(self.engine)
+        self.meters = Meters(self.engine, lambda: self.store.refused)
         self.requests = Rate(limits.requests_per_minute, "requests")
         self.votes = Rate(limits.feedback_per_minute, "votes")
         self.sessions = Sessions(self.store, self.doorkeeper)

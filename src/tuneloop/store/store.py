@@ -143,6 +143,11 @@ class Store:
         """How much is queued and not yet being written."""
         return self._writer.waiting
 
+    @property
+    def refused(self) -> int:
+        """How many answers were dropped since it was opened: the database takes others, but not these."""
+        return self._writer.refused
+
     def flush(self) -> None:
         """Returns when all that was recorded is committed. Raises StoreError for answers that the database refused."""
         self._writer.flush()

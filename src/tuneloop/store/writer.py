@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from traceback import format_tb
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -98,7 +99,7 @@ class Writer(Generic[R]):
         self._closing: float | None = None  # when it gives up what cannot be written
         self._trouble = ""
         self._failing = 0.0  # since when, while there is trouble
-        self._refused: list[str] = []
+        self._refused, self._told, self._first = 0, 0, ""  # ever; of them told of; why the first untold one was
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="tuneloop-store", daemon=True)
         self._thread.start()
@@ -113,6 +114,11 @@ class Writer(Generic[R]):
     def trouble(self) -> str:
         """What stood in the way of the last attempt to write; empty when it went well."""
         return self._trouble
+
+    @property
+    def refused(self) -> int:
+        """Records dropped since it was opened, because the database, or what makes them ready, refused them."""
+        return self._refused
 
     @property
     def closed(self) -> bool:
@@ -187,9 +193,9 @@ class Writer(Generic[R]):
 
     def _tell_refused(self) -> None:
         with self._lock:
-            refused, self._refused = self._refused, []
-        if refused:
-            raise StoreError(f"answers that could not be recorded: {len(refused)}; the first: {refused[0]}")
+            untold, first, self._told, self._first = self._refused - self._told, self._first, self._refused, ""
+        if untold:
+            raise StoreError(f"answers that could not be recorded: {untold}; the first: {first}")
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
@@ -250,8 +256,10 @@ class Writer(Generic[R]):
                     break
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        dropped = [*unready, *refused]
         with self._lock:
-            self._refused += [*unready, *refused]
+            self._first = self._first or "".join(dropped[:1])
+            self._refused += len(dropped)
         for job, result, error in settled:
             job.settle(result, error)
 
@@ -266,8 +274,9 @@ class Writer(Generic[R]):
             try:
                 ready.append(replace(one, value=self._ready(one.value)))
             except Exception as error:  # noqa: BLE001 nor what one is made of
-                _log.exception("an answer was not recorded")
-                refused.append(f"{type(error).__name__}: {error}")
+                why = f"{type(error).__name__} while it was made ready"  # its message may quote the answer
+                _log.error("an answer was not recorded: %s\n%s", why, "".join(format_tb(error.__traceback__)))
+                refused.append(why)
         return ready, refused
 
     def _write(
