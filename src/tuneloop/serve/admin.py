@@ -91,7 +91,8 @@ async def put_adapter(body: AdapterRequest, service: Here, who: Admin) -> Respon
         served = await asyncio.to_thread(service.roster.put, body.name, folder)
     except TuneloopError as error:
         raise Refused(400, str(error), code="adapter_refused") from None
-    await _audit(service, who, "adapter.put", {"name": body.name, "run": body.run, "digest": served.digest})
+    detail = {"name": body.name, "run": body.run, "digest": served.digest}
+    await _audit(service, who, "adapter.put", {**detail, "facts": dict(served.facts)} if served.facts else detail)
     return _json(AdapterBody(name=body.name, digest=served.digest))
 
 
