@@ -165,7 +165,7 @@ def tokenized(renderer: Renderer, examples: Sequence[Example]) -> list[list[int]
 
 def _remembered(subject: Subject, prompts: Sequence[Sequence[int]], prose: bool, measured: Measured) -> Agreement:
     flags = {name: value for name, value in torch.cpu.get_capabilities().items() if value is True}
-    adapter = None if subject.adapter is None else cache.digest_of(subject.adapter, ("*.json", "*.safetensors"))
+    adapter = None if subject.adapter is None else cache.adapter_digest(subject.adapter)
     key = digest.of_value(
         [
             VERSION,

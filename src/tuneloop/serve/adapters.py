@@ -16,11 +16,10 @@ from tuneloop.core import digest
 from tuneloop.core.errors import RunError
 from tuneloop.core.runs import Run
 from tuneloop.generate.live import LiveEngine, Served
+from tuneloop.models.cache import adapter_digest
 
 PUBLIC = re.compile(r"[\w.:@/-]{1,128}", re.ASCII)
 RUN = re.compile(r"[\w][\w.-]{0,199}", re.ASCII)
-WEIGHTS = ("adapter_config.json", "*.safetensors")
-"""What an adapter's digest covers."""
 
 
 class UnknownModel(KeyError):
@@ -70,8 +69,7 @@ class Roster:
             raise RunError(f"'{name[:80]}' cannot be a model's name: letters, digits and . _ : @ / - only, at most 128")
         if name == self._base:
             raise RunError(f"'{name}' is the name of the model itself; give the adapter another name")
-        files = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
-        loaded = f"ad-{digest.short(digest.of_files(folder, files))}"
+        loaded = f"ad-{digest.short(adapter_digest(folder))}"
         with self._changing:
             known = {served.name: served for served in self._engine.models()}
             if loaded not in known and self._gate is not None:
