@@ -13,10 +13,10 @@ from tuneloop.core.errors import StoreError
 
 def test_figures_count_requests_tokens_and_times(opened: Any) -> None:
     one = opened()
-    admin = one.key("admin")
+    watch = one.key("watch")
     one.ask()
     one.ask(model="none")
-    answer = one.client.get("/metrics", headers=admin)
+    answer = one.client.get("/metrics", headers=watch)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     for line in (
         'tuneloop_requests_total{route="/v1/chat/completions",status="200"} 1.0',
