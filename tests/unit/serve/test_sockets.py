@@ -13,6 +13,7 @@ from serving import SECONDS, listening, make, until
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import connect
 
+from tuneloop.serve import front
 from tuneloop.serve.auth import LOCAL
 
 
@@ -80,3 +81,21 @@ def test_sockets_count_as_connections(tmp_path: Path) -> None:
     refused = pytest.raises((ConnectionClosed, InvalidMessage, OSError))
     with echoing(tmp_path, connections=2) as (open_one, _), open_one(), open_one(), refused, open_one():
         pass
+
+
+def test_messages_are_paced_by_number_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that says more than anybody types costs all others time."""
+    costs: list[float] = []
+
+    class Noted(front.Pace):
+        def delay(self, cost: float = 1.0) -> float:
+            costs.append(cost)
+            return super().delay(cost)
+
+    monkeypatch.setattr(front, "Pace", Noted)
+    monkeypatch.setattr(front, "BURST", 0.0)
+    with echoing(tmp_path) as (open_one, _), open_one() as one:
+        for said in ("x" * 65_536, *map(str, range(20))):
+            one.send(said)
+        assert [one.recv(SECONDS) for _ in range(21)][1:] == [str(number) for number in range(20)]
+    assert costs[0] == 5.0 and len(costs) == 21
