@@ -16,6 +16,32 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from tuneloop.serve.config import LimitsConfig
 
+HEAD_SIZE = 65_536
+"""Bytes of a request's head."""
+PIECES, SMALLEST = 1_024, 256
+"""Pieces in which the body of a request may come, and bytes for each further one."""
+
+
+class Counted(h11.Connection):
+    """h11's connection, but a body in very many very small chunks is none: each byte would cost as much as a request.
+
+    Four connections that sent chunks of a byte, without a key, left nobody else an answer for minutes.
+    """
+
+    _pieces = _bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """As h11's."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > PIECES + self._bytes // SMALLEST:
+                raise h11.RemoteProtocolError("a body in too many small pieces")
+        return event
+
 
 class Read(asyncio.Protocol):
     """Put before a protocol of uvicorn: a limit on how long a client may leave unread what it was sent; what it has
@@ -55,6 +81,7 @@ class Patient(Read, H11Protocol):
 
     def __init__(self, limits: LimitsConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(limits, *arguments, **options)
+        self.conn = Counted(h11.SERVER, HEAD_SIZE)
         self._head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -70,6 +97,13 @@ class Patient(Read, H11Protocol):
         if begun and self._head is not None:  # a request's head is there; its body is timed further in
             self._head.cancel()
             self._head = None
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, also where the answer was given already and the rest of the request is no HTTP."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
+import resource
 import socket
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
 
+from tuneloop.serve import server
 from tuneloop.serve.limits import Pace
 from tuneloop.serve.sessions import cookies_of
 
 HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
 BODY = b'{"model": "toy", "messages": [{"role": "user", "content": "hello"}]}'
 CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+CODING = b"Transfer-Encoding: chunked\r\n\r\n"
 NEXT = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -72,6 +77,73 @@ def test_odd_lengths_and_two_hosts_are_no_requests(served: Any, lengths: bytes) 
     answer = said(one, b"POST /v1/chat/completions HTTP/1.1\r\n" + HEAD + lengths + b"\r\n" + BODY + NEXT)
     assert states(answer) and all(state in (400, 501) for state in states(answer))
     assert one.engine.asked == []
+
+
+def chunked(one: Any, pieces: Iterable[bytes], key: bytes = b"") -> tuple[list[int], bool]:
+    """The states of what is answered to a chunked body, and whether the server then cut the connection."""
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 20) as connection:
+        found, cut = b"", False
+        try:
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + HEAD + key + CODING)
+            for batch in batched(pieces):
+                connection.sendall(b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in batch))
+            connection.sendall(b"0\r\n\r\n")
+            connection.settimeout(2)
+            while more := connection.recv(1 << 16):
+                found += more
+            cut = True
+        except TimeoutError:
+            pass
+        except ConnectionError:
+            cut = True
+    return states(found), cut
+
+
+def batched(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+    rest = iter(pieces)
+    while batch := tuple(islice(rest, 1_000)):
+        yield batch
+
+
+def test_a_body_in_a_million_pieces_is_cut_off(served: Any) -> None:
+    """Four connections that sent chunks of a byte, without a key, kept everybody else waiting for minutes."""
+    one = served(open_to_all=False)
+    assert chunked(one, (b"x" for _ in range(1_000_000)))[1]
+    with_key = b"Authorization: %b\r\n" % one.key("chat")["Authorization"].encode()
+    assert chunked(one, (b" " for _ in range(1_000_000)), with_key)[1]
+    assert one.engine.asked == []
+
+
+def test_honest_pieces_are_taken(served: Any) -> None:
+    one = served()
+    assert chunked(one, (BODY[place : place + 1] for place in range(len(BODY)))) == ([200], False)
+    large = BODY.replace(b"hello", b"hello " * 100_000)
+    assert chunked(one, (large[place : place + 300] for place in range(0, len(large), 300))) == ([200], False)
+
+
+def test_there_are_files_for_all_connections_and_the_database(served: Any) -> None:
+    """Systems allow 1,024 open files at first, which 1,024 silent connections would take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        one = served(limits={"connections": 700})
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700 + server.OWN_FILES, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert states(said(one, NEXT)) == [200]
+
+
+def test_where_there_are_fewer_files_it_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 500))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: given.append(limits))
+    server.make_room(1_024)
+    assert given == [(500, 500)] and "allows 500: set it to 244" in caplog.text
+    server.make_room(50)
+    assert given[1:] == [(306, 500)]
 
 
 @pytest.mark.parametrize(
