@@ -204,6 +204,7 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
     import torch
 
     from tuneloop.generate.batching import ContinuousEngine
+    from tuneloop.generate.lean import side_by_side
     from tuneloop.models.adapters import read_record
     from tuneloop.models.find import find_base
     from tuneloop.models.load import load_model
@@ -231,6 +232,7 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
         if gate is not None:
             gate.hold(model, [base.adapter, *adapters.values()])
         pack(model)
+        side_by_side(model)
         return model
 
     inside = name if base.adapter is None else f"{name} without adapter"
