@@ -16,6 +16,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from tuneloop.serve.config import LimitsConfig
 
+SLICE, SHARE, MOST_READ = 4_096, 3.0, 1 << 19
+"""Bytes of a WebSocket that are read at once, how many times as long as that took others come first, and bytes that may
+wait beyond a message of the largest size."""
 HEAD_SIZE = 65_536
 """Bytes of a request's head."""
 PIECES, SMALLEST = 1_024, 256
@@ -73,7 +76,40 @@ class Read(asyncio.Protocol):
 
 
 class Socket(Read, WebSocketsSansIOProtocol):
-    """A WebSocket of the pages."""
+    """A WebSocket of the pages, which takes a part of the loop's time at most: pings and pieces of messages, of a few
+    bytes each, never reach the pages, which know a pace."""
+
+    def __init__(self, limits: LimitsConfig, *arguments: Any, **options: Any) -> None:
+        super().__init__(limits, *arguments, **options)
+        self._rest = bytearray()
+        self._turn: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        if len(self._rest) > self._limits.body_bytes + MOST_READ:
+            self.transport.abort()
+        elif self._turn is None:
+            self._take()
+
+    def _take(self) -> None:
+        """The next slice, and after a pause the one behind it."""
+        self._turn = None
+        data = bytes(self._rest[:SLICE])
+        del self._rest[:SLICE]
+        begun = self.loop.time()
+        super().data_received(data)
+        if self.transport.is_closing():
+            self._rest.clear()
+        elif self._rest:
+            self.transport.pause_reading()
+            self._turn = self.loop.call_later(SHARE * (self.loop.time() - begun), self._take)
+        elif not self.read_paused:
+            self.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+        super().connection_lost(exc)
 
 
 class Patient(Read, H11Protocol):
