@@ -22,7 +22,7 @@ from tuneloop.serve.auth import Doorkeeper
 from tuneloop.serve.config import ServeConfig
 from tuneloop.serve.front import Site
 from tuneloop.serve.server import Server
-from tuneloop.serve.service import Embedder, Service
+from tuneloop.serve.service import PATIENCE, Embedder, Service
 from tuneloop.store import store
 
 SECRET = b"a secret of tests, of no use else"
@@ -44,11 +44,13 @@ def make(
     places: int = 4,
     queue: int = 64,
     key_file: Path | None = None,
+    patience: float = PATIENCE,
     **config: Any,
 ) -> tuple[Service, ScriptedLive]:
     """A service whose only model is called `toy`, and its engine. Close the service, or `listening` does."""
     engine = ScriptedLive(answer, places=places, queue=queue)
-    return around(engine, folder, open_to_all=open_to_all, embedder=embedder, key_file=key_file, **config), engine
+    how = {"open_to_all": open_to_all, "embedder": embedder, "key_file": key_file, "patience": patience}
+    return around(engine, folder, **how, **config), engine
 
 
 def around(
@@ -58,11 +60,12 @@ def around(
     open_to_all: bool = True,
     embedder: Embedder | None = None,
     key_file: Path | None = None,
+    patience: float = PATIENCE,
     **config: Any,
 ) -> Service:
     """A service of any engine, whose model is called `toy`, with runs and store in a folder."""
     settings = ServeConfig.model_validate({"port": 0, "store": f"sqlite:///{folder}/store.db", **config})
-    kept = store.open(settings.store, SECRET)
+    kept = store.open(settings.store, SECRET, patience=patience)
     doorkeeper = Doorkeeper(kept, open_to_all=open_to_all, key_file=key_file)
     runs = folder / "runs"
     runs.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.", sh
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `tuneloop keys list` shows it.", show_default=False)]
 Roles = Annotated[
     list[str],
-    typer.Option("--role", metavar="ROLE", help="What it allows: chat, rate, train, approve, admin (several)."),
+    typer.Option("--role", metavar="ROLE", help="What it allows: chat, rate, train, approve, watch, admin (several)."),
 ]
 
 

@@ -6,7 +6,7 @@ place of an answer. Knows nothing of how a model is held in fewer bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,10 +59,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is compared: a model in both forms, with an adapter or without."""
+    """What is compared: a base held in fewer bits, with an adapter or without."""
 
-    model: PreTrainedModel
-    fewer: Fewer
     scheme: Scheme
     renderer: Renderer
     base: Base
@@ -86,12 +84,16 @@ def questions(run: Path | None) -> list[Example]:
     return answered[:: max(1, len(answered) // PROMPTS)][:PROMPTS]
 
 
-def check(subject: Subject, examples: Sequence[Example], limits: QuantizeConfig) -> Agreement:
+Measured = Callable[[Subject, Sequence[Sequence[int]], bool], Agreement]
+"""How `measure` comes to its model: (subject, prompts, whether they are prose)."""
+
+
+def check(subject: Subject, examples: Sequence[Example], limits: QuantizeConfig, measured: Measured) -> Agreement:
     """The agreement, measured once per machine, model and prompts. Raises ModelError where it is below the limits."""
     prompts = tokenized(subject.renderer, examples)
     if not prompts:
         raise ModelError(f"{subject.name}: no prompt to compare {subject.scheme} with full precision")
-    found = _remembered(subject, prompts, all(map(is_prose, examples)))
+    found = _remembered(subject, prompts, all(map(is_prose, examples)), measured)
     if found.same < limits.same or not found.kl <= limits.kl or not found.kl_p99 <= limits.kl_p99:
         raise ModelError(
             f"{subject.name} in {subject.scheme} differs too much from full precision: {found}; wanted are "
@@ -101,22 +103,24 @@ def check(subject: Subject, examples: Sequence[Example], limits: QuantizeConfig)
     return found
 
 
-def measure(subject: Subject, prompts: Sequence[Sequence[int]], prose: bool) -> Agreement:
-    """Compares both forms on the answers of full precision; prose goes on where an answer would stop.
+def measure(
+    model: PreTrainedModel, held: Fewer, subject: Subject, prompts: Sequence[Sequence[int]], prose: bool
+) -> Agreement:
+    """Compares both forms of a model on the answers of full precision; prose goes on where an answer would stop.
 
     Raises ModelError for an adapter that cannot be mixed.
     """
-    model, name = subject.model, "compared"
+    name = "compared"
     fewer = MixedAdapters(model, subject.base)
     with ExitStack() as stack, torch.inference_mode():
-        with subject.fewer.full():
+        with held.full():
             full = MixedAdapters(model, subject.base)
         for mixed in (full, fewer):  # each knows its own layers
             if subject.adapter is not None:
                 stack.callback(mixed.remove, name)
                 mixed.add(name, subject.adapter)
                 stack.enter_context(mixed.routed({name: None}))
-        with subject.fewer.full():
+        with held.full():
             answers = TransformersEngine(model, subject.renderer).complete(
                 prompts, Decoding(NEW), stop_ids=() if prose else None
             )
@@ -125,7 +129,7 @@ def measure(subject: Subject, prompts: Sequence[Sequence[int]], prose: bool) -> 
         for prompt, answer in zip(prompts, answers, strict=True):
             if answer.refused is None:
                 ids = [*prompt, *answer.ids]
-                with subject.fewer.full():
+                with held.full():
                     full_TV = _log_p(model, ids, len(prompt))
                 fewer_TV = _log_p(model, ids, len(prompt))
                 divergence.append((full_TV.exp() * (full_TV - fewer_TV)).sum(-1))
@@ -159,9 +163,9 @@ def tokenized(renderer: Renderer, examples: Sequence[Example]) -> list[list[int]
     return found
 
 
-def _remembered(subject: Subject, prompts: Sequence[Sequence[int]], prose: bool) -> Agreement:
+def _remembered(subject: Subject, prompts: Sequence[Sequence[int]], prose: bool, measured: Measured) -> Agreement:
     flags = {name: value for name, value in torch.cpu.get_capabilities().items() if value is True}
-    adapter = None if subject.adapter is None else cache.digest_of(subject.adapter, ("*.json", "*.safetensors"))
+    adapter = None if subject.adapter is None else cache.adapter_digest(subject.adapter)
     key = digest.of_value(
         [
             VERSION,
@@ -177,7 +181,7 @@ def _remembered(subject: Subject, prompts: Sequence[Sequence[int]], prose: bool)
     file = cache.root() / "agreement" / f"{digest.short(key, 32)}.json"
     if file.is_file():
         return Agreement(**jsonl.read(file))
-    found = measure(subject, prompts, prose)
+    found = measured(subject, prompts, prose)
     if found.kl_p99 < float("inf"):
         jsonl.write(file, asdict(found))
     return found

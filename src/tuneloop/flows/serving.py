@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from rich.text import Text
@@ -35,8 +35,6 @@ from tuneloop.track import console
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tuneloop.models.find import Base
-    from tuneloop.render.template import Renderer
     from tuneloop.serve.front import Site
     from tuneloop.serve.service import Service
 
@@ -65,9 +63,9 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
     from tuneloop.serve import server
     from tuneloop.serve.adapters import Roster, adapter_of
     from tuneloop.serve.auth import Doorkeeper
-    from tuneloop.serve.service import Service
+    from tuneloop.serve.service import PATIENCE, Service
 
-    with stores.open(config.store, seal.load(config.secret_file)) as kept:
+    with stores.open(config.store, seal.load(config.secret_file), patience=PATIENCE) as kept:
         has_key = config.key_file is not None or any(_is_good(key) for key in kept.keys.list())
         server.check(config, has_key=has_key)
         key_file = None if config.key_file is None else Path(config.key_file)
@@ -75,8 +73,8 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
         folders = {name: adapter_of(runs, resolve(runs, run).path.name) for name, run in config.adapters.items()}
         embedder = find_encoder(Path(config.encoder)) if config.encoder is not None else None
         with console.waiting(f"loading {model}"):
-            name, engine, inside = _engine(model, runs, config, folders)
-            roster = Roster(engine, config.name or name, inside)
+            name, engine, inside, gate = _engine(model, runs, config, folders)
+            roster = Roster(engine, config.name or name, inside, gate)
             for public, folder in folders.items():
                 roster.put(public, folder)
         service = Service(config, engine, roster, kept, doorkeeper, embedder, runs)
@@ -146,8 +144,17 @@ def _say(service: Service, has_key: bool, page: bool) -> None:
         console.say("[yellow]keys travel in the clear: put a proxy with TLS in front, or set serve.tls.certificate[/]")
 
 
-def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> tuple[str, LiveEngine, str]:
-    """(public name, engine, name within it) of a run or base, or of a server's model."""
+class Answers(NamedTuple):
+    """Where answers come from: public name, engine, name within it, and what adapters must pass to be loaded."""
+
+    name: str
+    engine: LiveEngine
+    inside: str
+    gate: Callable[[Path], None] | None = None
+
+
+def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> Answers:
+    """Of a run or base, or of a server's model."""
     behind = urlsplit(model).scheme in ("http", "https")
     if config.quantize.scheme != "none" and (behind or config.engine == "llama_cpp"):
         raise RecipeError(
@@ -164,7 +171,7 @@ def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
     return _inside(model, runs, config, adapters)
 
 
-def _upstream(url: str, config: UpstreamConfig) -> tuple[str, LiveEngine, str]:
+def _upstream(url: str, config: UpstreamConfig) -> Answers:
     """The engine of a server's model, and what of it is not as with a model of ours."""
     from tuneloop.generate.upstream import UpstreamEngine
 
@@ -172,10 +179,10 @@ def _upstream(url: str, config: UpstreamConfig) -> tuple[str, LiveEngine, str]:
     (served,) = engine.models()
     how = f"{served.name} at {engine.url} ({served.facts['dialect']}), which renders prompts by its own chat template"
     console.decided("answers", how)
-    return Path(served.name).name, engine, served.name  # llama.cpp calls a model by its file
+    return Answers(Path(served.name).name, engine, served.name)  # llama.cpp calls a model by its file
 
 
-def _llama_cpp(path: Path) -> tuple[str, LiveEngine, str]:
+def _llama_cpp(path: Path) -> Answers:
     """The engine of a .gguf file."""
     if path.suffix != ".gguf" or not path.is_file():
         raise ModelError(f"serve.engine: llama_cpp serves a .gguf file, and '{path}' is none; leave the setting out")
@@ -185,10 +192,10 @@ def _llama_cpp(path: Path) -> tuple[str, LiveEngine, str]:
 
     engine = LlamaCppEngine(path, find_renderer(ModelConfig(base=str(tokenizer_folder(path)))), path.stem)
     console.decided("answers", f"one at a time, by llama.cpp; context {engine.models()[0].context} tokens")
-    return path.stem, engine, path.stem
+    return Answers(path.stem, engine, path.stem)
 
 
-def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> tuple[str, LiveEngine, str]:
+def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> Answers:
     """A run or base in this process.
 
     A plain LoRA lies beside the base, so that others can be served with it; any other adapter belongs to the model,
@@ -209,58 +216,36 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
     name, base = Path(path).name, find_base(ModelConfig(base=path))
     record = read_record(base.adapter) if base.adapter is not None else None
     if record is not None and record.quantization is not None:
-        return name, _whole(path, name, "its base is held in fewer bits", config), name
+        return Answers(name, _whole(path, name, "its base is held in fewer bits", config), name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain, renderer = replace(base, adapter=None), renderer_of(base)
     dtype, _ = pick_dtype(base.config.dtype, device)
 
-    facts: dict[str, Any] = {}
+    gate = None
+    if config.quantize.scheme != "none":
+        from tuneloop.flows.gate import Gate
+
+        gate = Gate(path, plain, renderer, config.quantize.scheme, config.quantize)
 
     def load() -> PreTrainedModel:
         model = load_model(plain, dtype, seed=0, device=device)
-        facts.update(_in_fewer_bits(model, renderer, plain, Path(path), [base.adapter, *adapters.values()], config))
+        if gate is not None:
+            gate.hold(model, [base.adapter, *adapters.values()])
         pack(model)
         side_by_side(model)
         return model
 
     inside = name if base.adapter is None else f"{name} without adapter"
-    engine = ContinuousEngine(load, renderer, plain, inside, facts=facts)
+    engine = ContinuousEngine(load, renderer, plain, inside, facts=gate and gate.facts)
+    later = gate and gate.pass_adapter
     if base.adapter is None:
-        return name, engine, inside
+        return Answers(name, engine, inside, later)
     try:
         engine.load(name, str(base.adapter))
     except ModelError as error:
         engine.close()
-        return name, _whole(path, name, str(error), config), name
-    return name, engine, name
-
-
-def _in_fewer_bits(
-    model: PreTrainedModel,
-    renderer: Renderer,
-    base: Base,
-    path: Path,
-    adapters: Sequence[Path | None],
-    config: ServeConfig,
-) -> dict[str, Any]:
-    """Holds the model as `serve.quantize` says; what is known of it then. Raises ModelError where it differs too much.
-
-    Each adapter is asked what its own run was validated with, the base alone what `path`, the model served, was.
-    """
-    if config.quantize.scheme == "none":
-        return {}
-    from tuneloop.flows.agreement import Subject, check, questions
-    from tuneloop.models.fewer_bits import hold
-
-    fewer = hold(model, config.quantize.scheme)
-    console.decided("precision", fewer.said)
-    found: dict[str, Any] = {}
-    for adapter in dict.fromkeys(adapters):
-        subject = Subject(model, fewer, config.quantize.scheme, renderer, base, adapter)
-        agreement = check(subject, questions(path if adapter is None else adapter.parent.parent), config.quantize)
-        console.decided("agreement", f"{subject.name}: {agreement}")
-        found[subject.name] = asdict(agreement)
-    return {"quantize": config.quantize.scheme, "agreement": found}
+        return Answers(name, _whole(path, name, str(error), config), name)
+    return Answers(name, engine, name, later)
 
 
 def _whole(base: str, name: str, why: str, config: ServeConfig) -> LiveEngine:

@@ -31,7 +31,7 @@ from tuneloop.generate.prompts import Prompts
 from tuneloop.generate.queue import Limits
 from tuneloop.generate.rows import Row
 from tuneloop.generate.slots import Parts, Slots
-from tuneloop.models.adapters import RECORD, WEIGHTS
+from tuneloop.models.cache import adapter_digest
 from tuneloop.models.fit import available_memory
 from tuneloop.models.mixed import MixedAdapters
 
@@ -237,8 +237,7 @@ class ContinuousEngine:
         except ModelError:
             self._mixed.remove(name)
             raise
-        parts = [folder / part for part in (WEIGHTS, "adapter_config.json", RECORD)]
-        found = digest.of_value({path.name: digest.of_file(path) for path in parts if path.is_file()})
+        found = adapter_digest(folder)
         served = Served(name, digest.of_value([self._digest, found]), self.context, found, self._facts)
         with self._change:
             self._served[name] = served

@@ -25,11 +25,11 @@ from tuneloop.generate.config import UpstreamConfig
 from tuneloop.generate.endpoint import Endpoint, Refused, Unreachable, address
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served
 from tuneloop.generate.queue import FairQueue
+from tuneloop.models.cache import ADAPTER, adapter_digest
 
 T = TypeVar("T")
 PROBE = 2.0
 """Seconds between two looks whether a server that was lost is there again."""
-WEIGHTS, RECORD = ("adapter_config.json", "adapter_model.safetensors"), "tuneloop.json"
 
 
 @dataclass(eq=False)
@@ -98,15 +98,14 @@ class UpstreamEngine:
         already is taken as it is: names are made of contents."""
         folder = Path(adapter).resolve()
         self._verbs(f"adapter {adapter}")
-        missing = [file for file in WEIGHTS if not (folder / file).is_file()]
+        missing = [file for file in ADAPTER[:2] if not (folder / file).is_file()]
         if missing:
             raise ModelError(f"{adapter} is no adapter that can be served: it has no {missing[0]}")
         with self._change:
             if name in self._served:
                 raise ModelError(f"'{name}' is loaded already; load other weights under another name")
         self._wait(self._put(name, folder))
-        parts = [folder / file for file in (*WEIGHTS, RECORD) if (folder / file).is_file()]  # as in batching.py
-        base, found = self._served[self._base], digest.of_files(folder, parts)
+        base, found = self._served[self._base], adapter_digest(folder)
         served = Served(name, digest.of_value([base.digest, found]), base.context, found)
         with self._change:
             self._served[name], self._folders[name] = served, folder

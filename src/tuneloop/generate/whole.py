@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneloop.core import digest
 from tuneloop.core.errors import ModelError, TuneloopError
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, Ticket, TokenLogprob, Usage
 from tuneloop.generate.queue import FairQueue
+from tuneloop.models.cache import adapter_digest
 
 TOKEN = re.compile(r"\s*(?:[A-Za-z0-9_]+|\S)|\s+")
 """What counts as a token here: a word with the space before it, or any other character."""
@@ -103,7 +103,8 @@ class WholeAnswers:
         """As LiveEngine.load; the adapter's digest is told, its weights are the answering function's affair."""
         if not self._adapters:
             raise ModelError(f"adapter {adapter}: this engine serves one model alone")
-        served = Served(name, adapter_digest := digest.of_folder(Path(adapter)), None, adapter_digest)
+        found = adapter_digest(Path(adapter))
+        served = Served(name, found, None, found)
         with self._changed:
             if name in self._models:
                 raise ModelError(f"'{name}' is loaded already")

@@ -176,14 +176,17 @@ def shapes_of(adapted: PeftModel) -> Shapes:
 
 
 def shapes(folder: Path) -> Shapes:
-    """What is stored of an adapter. Raises ModelError where a value is not finite."""
+    """What is stored of an adapter. Raises ModelError where it cannot be read or a value is not finite."""
     found: Shapes = {}
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118  # it is a file, no dictionary
-            tensor = file.get_tensor(name)
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ModelError(f"adapter {folder}: {name} holds values that are not finite; this adapter is broken")
-            found[name] = tuple(tensor.shape)
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # it is a file, no dictionary
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    raise ModelError(f"adapter {folder}: {name} holds values that are not finite; it is broken")
+                found[name] = tuple(tensor.shape)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"adapter {folder}: {WEIGHTS} cannot be read ({error}); take it from its run again") from error
     return found
 
 

@@ -22,6 +22,8 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "tuneloop.json")
+"""Files of an adapter from which answers follow; the last, a record of its base, others' adapters do not have."""
 ABANDONED = 3600.0
 """Seconds after which an unfinished folder is no other process's work any more."""
 
@@ -107,6 +109,11 @@ def files_of(folder: Path, patterns: Iterable[str]) -> list[Path]:
 def digest_of(folder: Path, patterns: Iterable[str]) -> str:
     """Digest over names and bytes of the matching files; each file is hashed once per size and time of change."""
     return digest.of_value({path.name: file_digest(path) for path in files_of(folder, patterns)})
+
+
+def adapter_digest(folder: Path) -> str:
+    """What an adapter is known by wherever it is served or compared."""
+    return digest_of(folder, ADAPTER)
 
 
 def file_digest(path: Path) -> str:

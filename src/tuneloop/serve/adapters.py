@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from tuneloop.core import digest
 from tuneloop.core.errors import RunError
 from tuneloop.core.runs import Run
 from tuneloop.generate.live import LiveEngine, Served
+from tuneloop.models.cache import adapter_digest
 
 PUBLIC = re.compile(r"[\w.:@/-]{1,128}", re.ASCII)
 RUN = re.compile(r"[\w][\w.-]{0,199}", re.ASCII)
-WEIGHTS = ("adapter_config.json", "*.safetensors")
-"""What an adapter's digest covers."""
 
 
 class UnknownModel(KeyError):
@@ -30,9 +29,16 @@ class UnknownModel(KeyError):
 class Roster:
     """The models that clients can ask for. All methods may be called from any thread."""
 
-    def __init__(self, engine: LiveEngine, name: str, loaded: str | None = None) -> None:
-        """`name`: public name of the model that the engine was started with, `loaded` its name there."""
-        self._engine = engine
+    def __init__(
+        self,
+        engine: LiveEngine,
+        name: str,
+        loaded: str | None = None,
+        gate: Callable[[Path], None] | None = None,
+    ) -> None:
+        """`name`: public name of the model that the engine was started with, `loaded` its name there. `gate`: what
+        adapters must pass before they are loaded; it may take long, and raises ModelError."""
+        self._engine, self._gate = engine, gate
         self._base = name
         self._aliases = {name: loaded or engine.models()[0].name}
         self._flipping = threading.Lock()  # held for moments: between a choice and its `submit` no name may move
@@ -63,10 +69,11 @@ class Roster:
             raise RunError(f"'{name[:80]}' cannot be a model's name: letters, digits and . _ : @ / - only, at most 128")
         if name == self._base:
             raise RunError(f"'{name}' is the name of the model itself; give the adapter another name")
-        files = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
-        loaded = f"ad-{digest.short(digest.of_files(folder, files))}"
+        loaded = f"ad-{digest.short(adapter_digest(folder))}"
         with self._changing:
             known = {served.name: served for served in self._engine.models()}
+            if loaded not in known and self._gate is not None:
+                self._gate(folder)
             served = known[loaded] if loaded in known else self._engine.load(loaded, str(folder))
             with self._flipping:
                 old = self._aliases.get(name)

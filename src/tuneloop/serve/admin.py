@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -90,7 +91,8 @@ async def put_adapter(body: AdapterRequest, service: Here, who: Admin) -> Respon
         served = await asyncio.to_thread(service.roster.put, body.name, folder)
     except TuneloopError as error:
         raise Refused(400, str(error), code="adapter_refused") from None
-    await _audit(service, who, "adapter.put", {"name": body.name, "run": body.run, "digest": served.digest})
+    detail = {"name": body.name, "run": body.run, "digest": served.digest}
+    await _audit(service, who, "adapter.put", {**detail, "facts": dict(served.facts)} if served.facts else detail)
     return _json(AdapterBody(name=body.name, digest=served.digest))
 
 
@@ -110,7 +112,7 @@ async def remove_adapter(name: str, service: Here, who: Admin) -> Response:
 @router.get("/keys", responses={200: {"model": KeyList}, **REFUSALS}, summary="All keys")
 async def keys(service: Here, who: Admin) -> Response:
     """Without what is secret of them: only hashes are kept."""
-    found = await asyncio.to_thread(service.store.keys.list)
+    found = await service.clerks.ask(service.store.keys.list)
     return _json(KeyList(data=[_key(key) for key in found]))
 
 
@@ -119,8 +121,8 @@ async def create_key(body: KeyRequest, service: Here, who: Admin) -> Response:
     """The answer is the only place where the key can be read."""
     if not body.name.isprintable():
         raise Refused(400, "'name' has characters that cannot be shown", param="name", code="invalid_value")
-    secret = await asyncio.to_thread(service.store.keys.create, body.name, body.roles, actor=who.id)
-    made = await asyncio.to_thread(service.store.keys.verify, secret)
+    secret = await service.clerks.ask(partial(service.store.keys.create, body.name, body.roles, actor=who.id))
+    made = await service.clerks.ask(partial(service.store.keys.verify, secret))
     assert made is not None
     service.doorkeeper.open_to_all = False  # whoever makes keys wants to know who asks
     return _json(_key(made, secret))
@@ -129,10 +131,10 @@ async def create_key(body: KeyRequest, service: Here, who: Admin) -> Response:
 @router.delete("/keys/{id}", responses={200: {"model": Done}, **REFUSALS}, summary="Revoke a key")
 async def revoke_key(id: str, service: Here, who: Admin) -> Response:
     """For good, and at once."""
-    known = await asyncio.to_thread(service.store.keys.list)
+    known = await service.clerks.ask(service.store.keys.list)
     if all(key.id != id for key in known):
         raise Refused(404, f"no key '{id[:80]}'", code="key_not_found")
-    await asyncio.to_thread(service.store.keys.revoke, id, actor=who.id)
+    await service.clerks.ask(partial(service.store.keys.revoke, id, actor=who.id))
     service.doorkeeper.forget()
     return _json(Done(done=True))
 
@@ -145,7 +147,7 @@ def _key(key: Key, secret: str | None = None) -> KeyBody:
 
 
 async def _audit(service: Service, who: Who, action: str, detail: dict[str, Any]) -> None:
-    await asyncio.to_thread(service.store.audit, f"key:{who.id}", action, detail)
+    await service.clerks.ask(partial(service.store.audit, f"key:{who.id}", action, detail))
 
 
 def _json(body: Told) -> Response:

@@ -15,7 +15,8 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tuneloop.core.errors import RecipeError
-from tuneloop.serve.errors import Refused
+from tuneloop.serve.clerks import Clerks
+from tuneloop.serve.errors import Refused, store_unavailable
 
 if TYPE_CHECKING:
     from tuneloop.store.records import Key
@@ -28,6 +29,7 @@ LOCAL_ROLES = frozenset({"chat", "rate"})
 """What anybody on this machine may, and what keys of a key file may."""
 REMEMBERED = 2.0  # seconds in which a revoked key is still taken; each request would ask the database otherwise
 MOST_REMEMBERED = 1_024
+PATIENCE = 3.0  # seconds until a request is told that its key cannot be looked up
 SHORTEST_KEY = 32  # characters of a key in a key file
 
 Bearer = Annotated[
@@ -64,6 +66,8 @@ class Doorkeeper:
         hashes = map(_hash, _keys(key_file))
         self._file = {hashed: Who(f"file-{hashed.hex()[:16]}", LOCAL_ROLES) for hashed in hashes}
         self._known: dict[bytes | str, tuple[Who, float]] = {}
+        self._clerks = Clerks("keys")
+        self._asked: dict[bytes | str, tuple[asyncio.Task[Key | None], float]] = {}  # with the end of our patience
 
     async def who(self, authorization: str | None) -> Who:
         """The asker behind an Authorization header. Raises Refused (401)."""
@@ -95,18 +99,42 @@ class Doorkeeper:
         if remembered is not None and time.monotonic() < remembered[1]:
             return remembered[0]
         self._known.pop(mark, None)
-        found = await asyncio.to_thread(find)
+        found = await self._ask(mark, find)
         if found is None:
             raise _unauthorized("this key is not known, or was revoked")
+        return Who(found.id, frozenset(found.roles))
+
+    async def _ask(self, mark: bytes | str, find: Callable[[], Key | None]) -> Key | None:
+        """Asks the store, once for all who show the same key meanwhile. Raises Refused (503), StoreError."""
+        if mark not in self._asked:
+            asked = asyncio.ensure_future(self._clerks.ask(find))
+            self._asked[mark] = asked, asyncio.get_running_loop().time() + PATIENCE
+            asked.add_done_callback(partial(self._answered, mark))
+        asked, until = self._asked[mark]
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(asked)
+        except TimeoutError:
+            raise store_unavailable("keys cannot be checked just now") from None
+
+    def _answered(self, mark: bytes | str, asked: asyncio.Task[Key | None]) -> None:
+        if self._asked.get(mark, (None,))[0] is not asked:  # asked before keys were changed
+            return
+        del self._asked[mark]
+        if asked.cancelled() or asked.exception() is not None or (found := asked.result()) is None:
+            return
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
-        who = Who(found.id, frozenset(found.roles))
-        self._known[mark] = (who, time.monotonic() + REMEMBERED)
-        return who
+        self._known[mark] = Who(found.id, frozenset(found.roles)), time.monotonic() + REMEMBERED
 
     def forget(self) -> None:
         """Keys were changed: all are looked up again."""
         self._known.clear()
+        self._asked.clear()
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self._clerks.close()
 
 
 def demand(role: str) -> Callable[..., Coroutine[Any, Any, Who]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -51,7 +51,7 @@ async def keep(service: Service, who: Who, body: asked.FeedbackRequest) -> str:
     except StoreError as error:
         raise Refused(400, str(error), code="invalid_value") from None
     try:
-        await asyncio.to_thread(service.vote, feedback)
+        await service.clerks.ask(partial(service.vote, feedback))
     except UnknownAnswer:
         raise Refused(404, "this answer is not kept (any more)", param="answer", code="unknown_answer") from None
     service.meters.vote(body.thumb)

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuneloop.core.errors import StoreError
 from tuneloop.serve.auth import LOCAL, NOBODY, OPEN
 from tuneloop.serve.errors import Refused, store_unavailable
+from tuneloop.serve.limits import Pace
 
 if TYPE_CHECKING:
     from tuneloop.serve.service import Service
@@ -37,6 +38,11 @@ HEADERS = {
 """On every answer, where the route did not say otherwise. There is no CORS header: other sites' pages read nothing."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/?#\[\]]+)(?::\d{1,5})?")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
+
+
+MESSAGES, BURST, MESSAGE_SIZE = 100.0, 2.0, 16_384
+"""Messages of one WebSocket a second, of how many seconds at once, and characters that count as one more."""
 
 
 class Site(Protocol):
@@ -92,6 +98,8 @@ class Front:
     async def _admit(self, scope: Scope) -> ASGIApp:
         """Where a request goes on to, with `scope["who"]` set. Raises Refused."""
         headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:  # a proxy may see another request's begin
+            raise Refused(400, "a request has one length only", code="two_lengths", headers={"Connection": "close"})
         host = headers.get("host", "")
         if not _is_known(host, self.service.hosts):
             raise Refused(421, f"no service under the name '{host[:80]}' (serve.hosts)", code="unknown_host")
@@ -124,7 +132,7 @@ class Front:
         try:
             scope["visitor"] = await self.service.sessions.visitor(headers.get("cookie", ""))
         except Refused as refused:
-            if (_method(scope), scope["path"]) != ("GET", site.home):
+            if refused.status_code == 503 or (_method(scope), scope["path"]) != ("GET", site.home):
                 raise
             if not self.service.doorkeeper.open_to_all:
                 raise Refused(303, refused.detail, code=refused.code, headers={"Location": site.login}) from None
@@ -139,10 +147,13 @@ class _Passage:
         self._scope, self._receive, self._send, self._service = scope, receive, send, service
         self._begun = time.monotonic()
         self._arrived, self._whole = 0, False
+        self._pace = Pace(MESSAGES, BURST)
         self.status = 0
 
     async def receive(self) -> Message:
-        if self._whole or self._scope["type"] == "websocket":  # only waiting for the client to leave, or to say more
+        if self._scope["type"] == "websocket":
+            return await self._receive_message()
+        if self._whole:  # only waiting for the client to leave
             return await self._receive()
         limits = self._service.config.limits
         try:
@@ -154,6 +165,15 @@ class _Passage:
         self._whole = not message.get("more_body", False)
         if self._arrived > limits.body_bytes:
             raise _too_large(limits.body_bytes)
+        return message
+
+    async def _receive_message(self) -> Message:
+        """What a page says, at its pace: typing is 30 messages a second, and each costs all others time."""
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            size = len(message.get("text") or message.get("bytes") or "")
+            if delay := self._pace.delay(1 + size / MESSAGE_SIZE):
+                await asyncio.sleep(delay)
         return message
 
     def _begun_in_loop(self) -> float:
@@ -188,7 +208,10 @@ class _Passage:
 
 
 def _method(scope: Scope) -> str:
-    return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+    """Of a request; what a client invents (30 kB, say) stays out of the log."""
+    if scope["type"] == "websocket":
+        return "WEBSOCKET"
+    return scope["method"] if scope["method"] in METHODS else "OTHER"
 
 
 def _route(scope: Scope) -> str:

@@ -35,6 +35,24 @@ class Rate:
         return min(float(self.per_minute), left + (now - then) * self.per_minute / 60)
 
 
+class Pace:
+    """How long the next message of one connection must wait, so that its messages are no more than so many a second.
+
+    `burst` seconds' worth may come at once. Nothing is refused: who is held up reads no further, and TCP tells the
+    sender.
+    """
+
+    def __init__(self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._each, self._burst, self._clock = 1 / per_second, burst, clock
+        self._due = clock() - burst
+
+    def delay(self, cost: float = 1.0) -> float:
+        """Seconds that a message of this cost waits."""
+        now = self._clock()
+        self._due = max(self._due, now - self._burst) + cost * self._each
+        return max(0.0, self._due - now)
+
+
 def parse(body: bytes, depth: int) -> Any:
     """JSON of limited depth. Raises Refused for what is none: NaN and halves of surrogate pairs are none either.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from tuneloop.generate.live import LiveEngine, Usage
 
@@ -10,10 +14,11 @@ SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LONG = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
-class Meters:
+class Meters(Collector):
     """The figures of one service, in a registry of its own: several services can live in one process."""
 
-    def __init__(self, engine: LiveEngine) -> None:
+    def __init__(self, engine: LiveEngine, refused: Callable[[], int]) -> None:
+        """`refused`: answers that the store has dropped so far."""
         self._registry = where = CollectorRegistry()
         self._requests = Counter("tuneloop_requests", "Requests", ["route", "status"], registry=where)
         self._seconds = Histogram(
@@ -27,7 +32,8 @@ class Meters:
             "tuneloop_tokens", "Tokens: of prompts, of those cached, of answers", ["model", "kind"], registry=where
         )
         self._votes = Counter("tuneloop_feedback", "Votes", ["thumb"], registry=where)
-        self._unrecorded = Counter("tuneloop_unrecorded", "Answers that the store refused", registry=where)
+        self._unrecorded, self._refused = 0, refused
+        where.register(self)
         running = Gauge("tuneloop_running", "Answers being written", registry=where)
         running.set_function(lambda: engine.now().running)
         waiting = Gauge("tuneloop_waiting", "Answers in the queue", registry=where)
@@ -52,7 +58,12 @@ class Meters:
 
     def unrecorded(self) -> None:
         """The store did not take an answer."""
-        self._unrecorded.inc()
+        self._unrecorded += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """What is counted elsewhere, as prometheus_client asks for it."""
+        lost = self._unrecorded + self._refused()
+        yield CounterMetricFamily("tuneloop_unrecorded", "Answers that the store refused", value=lost)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

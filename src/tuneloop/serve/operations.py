@@ -36,7 +36,7 @@ async def ready(service: Here) -> Response:
 
 @router.get(
     "/metrics",
-    dependencies=[Depends(demand("admin"))],
+    dependencies=[Depends(demand("watch"))],
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 403, 421, 503)},
     response_class=Response,
     summary="Figures for Prometheus",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 import time
@@ -19,6 +20,8 @@ from tuneloop.serve.front import Site
 from tuneloop.serve.service import Service
 
 LOG = logging.getLogger("tuneloop.serve")
+OWN_FILES = 256
+"""Files of the process beside its connections: database, server behind, log, libraries."""
 
 
 class Server(uvicorn.Server):
@@ -29,6 +32,7 @@ class Server(uvicorn.Server):
         super().__init__(configured(service, site))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        make_room(self._service.config.limits.connections)
         await super().startup(sockets)
         if self.started:  # the port that a 0 became
             LOG.info("listening on port %d", self.servers[0].sockets[0].getsockname()[1])
@@ -66,6 +70,24 @@ def check(config: ServeConfig, *, has_key: bool) -> None:
             "`tuneloop keys create NAME --role chat`, or give --key-file. Keys travel in the clear without TLS: set "
             "serve.tls.certificate and serve.tls.key, or put a proxy with TLS in front (docs/serve.md)"
         )
+
+
+def make_room(connections: int) -> None:
+    """Lets this process open as many files as it may have connections, and its own beside them.
+
+    Systems give 1,024 at first: silent clients alone could take them all, and the database would not open any more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OWN_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        LOG.warning(
+            "serve.limits.connections: %d connections need %d open files, and the system allows %d: set it to %d or "
+            "allow more (LimitNOFILE, ulimit -n)", connections, wanted, hard, max(1, hard - OWN_FILES),
+        )  # fmt: skip
+        wanted = hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def is_loopback(host: str) -> bool:

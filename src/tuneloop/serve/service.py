@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from tuneloop.core.errors import StoreError
 from tuneloop.generate.live import LiveEngine
 from tuneloop.serve.adapters import Roster
 from tuneloop.serve.auth import Doorkeeper
+from tuneloop.serve.clerks import Clerks
 from tuneloop.serve.config import ServeConfig
 from tuneloop.serve.limits import Rate
 from tuneloop.serve.meters import Meters
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("tuneloop.serve")
 MOST_UNWRITTEN = 1_000
+PATIENCE = 10.0
+"""Seconds that a service gives its database for a statement. A hanging one must not hold threads for ever."""
 
 
 class Embedder(Protocol):
@@ -67,13 +71,14 @@ class Service:
 
     def __post_init__(self) -> None:
         limits = self.config.limits
-        self.meters = Meters(self.engine)
+        self.meters = Meters(self.engine, lambda: self.store.refused)
         self.requests = Rate(limits.requests_per_minute, "requests")
         self.votes = Rate(limits.feedback_per_minute, "votes")
         self.sessions = Sessions(self.store, self.doorkeeper)
         self.encoder_turn, self.encoding = asyncio.Lock(), 0
         self.hosts = frozenset({"localhost", self.config.host.lower(), *map(str.lower, self.config.hosts)})
 
+        self.clerks = Clerks("store")
         self._recorder = ThreadPoolExecutor(1, "recorder")
         self._unwritten, self._counting = 0, threading.Lock()
 
@@ -84,8 +89,14 @@ class Service:
         self._recorder.submit(self.store.record, one).add_done_callback(self._recorded)
 
     def vote(self, one: Feedback) -> None:
-        """Stores a vote behind all answers that were given before: a client may be faster than our own thread."""
-        self._recorder.submit(int).result()
+        """Stores a vote behind all answers that were given before: a client may be faster than our own thread.
+
+        Raises UnknownAnswer, StoreError.
+        """
+        try:
+            self._recorder.submit(int).result(PATIENCE)
+        except TimeoutError:
+            raise StoreError("no vote is taken while answers wait for room in the store's queue") from None
         self.store.feedback(one)
 
     def _recorded(self, done: Future[None]) -> None:
@@ -104,6 +115,8 @@ class Service:
     def close(self) -> None:
         """Ends the worker, then writes what is left to write."""
         self.engine.close()
+        self.doorkeeper.close()
+        self.clerks.close()
         self._recorder.shutdown()
         self.store.close()
 

@@ -14,13 +14,12 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, in
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tuneloop.core.errors import MissingExtra, StoreError
-from tuneloop.store import audit
+from tuneloop.store import audit, postgres
 from tuneloop.store.access import WRITES, reason, shown
 from tuneloop.store.seal import Seal
 from tuneloop.store.tables import METADATA, STORE, UPGRADES, VERSION
 
 _BUSY_MS = 20_000
-_CONNECT_SECONDS = 5
 _LOCK = 0x74756E65  # of PostgreSQL's advisory locks: "tune"
 _SQLITE = {
     # Readers never wait for the writer, nor it for them. Stays in the file.
@@ -34,8 +33,11 @@ _SQLITE = {
 }
 
 
-def connect(url: str, seal: Seal) -> Engine:
+def connect(url: str, seal: Seal, patience: float | None = None) -> Engine:
     """An engine for a database that is there, made where it is not, of this version and secret. Raises StoreError.
+
+    patience: seconds after which a database that is locked or does not answer is given up; None waits as long as it
+    takes, 20 s for SQLite's lock.
 
     Connections that write say so (`execution_options(**WRITES)`): SQLite must know when the transaction begins, as one
     that read first could not wait for another writer.
@@ -44,13 +46,12 @@ def connect(url: str, seal: Seal) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         assert parsed.database is not None
         _own(Path(parsed.database))
-        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": _BUSY_MS / 1000})
+        busy = _BUSY_MS / 1000 if patience is None else patience
+        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": busy})
         event.listen(engine, "connect", _set_up)
         event.listen(engine, "begin", _begin)
     else:
-        # a server that is gone is told of in seconds; the system would wait for two minutes
-        patience = {} if "connect_timeout" in parsed.query else {"connect_timeout": _CONNECT_SECONDS}
-        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
+        engine = postgres.engine(parsed, patience)
     try:
         with engine.execution_options(**WRITES).begin() as connection:
             prepare(connection, seal)

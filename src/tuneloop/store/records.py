@@ -15,8 +15,9 @@ from typing import Literal, get_args
 from tuneloop.core.conversation import JsonObject, Message, ToolCall
 from tuneloop.core.errors import StoreError
 
-Role = Literal["chat", "rate", "train", "approve", "admin"]
-"""What a key allows: to ask, to vote, to start trainings, to release versions, to manage keys and data."""
+Role = Literal["chat", "rate", "train", "approve", "watch", "admin"]
+"""What a key allows: to ask, to vote, to start trainings, to release versions, to read a service's figures, to manage
+keys and data. None implies another."""
 ROLES: tuple[str, ...] = get_args(Role)
 _PSEUDONYM = re.compile("u1-[0-9a-f]{32}")
 _MOST_TAGS, _LONGEST_TAG = 20, 100

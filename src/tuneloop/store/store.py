@@ -25,14 +25,21 @@ from tuneloop.store.writer import Writer
 _DELETED_AT_ONCE = 1_000  # so that others write in between
 
 
-def open(url: str, secret: bytes, redaction: Redaction | None = Redaction()) -> Store:  # noqa: B008 it is frozen
+def open(
+    url: str,
+    secret: bytes,
+    redaction: Redaction | None = Redaction(),  # noqa: B008 it is frozen
+    patience: float | None = None,
+) -> Store:
     """The store of a URL (`sqlite:///folder/store.db`, `postgresql://user@host/name`), made where there is none.
 
     secret: at least 32 bytes, always the same for the same store; `seal.load(path)` keeps one in a file.
-    redaction: what is masked before anything is written; None masks nothing. Raises StoreError, MissingExtra.
+    redaction: what is masked before anything is written; None masks nothing. patience: seconds after which a database
+    that does not answer is given up for this time, so that nobody hangs with it; None waits, as exports and deletions
+    of much may need. Raises StoreError, MissingExtra.
     """
     seal = Seal(secret)
-    return Store(connect(url, seal), seal, redaction)
+    return Store(connect(url, seal, patience), seal, redaction)
 
 
 class Store:
@@ -135,6 +142,11 @@ class Store:
     def waiting(self) -> int:
         """How much is queued and not yet being written."""
         return self._writer.waiting
+
+    @property
+    def refused(self) -> int:
+        """How many answers were dropped since it was opened: the database takes others, but not these."""
+        return self._writer.refused
 
     def flush(self) -> None:
         """Returns when all that was recorded is committed. Raises StoreError for answers that the database refused."""

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from traceback import format_tb
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -37,7 +38,8 @@ _LOOK = 0.25
 _ROOM = 64 << 20
 """Characters that may wait; a record counts at least `_LEAST` of them."""
 _LEAST = 1 << 10
-_AT_ONCE = 1_000
+_AT_ONCE, _HEAVY = 1_000, 4 << 20
+"""Records and jobs of a commit, and about how many characters: each must get through within the database's patience."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _TRANSIENT = (OperationalError, InterfaceError)  # locked, full, gone: the same may go well later
 
@@ -50,6 +52,7 @@ class _Job:
 
     write: Callable[[Connection], Any]
     future: Future[Any] = field(default_factory=Future[Any])
+    weight: ClassVar[int] = 0
 
     def attempt(self, connection: Connection) -> tuple[Any, Exception | None]:
         """Its result or its error; an error undoes what it did and nothing else."""
@@ -96,7 +99,7 @@ class Writer(Generic[R]):
         self._closing: float | None = None  # when it gives up what cannot be written
         self._trouble = ""
         self._failing = 0.0  # since when, while there is trouble
-        self._refused: list[str] = []
+        self._refused, self._told, self._first = 0, 0, ""  # ever; of them told of; why the first untold one was
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="tuneloop-store", daemon=True)
         self._thread.start()
@@ -111,6 +114,11 @@ class Writer(Generic[R]):
     def trouble(self) -> str:
         """What stood in the way of the last attempt to write; empty when it went well."""
         return self._trouble
+
+    @property
+    def refused(self) -> int:
+        """Records dropped since it was opened, because the database, or what makes them ready, refused them."""
+        return self._refused
 
     @property
     def closed(self) -> bool:
@@ -185,9 +193,9 @@ class Writer(Generic[R]):
 
     def _tell_refused(self) -> None:
         with self._lock:
-            refused, self._refused = self._refused, []
-        if refused:
-            raise StoreError(f"answers that could not be recorded: {len(refused)}; the first: {refused[0]}")
+            untold, first, self._told, self._first = self._refused - self._told, self._first, self._refused, ""
+        if untold:
+            raise StoreError(f"answers that could not be recorded: {untold}; the first: {first}")
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
@@ -206,7 +214,7 @@ class Writer(Generic[R]):
         while batch := self._take():
             self._commit(batch)
             with self._lock:
-                self._weight -= sum(one.weight for one in batch if isinstance(one, _Record))
+                self._weight -= sum(one.weight for one in batch)
                 self._room.notify_all()
 
     def _take(self) -> list[_Record[R] | _Job]:
@@ -217,7 +225,11 @@ class Writer(Generic[R]):
             end = time.monotonic() + LINGER
             while not self._is_hurried() and (left := end - time.monotonic()) > 0:
                 self._work.wait(left)
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _AT_ONCE))]
+            batch: list[_Record[R] | _Job] = []
+            weight = 0
+            while self._queue and len(batch) < _AT_ONCE and weight < _HEAVY:
+                batch.append(self._queue.popleft())
+                weight += batch[-1].weight
             self._urgent -= sum(isinstance(one, _Job) for one in batch)
             return batch
 
@@ -226,9 +238,9 @@ class Writer(Generic[R]):
         pause = _FIRST_PAUSE
         batch, unready = self._all_ready(batch)
         while True:
-            batch = [one for one in batch if isinstance(one, _Record) or not one.future.cancelled()]
             try:
-                with self._engine.begin() as connection:
+                with self._engine.begin() as connection:  # which may take long: what is given up meanwhile is not done
+                    batch = [one for one in batch if isinstance(one, _Record) or not one.future.cancelled()]
                     refused, settled = self._write(connection, batch)
                 self._trouble = ""
                 break
@@ -244,8 +256,10 @@ class Writer(Generic[R]):
                     break
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        dropped = [*unready, *refused]
         with self._lock:
-            self._refused += [*unready, *refused]
+            self._first = self._first or "".join(dropped[:1])
+            self._refused += len(dropped)
         for job, result, error in settled:
             job.settle(result, error)
 
@@ -260,8 +274,9 @@ class Writer(Generic[R]):
             try:
                 ready.append(replace(one, value=self._ready(one.value)))
             except Exception as error:  # noqa: BLE001 nor what one is made of
-                _log.exception("an answer was not recorded")
-                refused.append(f"{type(error).__name__}: {error}")
+                why = f"{type(error).__name__} while it was made ready"  # its message may quote the answer
+                _log.error("an answer was not recorded: %s\n%s", why, "".join(format_tb(error.__traceback__)))
+                refused.append(why)
         return ready, refused
 
     def _write(

@@ -7,7 +7,6 @@ import re
 import secrets
 import traceback
 from functools import cache
-from http.cookies import CookieError, SimpleCookie
 from importlib import resources
 from typing import Literal
 
@@ -20,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuneloop.serve.sessions import cookies_of
 from tuneloop.web.words import LANGUAGES, Language, spoken
 
 POLICY = (
@@ -85,11 +85,7 @@ class Policy:
 
 
 def _kept(request: Request, name: str) -> str:
-    try:
-        found = SimpleCookie(request.headers.get("cookie", "")).get(f"tuneloop-{name}")
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    return cookies_of(request.headers.get("cookie", "")).get(f"tuneloop-{name}", "")
 
 
 def keep(name: Literal["language", "theme"], value: str) -> str:
@@ -122,7 +118,7 @@ def switch_theme() -> str:
 
 
 class _WithoutTexts(logging.Filter):
-    """NiceGUI logs faults with their messages, which may quote what a person wrote."""
+    """NiceGUI and its sockets log faults with their messages, which may quote what a person wrote."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[0] is not None:
@@ -149,5 +145,6 @@ def application() -> ASGIApp:
     pages.config.socket_io_js_transports = ["websocket"]
     pages.add_exception_handler(404, _not_found)
     core.sio.on("log", handler=lambda *_: None)  # else browsers could write into the server's log
-    logging.getLogger("nicegui").addFilter(_WithoutTexts())
+    for name in ("nicegui", "engineio.server", "socketio.server", "asyncio"):  # the last: tasks of the others
+        logging.getLogger(name).addFilter(_WithoutTexts())
     return GZipMiddleware(Policy(pages), minimum_size=500)  # after the nonces are in

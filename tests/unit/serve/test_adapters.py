@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from serving import tune_run, until
 
+from tuneloop.core import digest
 from tuneloop.core.errors import ModelError, RunError
 from tuneloop.generate.scripted_live import ScriptedLive
+from tuneloop.models.cache import adapter_digest
 from tuneloop.serve.adapters import Roster, UnknownModel
 
 
@@ -34,6 +36,19 @@ def test_names_stand_for_content_and_equal_content_is_loaded_once(engine: Script
     roster.remove("y")
     assert first.name not in [served.name for served in engine.models()]
     assert list(roster.listed()) == ["toy", "x"]
+
+
+def test_all_rooms_know_an_adapter_by_one_digest(engine: ScriptedLive, tmp_path: Path) -> None:
+    """Its record counted for the engines and not for its name: a name stood for another model's words than it said."""
+    roster, folder = Roster(engine, "toy"), tune_run(tmp_path, "a")
+    first = roster.put("x", folder)
+    assert first.adapter == adapter_digest(folder)
+    assert first.name == f"ad-{digest.short(first.adapter)}"
+    (folder / "tuneloop.json").write_text('{"base": "another"}')
+    second = roster.put("y", folder)
+    assert second.name != first.name and second.adapter == adapter_digest(folder) != first.adapter
+    (folder / "README.md").write_text("of no matter")
+    assert roster.put("z", folder) == second
 
 
 def test_no_name_contains_another(engine: ScriptedLive, tmp_path: Path) -> None:

@@ -192,6 +192,6 @@ def test_settings_for_a_server_need_one(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"serves a \.gguf file"):
         serving._engine("latest", tmp_path, config_of_files, {})
     with chat_server(lambda path, body: (404, "")) as server:
-        name, engine, inside = serving._engine(server.url, tmp_path, config, {})
+        name, engine, inside, _ = serving._engine(server.url, tmp_path, config, {})
         assert (name, inside) == ("m", "m")
         engine.close()

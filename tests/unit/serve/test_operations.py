@@ -6,16 +6,17 @@ import logging
 from typing import Any
 
 import pytest
+from serving import until
 
 from tuneloop.core.errors import StoreError
 
 
 def test_figures_count_requests_tokens_and_times(opened: Any) -> None:
     one = opened()
-    admin = one.key("admin")
+    watch = one.key("watch")
     one.ask()
     one.ask(model="none")
-    answer = one.client.get("/metrics", headers=admin)
+    answer = one.client.get("/metrics", headers=watch)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     for line in (
         'tuneloop_requests_total{route="/v1/chat/completions",status="200"} 1.0',
@@ -62,7 +63,9 @@ def test_answers_that_cannot_be_recorded_stop_the_service_not_its_loop(
 
     monkeypatch.setattr(one.service.store, "record", refuse)
     assert one.ask().status_code == 200
-    assert "tuneloop_unrecorded_total" in one.service.meters.text().decode()
+    until(lambda: "tuneloop_unrecorded_total 1.0" in one.service.meters.text().decode())
+    monkeypatch.setattr(type(one.service.store), "refused", 7)
+    assert "tuneloop_unrecorded_total 8.0" in one.service.meters.text().decode(), "and those that the database refused"
     monkeypatch.setattr("tuneloop.serve.service.MOST_UNWRITTEN", -1)
     answer = one.ask()
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")

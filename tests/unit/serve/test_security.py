@@ -26,7 +26,7 @@ ROLES = {
     ("GET", "/v1/models/{model:path}"): "chat",
     ("GET", "/openapi.json"): "chat",
     ("POST", "/v1/feedback"): "rate",
-    ("GET", "/metrics"): "admin",
+    ("GET", "/metrics"): "watch",
     ("GET", "/admin/adapters"): "admin",
     ("POST", "/admin/adapters"): "admin",
     ("DELETE", "/admin/adapters/{name:path}"): "admin",
@@ -104,11 +104,12 @@ def test_open_routes_tell_nothing_but_their_state(opened: Any) -> None:
 
 def test_a_role_opens_its_routes_alone(opened: Any) -> None:
     one = opened(open_to_all=False)
-    chat, rate, admin = one.key("chat"), one.key("rate"), one.key("admin")
+    chat, rate, watch, admin = one.key("chat"), one.key("rate"), one.key("watch"), one.key("admin")
     gets = ["/v1/models", "/metrics", "/admin/keys"]
     assert [one.client.get(path, headers=chat).status_code for path in gets] == [200, 403, 403]
     assert [one.client.get(path, headers=rate).status_code for path in gets] == [403, 403, 403]
-    assert [one.client.get(path, headers=admin).status_code for path in gets] == [403, 200, 200]
+    assert [one.client.get(path, headers=watch).status_code for path in gets] == [403, 200, 403]
+    assert [one.client.get(path, headers=admin).status_code for path in gets] == [403, 403, 200]
     vote = {"answer": "x", "thumb": 1}
     assert [one.client.post("/v1/feedback", json=vote, headers=h).status_code for h in (chat, rate)] == [403, 400]
 

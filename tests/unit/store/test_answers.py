@@ -115,6 +115,37 @@ def test_an_answer_that_the_database_refuses_is_told_and_takes_no_other_with_it(
     assert opened.answer(after.id) == after
 
 
+def test_what_is_dropped_is_counted_and_not_gathered(opened: Store, asked: Asked) -> None:
+    """A service never flushes: why each was refused was kept for ever."""
+    before = asked()
+    gathered: list[int] = []
+    for number in range(40):
+        asked(id=before.id, answer=f"another {number}")
+        opened._writer.settle()
+        gathered.append(sum(len(value) for value in vars(opened._writer).values() if isinstance(value, list)))
+    assert opened.refused == 40
+    assert max(gathered) <= 1
+    with pytest.raises(StoreError, match="could not be recorded: 40; the first: "):
+        opened.flush()
+    assert opened.refused == 40
+
+
+def test_what_cannot_be_masked_is_dropped_without_a_word_of_it(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        said = "".join(["SEC", "RET"])  # not to be seen in the line of code that the log shows
+        raise ValueError(said)
+
+    monkeypatch.setattr("tuneloop.store.redaction.Redaction.interaction", fault)
+    made = store.open(url, SECRET)
+    made.record(Interaction("a1", NOW, made.pseudonym("a"), "m", (Message("user", "SECRET"),), "x", "stop"))
+    with caplog.at_level(logging.ERROR), pytest.raises(StoreError, match="could not be recorded: 1") as told:
+        made.close()
+    assert "SECRET" not in caplog.text + str(told.value)
+    assert made.refused == 1
+
+
 def test_the_same_answer_twice_is_one(opened: Store, asked: Asked) -> None:
     """As after a commit whose confirmation was lost: the writer writes again."""
     one = asked()
