@@ -78,9 +78,9 @@ class Beside:
         self.sizes = [layer.out_features for layer in layers]
         begin = 0
         for layer, weight in zip(layers, weights, strict=True):
-            layer.__class__, layer.bias = PackedPart, None
-            layer.weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
             part: Any = layer
+            part.__class__, part.bias = PackedPart, None
+            part.weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
             part.whole, part.place = self, slice(begin, begin + layer.out_features)
             begin += layer.out_features
 
