@@ -15,6 +15,13 @@ OWNERS: dict[str, Dialect] = {
     "vllm": "vllm", "sglang": "sglang", "llamacpp": "llama_cpp",
 }  # fmt: skip
 """What they say of themselves there (`owned_by`)."""
+_BY_GENERATION_CONFIG = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+PLAIN: dict[str, dict[str, Any]] = {
+    "vllm": _BY_GENERATION_CONFIG, "sglang": _BY_GENERATION_CONFIG,
+    "llama_cpp": {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
+}  # fmt: skip
+"""What makes sampling plain: else they take what the model's generation_config.json says (vLLM and SGLang; a penalty on
+repetitions changes greedy answers too) or their own (llama.cpp: top_k 40, top_p 0.95, min_p 0.05)."""
 
 
 @dataclass(frozen=True)

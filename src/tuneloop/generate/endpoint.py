@@ -40,6 +40,14 @@ class Unreachable(ModelError):
     """Nobody answers at all."""
 
 
+class Missing(ModelError):
+    """The server does not have the model, or the path."""
+
+
+class NotThere(Exception):
+    """404: no such path or no such model."""
+
+
 class Refused(Exception):
     """The server takes this one request for wrong (too long, not allowed); others may succeed."""
 
@@ -85,7 +93,7 @@ class Endpoint:
         """What the server says of each model it serves; None where it does not say."""
         try:
             found = await self._json(await self._send("GET", f"{self.url}/models", None))
-        except (_NotThere, Refused):
+        except (NotThere, Refused):
             return None
         entries = found.get("data")
         if not isinstance(entries, list):
@@ -126,12 +134,9 @@ class Endpoint:
             await response.aclose()
 
     async def command(self, url: str, body: dict[str, Any]) -> str:
-        """What a server says to an order beside OpenAI's API, at a whole URL. Raises ModelError where it refuses."""
-        try:
-            response = await self._send("POST", url, body)
-            await response.aread()
-        except (_NotThere, Refused) as error:
-            raise ModelError(f"{url}: {error}") from error
+        """What a server says to an order beside OpenAI's API, at a whole URL. Raises NotThere, else as `post`."""
+        response = await self._send("POST", url, body)
+        await response.aread()
         return response.text
 
     async def _found(self, path: str, body: dict[str, Any]) -> httpx.Response:
@@ -141,8 +146,8 @@ class Endpoint:
             del body["max_tokens"]
         try:
             return await self._send("POST", self.url + path, body)
-        except _NotThere as error:
-            raise ModelError(self._not_there(path, str(error), await self.models())) from error
+        except NotThere as error:
+            raise Missing(self._not_there(path, body["model"], str(error), await self.models())) from error
         except Refused as error:
             # newer models of OpenAI know the limit by this name alone, older servers by the other one alone
             if "max_tokens" not in body or "max_completion_tokens" not in str(error):
@@ -190,7 +195,7 @@ class Endpoint:
         if status in REFUSED:
             raise Refused(said)
         if status == 404:
-            raise _NotThere(said)
+            raise NotThere(said)
         if status == 401:
             next_step = (
                 f"it does not accept the key in ${self.key_env}" if self._has_key
@@ -214,18 +219,14 @@ class Endpoint:
             "`llama-server -m model.gguf`, or correct the address"
         )
 
-    def _not_there(self, path: str, said: str, known: dict[str, Any] | None) -> str:
-        if known and self.model not in known:
-            return f"{self.url} has no model '{self.model}'; it has: {listed(sorted(known))}"
+    def _not_there(self, path: str, model: str, said: str, known: dict[str, Any] | None) -> str:
+        if known and model not in known:
+            return f"{self.url} has no model '{model}'; it has: {listed(sorted(known))}"
         return f"{self.url}{path} is not there ({said}): is the address right? It usually ends with /v1"
 
     def _no_api(self, response: httpx.Response) -> str:
         said = response.text[:80]
         return f"{response.url} answers no JSON object but {said!r}: is this an OpenAI-compatible server?"
-
-
-class _NotThere(Exception):
-    """404: no such path or no such model."""
 
 
 def _times(tries: int) -> str:

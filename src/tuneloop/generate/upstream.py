@@ -22,7 +22,7 @@ from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import listed
 from tuneloop.generate import dialects, wire
 from tuneloop.generate.config import UpstreamConfig
-from tuneloop.generate.endpoint import Endpoint, Refused, Unreachable, address
+from tuneloop.generate.endpoint import Endpoint, Missing, NotThere, Refused, Unreachable, address
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served
 from tuneloop.generate.queue import FairQueue
 from tuneloop.models.cache import ADAPTER, adapter_digest
@@ -65,7 +65,7 @@ class UpstreamEngine:
         except BaseException:
             self._stop()
             raise
-        self._base = base.name
+        self._base, self._context = base.name, base.context
         self._served = {base.name: base}
         self._leaving: set[str] = set()
         self._folders: dict[str, Path] = {}
@@ -177,8 +177,13 @@ class UpstreamEngine:
     async def _order(self, verbs: dialects.Adapters, path: str, body: dict[str, Any]) -> None:
         try:
             said = await self._endpoint.command(self.url.removesuffix("/v1") + path, body)
-        except (ModelError, Busy) as error:
-            raise ModelError(f"{error}. The server must be started with {verbs.needs}") from error
+        except NotThere as error:
+            raise ModelError(
+                f"{self.url}: {error}. It must be started with {verbs.needs}, and find folders under the same paths as "
+                "this service"
+            ) from error
+        except (Refused, Busy) as error:
+            raise ModelError(f"{self.url} refuses: {error}") from error
         try:
             found = orjson.loads(said)
         except orjson.JSONDecodeError:  # vLLM says it in a sentence
@@ -205,21 +210,31 @@ class UpstreamEngine:
         return endpoint, Served(endpoint.model, endpoint.identity(known), dialects.context(told), facts=facts)
 
     def _lost(self, why: str) -> None:
-        """Nobody answers: looks from time to time whether somebody does again."""
+        """Nobody answers, or not for this model: looks from time to time whether somebody does again."""
         if self._away is None and not self._closed:
             self._away = why
             self._watching = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while self._away is not None:
-            await asyncio.sleep(PROBE)
             try:
                 self._know(await self._endpoint.models())
                 for name, folder in list(self._folders.items()):  # a server that was started anew has lost them
                     await self._put(name, folder)
             except (ModelError, Busy):
-                continue
-            self._away = None
+                await asyncio.sleep(PROBE)
+            else:
+                self._away = None
+
+    async def _forgotten(self, name: str) -> bool:
+        """Whether the server has lost an adapter, as by a start anew that nobody here noticed."""
+        if name == self._base:
+            return False
+        try:
+            known = await self._endpoint.models()
+        except (ModelError, Busy):  # whatever asks next hears of it
+            return False
+        return known is not None and name not in known
 
     def _know(self, known: dict[str, dict[str, Any]] | None) -> None:
         """What answers follow from may be something else than before."""
@@ -256,7 +271,8 @@ class UpstreamEngine:
 
     async def _answer(self, answer: _Answer) -> Piece:
         """Tells an answer; returns the last piece of it."""
-        path, body = wire.streamed(self._model_of(answer.ask.model), answer.ask)
+        path, body = wire.streamed(self._model_of(answer.ask.model), answer.ask, self._context)
+        body = {**dialects.PLAIN.get(self._dialect, {}), **body}
         found = wire.Streamed(answer.ask, self.url + path)
 
         def over(finish: Finish, why: str | None = None, retry_after: float = 1.0) -> Piece:
@@ -277,11 +293,14 @@ class UpstreamEngine:
         except asyncio.CancelledError:  # by the ticket alone
             return over("cancelled")
         except Refused as error:
+            if await self._forgotten(answer.ask.model):  # SGLang refuses what vLLM answers by 404
+                self._lost(str(error))
+                return over("error", str(error))
             return over("refused", str(error))
         except Busy as error:
             return over("busy", str(error), error.retry_after)
         except ModelError as error:
-            if isinstance(error, Unreachable):
+            if isinstance(error, Unreachable | Missing):
                 self._lost(str(error))
             return over("error", str(error))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tuneloop.core.conversation import JsonObject, Message, ToolCall
 from tuneloop.core.errors import ModelError
@@ -14,8 +15,6 @@ from tuneloop.generate.live import Ask, Piece, TokenLogprob, Usage
 NOTHING = Usage(0, 0, 0)
 FINISHED = frozenset({"stop", "length", "tool_calls", "function_call"})
 REFUSALS = frozenset({"400", "422", "invalid_request_error", "BadRequestError", "Bad Request"})
-
-
 CHAT, PROSE = "/chat/completions", "/completions"
 
 
@@ -35,15 +34,17 @@ def asked(model: str, request: Request, decoding: Decoding) -> tuple[str, JsonOb
     return PROSE if prose else CHAT, body
 
 
-def streamed(model: str, ask: Ask) -> tuple[str, JsonObject]:
-    """(path, body) of an answer that comes as a stream."""
+def streamed(model: str, ask: Ask, context: int | None = None) -> tuple[str, JsonObject]:
+    """(path, body) of an answer that comes as a stream; `context`: tokens of prompt and answer together, if known."""
     path, body = asked(model, ask.request, ask.decoding)
     body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if path == CHAT and context is not None and ask.decoding.max_new_tokens >= context:
+        del body["max_tokens"]  # the context ends it earlier; vLLM and SGLang refuse a limit that can never be reached
     if ask.stop:
         body["stop"] = list(ask.stop)
     if ask.logprobs is not None:
-        prose = path == "/completions"
-        body |= {"logprobs": ask.logprobs} if prose else {"logprobs": True, "top_logprobs": ask.logprobs}
+        beside = max(1, ask.logprobs)  # llama.cpp tells no token at all where none is wanted beside it
+        body |= {"logprobs": beside} if path == PROSE else {"logprobs": True, "top_logprobs": beside}
     if ask.schema is not None:
         body["response_format"] = (
             {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(ask.schema), "strict": True}}
@@ -121,6 +122,8 @@ class Streamed:
             for call in delta.get("tool_calls") or ():
                 self._add(call)
             logprobs = _logprobs(choice.get("logprobs")) if self._ask.logprobs is not None else ()
+            if self._ask.logprobs == 0:
+                logprobs = tuple(replace(one, top=()) for one in logprobs)
             self._why = choice.get("finish_reason") or self._why
             piece = Piece("" + text, "" + reasoning, logprobs)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:

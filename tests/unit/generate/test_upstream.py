@@ -323,7 +323,8 @@ def test_nobody_listens() -> None:
 
 
 class Lora:
-    """What vLLM and SGLang say to their orders (vllm/entrypoints/openai/serving_models.py, sglang http_server.py)."""
+    """What vLLM and SGLang say to their orders: vLLM as it did (tests/golden/streams), SGLang as its sources have it
+    (srt/entrypoints/http_server.py, srt/lora/lora_registry.py)."""
 
     def __init__(self, owned_by: str) -> None:
         self.owned_by, self.loaded = owned_by, dict[str, str]()
@@ -338,15 +339,16 @@ class Lora:
         prefix = "/v1" if self.owned_by == "vllm" else ""
         if path == f"{prefix}/load_lora_adapter":
             if "bad" in body["lora_path"]:
-                return self.refused("rank 64 is greater than max_lora_rank 16")
-            assert body["lora_name"] not in self.loaded
+                return self.refused("LoRA rank 64 is greater than max_lora_rank 16.", 500)
+            if body["lora_name"] in self.loaded:
+                return self.refused("it has already been loaded", 400)
             self.loaded[body["lora_name"]] = body["lora_path"]
         elif path == f"{prefix}/unload_lora_adapter":
             del self.loaded[body["lora_name"]]
         elif path == "/v1/chat/completions":
             name = body["model"].removeprefix("m:") if self.owned_by == "sglang" else body["model"]
             if name != "m" and name not in self.loaded:
-                return 404, {"error": {"message": f"The model {name} does not exist."}}
+                return self.refused(f"no {name}", 404)
             self.go.wait(SECONDS)
             assert name == "m" or name in self.loaded, "it was taken away from an answer"
             return whole(body["model"])
@@ -354,9 +356,10 @@ class Lora:
             return 404, "not found"
         return (200, "Success: done.") if prefix else (200, {"success": True, "loaded_adapters": self.loaded})
 
-    def refused(self, why: str) -> Reply:
+    def refused(self, why: str, status: int) -> Reply:
+        """SGLang has one status for all of it."""
         if self.owned_by == "vllm":
-            return 400, {"error": {"message": why, "type": "BadRequestError", "code": 400}}
+            return status, {"error": {"message": why, "type": "InternalServerError", "param": None, "code": status}}
         return 400, {"success": False, "error_message": why}
 
 
@@ -381,7 +384,7 @@ def test_adapters_are_loaded_asked_drained_and_dropped(owned_by: str, tmp_path: 
         assert served.digest != engine.models()[0].digest
         named = replace(ask(), model="ad-1")
         assert hear(engine, named).text == ("ad-1" if owned_by == "vllm" else "m:ad-1")
-        with pytest.raises(ModelError, match=r"max_lora_rank 16\. The server must be started with --enable-lora"):
+        with pytest.raises(ModelError, match=r"max_lora_rank 16\.$"):
             engine.load("ad-2", str(bad))
         lora.go.clear()
         heard = Heard(engine, named)
@@ -425,6 +428,17 @@ def test_a_server_that_went_away_is_found_again_with_its_adapters(
         assert hear(engine, replace(ask(), model="ad-1")).text == "ad-1"
         after = {served.name: served.digest for served in engine.models()}
         assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
+
+
+@pytest.mark.parametrize("owned_by", ["vllm", "sglang"])
+def test_a_start_anew_that_nobody_noticed_gives_the_adapters_back(owned_by: str, tmp_path: Path) -> None:
+    with with_lora(owned_by) as (engine, _, lora):
+        engine.load("ad-1", str(tune_run(tmp_path, "one")))
+        lora.loaded.clear()
+        named = replace(ask(), model="ad-1")
+        assert hear(engine, named).end().finish == "error"
+        until(lambda: engine.now().away is None)
+        assert hear(engine, named).end().finish == "stop"
 
 
 def test_servers_that_load_no_adapters_say_so(tmp_path: Path) -> None:
