@@ -2,6 +2,7 @@
 
 It stands in front of a server of this process, as votes do not know how answers are made: five starts without torch.
 """
+
 from __future__ import annotations
 
 import random

@@ -44,7 +44,8 @@ class Run:
         jsonl.write_text(path / "recipe.yaml", recipe.dump(config))
         run = cls(path, {
             "version": 1, "stage": stage, "name": name, "status": "created", "key": key, "created": _now(),
-            "folder": str(Path.cwd()), "versions": dict(versions()), "inputs": dict(inputs), "outputs": {}, "error": None,
+            "folder": str(Path.cwd()), "versions": dict(versions()), "inputs": dict(inputs), "outputs": {},
+            "error": None,
         })  # fmt: skip
         run._write()
         return run
