@@ -142,8 +142,7 @@ def _tuned(folder: Path, key: str, root: Path, steps: int) -> tuple[Any, Any, An
     stage.export = keeping
     try:
         run, tuned = tune_in(
-            root, {"base": str(folder)}, method=CHOICES[key], batch_size=12, steps=steps, learning_rate=rate_of(key),
-            save_every=steps,
+            root, {"base": str(folder)}, method=CHOICES[key], batch_size=12, steps=steps, learning_rate=rate_of(key)
         )  # fmt: skip
     finally:
         stage.export = export

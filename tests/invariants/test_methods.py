@@ -93,7 +93,7 @@ def test_bf16(key: str, name: str, model_folder: Folder, tmp_path: Path) -> None
     kind = needs_its_package(key)
     model = {"base": str(model_folder(name)), "dtype": "bf16"}
     values: dict[str, Any] = {"learning_rate": rate_of(key), "batch_size": 12, "method": CHOICES[key]}
-    run, first = tune_in(tmp_path, model, steps=8, save_every=8, **values)
+    run, first = tune_in(tmp_path, model, steps=8, **values)
     losses = [row["loss"] for row in metrics.read(run.path / "metrics.jsonl")]
     assert losses[-1] < losses[0]
     assert {tensor.dtype for tensor in saved(first.folder, first.adapter).values()} == {torch.bfloat16}
