@@ -86,7 +86,9 @@ def job_of(
     from tuneloop.forward.attention import use_packed
     from tuneloop.forward.objective import core_of
 
-    branch = TuneConfig.model_validate({"method": "full", "learning_rate": 1e-2, "batch_size": 4, **AT_THE_END, **config})
+    branch = TuneConfig.model_validate(
+        {"method": "full", "learning_rate": 1e-2, "batch_size": 4, **AT_THE_END, **config}
+    )
     trained = branch.method.apply(model)
     if packed:
         use_packed(core_of(trained))
