@@ -30,6 +30,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h11
 import httpx
 from training.measure import about_machine
 
@@ -65,44 +66,92 @@ def question(number: int) -> str:
     return f"Tell me a very long story about a {topics[number % 16]} and number {number}, with many details."
 
 
-async def ask(client: httpx.AsyncClient, server: Server, number: int, new: int) -> tuple[list[float], str]:
-    """(times of the request and of each piece of text, the whole text)."""
-    body = {
+class Reader(asyncio.Protocol):
+    """Sends one request and notes what comes when; it is read afterwards, so that clients take no time from servers."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.came: list[tuple[float, bytes]] = []
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.sent = time.perf_counter()
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.came.append((time.perf_counter(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.over.set_result(None)
+
+    def pieces(self) -> Iterator[tuple[float, str]]:
+        """Each piece of text and when it came. Ends the program where the server refused."""
+        connection, line, status = h11.Connection(h11.CLIENT), b"", 0
+        connection.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
+        connection.send(h11.EndOfMessage())
+        for at, data in self.came:
+            connection.receive_data(data)
+            while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+                if isinstance(event, h11.Response):
+                    status = event.status_code
+                if isinstance(event, h11.Data):
+                    *lines, line = (line + bytes(event.data)).split(b"\n")
+                    if status != 200:
+                        raise SystemExit(f"the server answers {status}: {bytes(event.data)[:300]!r}")
+                    for text in map(_said, lines):
+                        if text:
+                            yield at, text
+                if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                    return
+
+
+def _said(line: bytes) -> str:
+    """The text of an event."""
+    if not line.startswith(b"data: {"):
+        return ""
+    choices = json.loads(line[6:]).get("choices") or [{}]
+    return (choices[0].get("delta") or {}).get("content") or ""
+
+
+async def ask(host: str, port: int, server: Server, number: int, new: int) -> Reader:
+    """One question and all that was answered."""
+    body = json.dumps({
         "model": server.model, "messages": [{"role": "user", "content": question(number)}], "max_tokens": new,
         "stream": True, **server.more,
-    }  # fmt: skip
-    times, text = [time.perf_counter()], ""
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        if response.status_code != 200:
-            raise SystemExit(f"{server.command[0]}: {response.status_code} {(await response.aread())[:300]!r}")
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            choices = json.loads(line[6:]).get("choices") or [{}]
-            piece = (choices[0].get("delta") or {}).get("content")
-            if piece:
-                times.append(time.perf_counter())
-                text += piece
-    return times, text
+    }).encode()  # fmt: skip
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    made = asyncio.get_running_loop().create_connection(lambda: Reader(head.encode() + body), host, port)
+    _, reader = await made
+    async with asyncio.timeout(600):
+        await reader.over
+    return reader
 
 
 async def crowd(url: str, server: Server, clients: int, new: int, round_: int, count: Any) -> tuple[float, Measured]:
-    """Tokens a second of so many clients at once, and their latencies."""
-    seen = Measured()
-    tokens = 0
+    """Tokens a second of so many clients at once, and their latencies. Raises OSError for a server that is gone."""
+    host, port = url.removeprefix("http://").split(":")
+    answered: list[Reader] = []
 
     async def one(place: int) -> None:
-        nonlocal tokens
-        async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            for turn in range(ASKED):
-                times, text = await ask(client, server, 1_000 * round_ + 100 * clients + ASKED * place + turn, new)
-                tokens += count(text)
-                seen.first.append(times[1] - times[0])
-                seen.gaps += [after - before for before, after in pairwise(times[1:])]
+        for turn in range(ASKED):
+            number = 1_000 * round_ + 100 * clients + ASKED * place + turn
+            answered.append(await ask(host, int(port), server, number, new))
 
     started = time.perf_counter()
     await asyncio.gather(*(one(place) for place in range(clients)))
-    return tokens / (time.perf_counter() - started), seen
+    spent = time.perf_counter() - started
+    seen, tokens = Measured(), 0
+    for reader in answered:
+        pieces = list(reader.pieces())
+        if not pieces:
+            raise OSError("an answer without text")
+        times = [at for at, _ in pieces]
+        tokens += count("".join(text for _, text in pieces))
+        seen.first.append(times[0] - reader.sent)
+        seen.gaps += [after - before for before, after in pairwise(times)]
+    return tokens / spent, seen
 
 
 @contextmanager
@@ -226,7 +275,7 @@ def main() -> None:
                             asyncio.run(crowd(url, server, 1, 8, 90 + round_, count))
                             continue
                         rate, seen = asyncio.run(crowd(url, server, number, options.new, round_, count))
-                    except httpx.HTTPError as error:
+                    except (OSError, h11.RemoteProtocolError) as error:
                         print(f"{name}, {number} clients: {type(error).__name__}: {error}", file=sys.stderr)
                         break
                     found[name, number].rates.append(rate)

@@ -100,7 +100,7 @@ def tune_run(root: Path, name: str, weights: bytes = b"weights", stage: str = "t
     (adapter / "adapter_config.json").write_text("{}")
     (adapter / "adapter_model.safetensors").write_bytes(weights)
     (root / name / "run.json").write_text(
-        json.dumps({"stage": stage, "status": "done", "created": "2026-11-22T00:00:00+00:00"})
+        json.dumps({"stage": stage, "name": name, "status": "done", "created": "2026-11-22T00:00:00+00:00"})
     )
     (root / name / "DONE").write_text("")
     return adapter

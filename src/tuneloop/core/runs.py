@@ -145,7 +145,7 @@ def resolve(root: Path, name: str, *, stage: str | None = None, done: bool | Non
     fitting = [run for run in matching if stage in (None, run.stage) and done in (None, run.done)]
     if name == "latest":
         matching = fitting = fitting[-1:]
-    named = [run for run in fitting if run.record["name"] == name]  # `sums`, where there is `sums-replay` too
+    named = [run for run in fitting if run.record.get("name") == name]  # `sums`, where there is `sums-replay` too
     for candidates in ([run for run in known if run.path.name == name], matching, fitting, named):
         if len(candidates) == 1:
             return candidates[0]

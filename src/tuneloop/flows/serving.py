@@ -197,6 +197,7 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
     import torch
 
     from tuneloop.generate.batching import ContinuousEngine
+    from tuneloop.generate.lean import side_by_side
     from tuneloop.models.adapters import read_record
     from tuneloop.models.find import find_base
     from tuneloop.models.load import load_model
@@ -219,6 +220,7 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
         model = load_model(plain, dtype, seed=0, device=device)
         facts.update(_in_fewer_bits(model, renderer, plain, Path(path), [base.adapter, *adapters.values()], config))
         pack(model)
+        side_by_side(model)
         return model
 
     inside = name if base.adapter is None else f"{name} without adapter"

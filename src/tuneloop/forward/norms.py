@@ -6,6 +6,7 @@ of LoRA on a model of 135 M parameters. Shapes: D hidden size.
 
 from __future__ import annotations
 
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -39,7 +40,13 @@ class _Normed(torch.autograd.Function):
 
 def _factor(x: Tensor, epsilon: float) -> Tensor:
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    return length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    return torch.addcmul(_as_tensor(epsilon, x.device), length, length, value=1 / x.shape[-1]).rsqrt_()
+
+
+@cache
+def _as_tensor(number: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(number, dtype=torch.float32, device=device)
 
 
 def _forward(self: Any, hidden_states: Tensor) -> Tensor:
@@ -54,7 +61,7 @@ def _forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 def normed(norm: Any, x: Tensor) -> Tensor:
     """What a norm like Llama's makes of x, where no gradient is asked for."""
-    return (x.float() * _factor(x, norm.variance_epsilon)).to(x.dtype) * norm.weight
+    return (x * _factor(x, norm.variance_epsilon)).to(x.dtype) * norm.weight
 
 
 def hasten_norms(model: nn.Module) -> int:

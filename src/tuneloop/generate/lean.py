@@ -21,7 +21,7 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from tuneloop.forward.layout import Layout
 from tuneloop.forward.norms import is_llamas, normed
 from tuneloop.forward.objective import trunk_of
-from tuneloop.models.packed import linear
+from tuneloop.models.packed import beside, lay_beside, linear
 
 if TYPE_CHECKING:
     from tuneloop.generate.slots import Slots
@@ -55,6 +55,20 @@ def trunk(core: PreTrainedModel) -> Trunk | None:
     return None if None in layers else run
 
 
+def side_by_side(core: PreTrainedModel) -> None:
+    """Makes one product of what gets the same input, where `trunk` knows the layers and they are packed.
+
+    Each layer called alone then costs as much as all of its product: for models that only answer, and by slots.
+    """
+    if trunk(core) is None:
+        return
+    model: Any = trunk_of(core)
+    for layer in model.layers:
+        lay_beside([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj])
+        if _alike(layer.mlp, llama.LlamaMLP):
+            lay_beside([layer.mlp.gate_proj, layer.mlp.up_proj])
+
+
 def _layer(layer: Any) -> Layer | None:
     if not _alike(layer, llama.LlamaDecoderLayer):
         return None
@@ -75,26 +89,37 @@ def _layer(layer: Any) -> Layer | None:
 
 def _mlp(mlp: Any) -> Callable[[Tensor], Tensor]:
     gate, up, down, act = mlp.gate_proj, mlp.up_proj, mlp.down_proj, mlp.act_fn
-    return lambda x: linear(down, act(linear(gate, x)) * linear(up, x))
+    both = beside([gate, up])
+
+    def run(x: Tensor) -> Tensor:
+        opened, held = both(x).chunk(2, -1) if both else (linear(gate, x), linear(up, x))
+        return linear(down, act(opened) * held)
+
+    return run
 
 
 def _attention(attention: Any) -> Layer:
     q_proj, k_proj, v_proj, o_proj = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+    whole = beside([q_proj, k_proj, v_proj])
     norms = (attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None
     size, scaling, window = attention.head_dim, attention.scaling, None
+    asking, asked = attention.config.num_attention_heads, attention.config.num_key_value_heads
     if not _alike(attention, llama.LlamaAttention):  # as their forward methods read it
         own = attention if hasattr(attention, "sliding_window") else attention.config
         window = getattr(own, "sliding_window", None)
 
     def run(x: Tensor, turn: Turn, slots: Slots, layout: Layout | None) -> Tensor:
         shape = (*x.shape[:-1], -1, size)
-        query, key = linear(q_proj, x).view(shape), linear(k_proj, x).view(shape)
+        if whole is not None:
+            heads = whole(x).view(shape)
+            both, value = heads[:, :, :-asked], heads[:, :, -asked:]
+        else:
+            both = torch.cat([linear(q_proj, x), linear(k_proj, x)], -1).view(shape)
+            value = linear(v_proj, x).view(shape)
         if norms is not None:
-            query, key = norms[0](query), norms[1](key)
-        value = linear(v_proj, x).view(shape)
-        both = torch.cat([query, key], 2)
+            both = torch.cat([norms[0](both[:, :, :asking]), norms[1](both[:, :, asking:])], 2)
         both = both * turn[0] + both.roll(size // 2, -1) * turn[1]
-        query, key = both[:, :, : query.shape[2]], both[:, :, query.shape[2] :]
+        query, key = both[:, :, :asking], both[:, :, asking:]
         out = slots.attend(
             attention, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), layout,
             scaling=scaling, sliding_window=window,

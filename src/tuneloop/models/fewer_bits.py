@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tuneloop.core.errors import ModelError
+from tuneloop.models.packed import in_few_sizes
 from tuneloop.models.targets import routers
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Int8Rows(nn.Module):
         if len(x_TI) <= FEW:
             out_TO = torch.ops.aten._weight_int8pack_mm(x_TI, self.weight, self.scale)
         else:
-            out_TO = F.linear(x_TI, self.weight.to(x.dtype)).mul_(self.scale)
+            weight_OI = self.weight.to(x.dtype)
+            out_TO = in_few_sizes(lambda rows: F.linear(rows, weight_OI), x_TI) * self.scale
         return _finished(out_TO, self.bias, x)
 
     def dense(self) -> Tensor:

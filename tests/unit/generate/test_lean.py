@@ -10,7 +10,7 @@ import torch
 
 from tuneloop.generate import lean, slots
 from tuneloop.generate.slots import Slots
-from tuneloop.models.packed import pack
+from tuneloop.models.packed import beside, pack
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 20], [30, 31, 32, 33, 34, 35, 36, 37, 38]]
 
@@ -46,6 +46,28 @@ def test_the_short_way_gives_the_same_bits(
         pack(model)
     for one, other in zip(logits(model, True), logits(model, False), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("llama", {"attention_bias": True}), ("qwen3", {}), ("qwen2", {}), ("mistral", {})]
+)
+@pytest.mark.parametrize("hooked", ["", "mlp.up_proj", "self_attn.k_proj"])
+def test_layers_side_by_side_give_the_same_numbers(
+    tiny_model: Callable[..., Any], name: str, changes: dict[str, Any], hooked: str
+) -> None:
+    models = [tiny_model(name, **changes).eval() for _ in range(2)]
+    for model in models:
+        pack(model)
+    lean.side_by_side(models[0])
+    attention, mlp = models[0].model.layers[1].self_attn, models[0].model.layers[1].mlp
+    assert beside([attention.q_proj, attention.k_proj, attention.v_proj]) and beside([mlp.gate_proj, mlp.up_proj])
+    for model in models if hooked else []:
+        layer = model.model.layers[1].get_submodule(hooked)
+        layer.register_forward_hook(lambda module, given, out: out * 2 + given[0].sum(-1, keepdim=True))
+    apart = logits(models[1], True)
+    for short in (True, False):
+        for one, other in zip(logits(models[0], short), apart, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "phi3", "glm4", "gpt2"])

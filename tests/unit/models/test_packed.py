@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tuneloop.models.packed import PackedHead, PackedLinear, pack
+from tuneloop.models.packed import PackedHead, PackedLinear, beside, lay_beside, pack
 
 BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 DTYPES = [torch.float32, *([torch.bfloat16] if BF16 else [])]
@@ -42,6 +43,35 @@ def test_a_copy_is_a_plain_layer(bias: bool) -> None:
     assert type(copied) is torch.nn.Linear and copied.weight is not layer.weight
     x = torch.randn(3, 8)
     assert torch.equal(copied(x), again(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_of_one_product_are_still_layers(bias: bool) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(40, outputs, bias=bias) for outputs in (24, 8, 16)]
+    plain = copy.deepcopy(layers)
+    pack(torch.nn.Sequential(*layers))
+    assert beside(layers) is None
+    lay_beside(layers)
+    whole, x = beside(layers), torch.randn(2, 3, 40)
+    assert whole is not None and beside(layers[:2]) is None and beside(layers[::-1]) is None
+    lay_beside(layers)
+    assert beside(layers) is whole
+    torch.testing.assert_close(whole(x), torch.cat([layer(x) for layer in plain], -1), rtol=1e-5, atol=1e-5)
+    for layer, before in zip(layers, plain, strict=True):
+        torch.testing.assert_close(layer(x), before(x), rtol=1e-5, atol=1e-5)
+        assert layer.weight.shape == before.weight.shape
+        copied = copy.deepcopy(layer)
+        assert type(copied) is torch.nn.Linear and torch.equal(copied.weight, before.weight)
+        assert bias is False or torch.equal(copied.bias, before.bias)
+
+
+def test_layers_that_are_not_alike_stay_apart() -> None:
+    one, other, biased = torch.nn.Linear(8, 4, bias=False), torch.nn.Linear(8, 4, bias=False), torch.nn.Linear(8, 4)
+    pack(torch.nn.Sequential(one, biased))
+    for layers in ([one, other], [one, biased], [one, torch.nn.Identity()]):
+        lay_beside(layers)
+        assert beside(layers) is None and type(one) is PackedLinear
 
 
 def packed_and_plain(tiny_model: Callable[..., Any], change: Callable[[Any], Any] = lambda model: model) -> list[Any]:
@@ -81,3 +111,34 @@ def test_hooks_and_names_stay(tiny_model: Callable[..., Any]) -> None:
     pack(model)
     model(input_ids=torch.tensor([[3, 4]]))
     assert seen == [name] and dict(model.named_modules())[name] is layer
+
+
+class Rows(TorchDispatchMode):
+    """Notes how many rows each packed product has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "_linear_pointwise" in str(func):
+            self.seen.add(args[0].shape[:-1].numel())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_numbers_of_rows_are_compiled_for(dtype: torch.dtype) -> None:
+    """Each is kept by oneDNN with what it compiled: a service of prompts of all lengths grew by gigabytes."""
+    torch.manual_seed(0)
+    layer, plain = (torch.nn.Linear(24, 8, dtype=dtype) for _ in range(2))
+    plain.load_state_dict(layer.state_dict())
+    pack(torch.nn.Sequential(layer))
+    with torch.inference_mode(), Rows() as rows:
+        for count in [*range(1, 300), *range(301, 2600, 37)]:
+            x = torch.randn(1, count, 24, dtype=dtype)
+            made = layer(x)
+            assert made.shape == (1, count, 8)
+            torch.testing.assert_close(made, plain(x), rtol=2e-2, atol=1e-2)
+        made = layer(x[0, :28].view(7, 4, 24))
+        assert made.shape == (7, 4, 8)
+    assert len(rows.seen) < 48
