@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def conform(folder: Path, key: str, root: Path, steps: int) -> Outcome:
     batch = prompt_ids(load_tokenizer(base))
     expected = logits(trained, batch)
     spread = float(expected.std())
-    start = logits(model_from(base.path, torch.float32), batch)
+    start = _untuned(base.path)
     if len(start) == len(expected):  # else virtual tokens stand among them
         assert float((start - expected).abs().max()) > 0.01 * spread, "tuning changed something"
     adapted = replace(base, adapter=tuned.folder)
@@ -116,6 +117,13 @@ def conform(folder: Path, key: str, root: Path, steps: int) -> Outcome:
 def on_another_base(kind: Any) -> bool:
     """Whether a method trains beside a changed base, so that what it leaves is an ordinary LoRA of twice the rank."""
     return getattr(kind, "init", "").startswith(("pissa", "olora"))
+
+
+@cache  # many methods start at one base
+def _untuned(folder: Path) -> torch.Tensor:
+    """What the base says to the prompts of `merge`."""
+    batch = prompt_ids(load_tokenizer(find_base(ModelConfig(base=str(folder)))))
+    return logits(model_from(folder, torch.float32), batch)
 
 
 def _gap(one: torch.Tensor, two: torch.Tensor) -> float:

@@ -13,6 +13,9 @@ from hypothesis import settings
 from tiny_tokenizer import train_tokenizer
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nothing of ours is compiled. bitsandbytes, which peft imports with its first adapter, asks for it as it is imported:
+# that loads torch's compiler, 1.2 s in each process.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 settings.register_profile("same", deadline=None, derandomize=True)  # a busy machine is no failure
 settings.register_profile("explore", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -31,6 +31,8 @@ from tuneloop.tune.validation import Scorer, Validate
 NO_DROPOUT = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
 """GPT-2's config drops out by default, so two ways to compute would draw differently."""
 
+AT_THE_END = {"save_every": 10_000}
+
 
 def random_rows(count: int, seed: int = 0, vocab: int = 300, shortest: int = 3, longest: int = 24) -> list[Rendered]:
     """Rows of random tokens; the later half of each is scored, with weights of 0.5, 1 and 2."""
@@ -77,11 +79,16 @@ def job_of(
     accelerator: Accelerator | None = None,
     **config: Any,
 ) -> Job:
-    """A job on a model that is taken as it is; `config` are the fields of the branch `tune`."""
+    """A job on a model that is taken as it is; `config` are the fields of the branch `tune`.
+
+    Without `save_every` only the end is saved: its default, ten times a run, is each step of runs as short as these.
+    """
     from tuneloop.forward.attention import use_packed
     from tuneloop.forward.objective import core_of
 
-    branch = TuneConfig.model_validate({"method": "full", "learning_rate": 1e-2, "batch_size": 4, **config})
+    branch = TuneConfig.model_validate(
+        {"method": "full", "learning_rate": 1e-2, "batch_size": 4, **AT_THE_END, **config}
+    )
     trained = branch.method.apply(model)
     if packed:
         use_packed(core_of(trained))
@@ -152,9 +159,9 @@ def tune_in(
     prompts: Sequence[Example] = (),
     **config: Any,
 ) -> tuple[Run, Tuned]:
-    """The stage `tune` in a run folder of its own (or in `run`, which it continues)."""
+    """The stage `tune` in a run folder of its own (or in `run`, which it continues); saves as `job_of` does."""
     values = {"learning_rate": 1e-2, "batch_size": 4, "steps": 5, "method": {"lora": {"rank": 4, "alpha": 8}}}
-    branch = TuneConfig.model_validate({**values, **config})
+    branch = TuneConfig.model_validate({**values, **AT_THE_END, **config})
     run = run or Run.create(root, "tune", "toy", "sha256:0123456789", {}, branch)
     with run:
         model_config = ModelConfig.model_validate({"dtype": "fp32", **model})

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ RECIPES = sorted([
     *(ROOT / "src" / "tuneloop" / "flows").rglob("recipe.yaml"),
 ])  # fmt: skip
 NAMES = [str(path.relative_to(ROOT)) for path in RECIPES]
+
+
+@cache  # a quarter of a second each time
+def known_schema() -> dict[str, Any]:
+    """`schema()`, to be read only."""
+    return schema()
 
 
 def test_there_are_examples() -> None:
@@ -79,7 +86,7 @@ def test_the_schema_is_one_that_editors_understand() -> None:
         [sys.executable, "-m", "tuneloop.cli.main", "schema"], capture_output=True, text=True, check=True
     ).stdout
     found = json.loads(printed)
-    assert found == schema()
+    assert found == known_schema()
     assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     references = {part.partition('"')[0] for part in printed.split('"#/$defs/')[1:]}
     assert references <= set(found["$defs"])
@@ -87,7 +94,7 @@ def test_the_schema_is_one_that_editors_understand() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_the_schema_accepts_every_shipped_recipe_as_written(path: Path) -> None:
-    whole = schema()
+    whole = known_schema()
     assert fits(loading.read_yaml(path).value, whole, whole) == []
 
 
@@ -100,7 +107,7 @@ def test_the_schema_accepts_every_shipped_recipe_as_written(path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_schema_refuses_what_the_loader_refuses(wrong: dict[str, Any]) -> None:
-    whole = schema()
+    whole = known_schema()
     assert fits(wrong, whole, whole) != []
     with pytest.raises(loading.RecipeError):
         loading.load(Recipe, loading.Source("r", wrong))
@@ -154,7 +161,7 @@ SNIPPETS = [
 
 @pytest.mark.parametrize(("place", "text"), SNIPPETS, ids=[place for place, _ in SNIPPETS])
 def test_every_snippet_in_the_docs_is_a_part_of_a_recipe(place: str, text: str) -> None:
-    value, whole = yaml.safe_load(text), schema()
+    value, whole = yaml.safe_load(text), known_schema()
     rules = [whole, *whole["$defs"].values()]
     of_steps = isinstance(value, list) and value[0].keys() <= set(families()["steps"].names())
     parts = [{"steps": value}] if of_steps else value if isinstance(value, list) else [value]

@@ -1,4 +1,7 @@
-"""The real command, killed in the middle of its work and left by its database: what it confirmed is there after."""
+"""The real command, killed in the middle of its work and left by its database: what it confirmed is there after.
+
+It stands in front of a server of this process, as votes do not know how answers are made: five starts without torch.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from chat_server import Reply, chat_server, delta, events
 from serving import SECONDS, Command, until
 
 from tests import postgres_server
@@ -19,7 +24,8 @@ from tuneloop.core.example_file import ExampleFile
 from tuneloop.store import seal, store
 from tuneloop.store.store import Store
 
-ASKED = {"model": "embedded", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 4}
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 4}
+Serving = Callable[[str], Command]
 
 
 @pytest.fixture
@@ -32,9 +38,18 @@ def cluster() -> Iterator[postgres_server.Cluster]:
         pytest.skip(str(error))
 
 
-def serving(folder: Path, url: str) -> Command:
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """`serving(url)`: the command with its store at this URL."""
+
+    def answer(_path: str, _body: dict[str, Any]) -> Reply:
+        return 200, events(delta("yes"), delta(finish="stop"))
+
     limits = "{requests_per_minute: 100000, feedback_per_minute: 100000}"
-    return Command(folder, "embedded", "--set", f"serve.store={url}", "--set", f"serve.limits={limits}")
+    with chat_server(answer) as behind:
+        yield lambda url: Command(
+            tmp_path, behind.url, "--set", f"serve.store={url}", "--set", f"serve.limits={limits}"
+        )
 
 
 def kept(folder: Path, url: str) -> Store:
@@ -80,18 +95,18 @@ class Voters:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_killed_service_has_lost_no_confirmed_vote(
-    database: str, tmp_path: Path, request: pytest.FixtureRequest
+    database: str, serving: Serving, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = f"sqlite:///{tmp_path}/kept.db"
     if database == "postgresql":
         url = new_database(request.getfixturevalue("cluster").url)
-    with serving(tmp_path, url) as service:
+    with serving(url) as service:
         voters = Voters(service.url)
         until(lambda: len(voters.confirmed) > 20, 60)
         time.sleep(random.Random(5).uniform(0, 0.3))  # anywhere within a write or a commit
         service.end(signal.SIGKILL)
         voters.end()
-    with serving(tmp_path, url) as service, httpx.Client(base_url=service.url, timeout=SECONDS) as http:
+    with serving(url) as service, httpx.Client(base_url=service.url, timeout=SECONDS) as http:
         signed = voters.confirmed[-1][0]
         assert vote(http, signed).status_code == 200, "its signature holds after the restart"
         assert service.end()[0] == 0
@@ -106,9 +121,11 @@ def test_a_killed_service_has_lost_no_confirmed_vote(
         assert sum(1 for _ in ExampleFile(tmp_path / "all.jsonl")) == count == opened.stats().answers
 
 
-def test_postgresql_may_go_away_and_come_back(cluster: postgres_server.Cluster, tmp_path: Path) -> None:
+def test_postgresql_may_go_away_and_come_back(
+    cluster: postgres_server.Cluster, serving: Serving, tmp_path: Path
+) -> None:
     url = new_database(cluster.url)
-    with serving(tmp_path, url) as service, httpx.Client(base_url=service.url, timeout=SECONDS) as http:
+    with serving(url) as service, httpx.Client(base_url=service.url, timeout=SECONDS) as http:
         signed = [ask(http)]
         assert vote(http, signed[0]).status_code == 200
         cluster.stop()

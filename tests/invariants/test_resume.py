@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from shell import start, tuneloop
 from toy import job_of, lines_of, random_rows, weights_of
 
 from tuneloop.flows import lifecycle
@@ -94,38 +92,32 @@ evaluate: {{metrics: [f1, perplexity], max_new_tokens: 6}}
 """
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from tuneloop.cli.main import main; main()", *arguments]
-
-
-def test_kill_9_and_resume_by_the_command_line(model_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_kill_9_and_resume_by_the_command_line(
+    model_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "rows.jsonl"
     rows = [{"prompt": f"Add {n} and 30.", "response": str(n + 30)} for n in range(40)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(base=model_folder("gpt2"), data=data))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 
     job = lifecycle.Job(load_recipe(recipe), tmp_path / "whole")
     whole = lifecycle.tune(job, lifecycle.prepare(job)).path
-    victim = subprocess.Popen(
-        command("tune", str(recipe), "--runs", "killed"), env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: sums of more threads have another order
+    victim = start("tune", recipe, "--runs", "killed", cwd=tmp_path)
     deadline = time.monotonic() + 300
     while not (found := list(tmp_path.glob("killed/*-tune-*/metrics.jsonl"))) or found[0].read_bytes().count(b"\n") < 8:
         assert victim.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    victim.communicate()
     killed = found[0].parent
     assert json.loads((killed / "run.json").read_text())["status"] == "running" and not (killed / "DONE").exists()
     assert 8 <= len(metrics.read(killed / "metrics.jsonl")) < 40
-    resumed = subprocess.run(
-        command("tune", "--resume", killed.name, "--runs", "killed", "--json"),
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert tmp_path / json.loads(resumed.stdout.splitlines()[-1])["run"] == killed
+    monkeypatch.chdir(tmp_path)
+    resumed = tuneloop("tune", "--resume", killed.name, "--runs", "killed", "--json")
+    assert resumed.code == 0, resumed.err[-3000:]
+    assert tmp_path / resumed.json["run"] == killed
     assert (killed / "DONE").exists()
     assert lines_of(killed) == lines_of(whole)
     said = [(run / "generations.jsonl").read_bytes() for run in (killed, whole)]

@@ -14,8 +14,9 @@ import shutil
 import traceback
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any, cast
 
 from tuneloop import __version__
@@ -43,7 +44,8 @@ class Run:
         jsonl.write_text(path / "recipe.yaml", recipe.dump(config))
         run = cls(path, {
             "version": 1, "stage": stage, "name": name, "status": "created", "key": key, "created": _now(),
-            "folder": str(Path.cwd()), "versions": versions(), "inputs": dict(inputs), "outputs": {}, "error": None,
+            "folder": str(Path.cwd()), "versions": dict(versions()), "inputs": dict(inputs), "outputs": {},
+            "error": None,
         })  # fmt: skip
         run._write()
         return run
@@ -80,7 +82,7 @@ class Run:
     # -- holding ------------------------------------------------------------------------------------------------------
     def __enter__(self) -> Run:
         self._lock = _lock(self.path)
-        self.record.update(status="running", started=_now(), error=None, versions=versions(), pid=os.getpid())
+        self.record.update(status="running", started=_now(), error=None, versions=dict(versions()), pid=os.getpid())
         self._write()
         return self
 
@@ -163,7 +165,8 @@ def remove(run: Run) -> None:
         shutil.rmtree(run.path)
 
 
-def versions() -> dict[str, str]:
+@cache  # packages do not change under a process; reading their metadata takes 20 ms
+def versions() -> Mapping[str, str]:
     """The versions that a result depends on, without importing the packages."""
     found = {"tuneloop": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in RECORDED:
@@ -171,7 +174,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return MappingProxyType(found)
 
 
 def _is_held(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
 from tuneloop.data.characters import count_words
 from tuneloop.data.config import DataConfig
-from tuneloop.data.steps import RowStep
+from tuneloop.data.steps import RowStep, Step
 from tuneloop.texts import words
 
 ODD = "aB1_'’.,- \n，。　中文的〇②Ａéл×ª\u0301\u200bァん㐀\U00020001😀ß\ud800한"
@@ -29,6 +31,12 @@ def test_words_are_counted_as_one_by_one(texts: list[str]) -> None:
     assert count_words(texts).tolist() == [words.count_words(text) for text in texts]
 
 
+@cache  # for all examples of a choice, as a run has one for all rows
+def step_of(choice: str) -> Step:
+    """The step of a recipe's JSON."""
+    return DataConfig.model_validate({"sources": [{"path": "x"}], "steps": [json.loads(choice)]}).steps[0]
+
+
 @pytest.mark.parametrize(
     "choice",
     [
@@ -40,7 +48,7 @@ def test_words_are_counted_as_one_by_one(texts: list[str]) -> None:
 )  # fmt: skip
 @given(data=st.data())
 def test_a_step_decides_on_many_rows_as_on_each(choice: Any, data: st.DataObject) -> None:
-    step = DataConfig.model_validate({"sources": [{"path": "x"}], "steps": [choice]}).steps[0]
+    step = step_of(json.dumps(choice))
     assert isinstance(step, RowStep)
     text = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
     calls = st.sampled_from([(), (ToolCall("f", {"x": "a\x07b 13812345678"}),)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -80,6 +81,12 @@ def one_by_one(model: Any, prompts: list[list[int]], new: int = NEW) -> list[Com
     return found
 
 
+@pytest.fixture(scope="module")
+def generated(model: Any) -> Callable[[int], list[Completion]]:
+    """`generated(shared)`: what the oracle says to `some_prompts`, asked once for all forms and budgets."""
+    return cache(lambda shared: one_by_one(model, some_prompts(shared=shared)))
+
+
 @pytest.fixture(params=["slots", "padded"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the fast form where it is exact, and in the general one."""
@@ -90,9 +97,10 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("shared", [0, 12, 20])
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
-def test_equals_generate_one_prompt_at_a_time(model: Any, shared: int, batch_tokens: int) -> None:
-    prompts = some_prompts(shared=shared)
-    expected = one_by_one(model, prompts)
+def test_equals_generate_one_prompt_at_a_time(
+    model: Any, generated: Callable[[int], list[Completion]], shared: int, batch_tokens: int
+) -> None:
+    prompts, expected = some_prompts(shared=shared), generated(shared)
     assert 0 < sum(completion.finished for completion in expected) < len(expected), "the test needs both kinds"
     told: dict[int, Completion] = {}
     engine = TransformersEngine(model, Words(), "", batch_tokens)
