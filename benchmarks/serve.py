@@ -1,14 +1,15 @@
 """Servers side by side, under 1, 4 and 16 clients: the same model, prompts and number of tokens, all answers streamed.
 
     python benchmarks/serve.py [--model smollm2-135m-instruct] [--clients 1 --clients 4 …] [--new 96] [--rounds 3]
-        [--contestant NAME …] [--llama PYTHON GGUF]
+        [--contestant NAME …] [--llama PYTHON GGUF] [--llama-server BINARY GGUF] [--vllm PYTHON]
 
 Contestants: `tuneloop` (tuneloop serve), `transformers` (transformers serve), `transformers-cb` (the same with
---continuous-batching), `generate` (no server: model.generate for one prompt, for 4 and for 16 of them padded), and
-`llama` (llama-cpp-python's server with a GGUF file, where its Python is given). All but it compute in bf16 where the
-machine is fast at it; servers are started anew in each round, contestants take turns. Every client asks twice, one
-question after the other; no two prompts are the same. Prints a Markdown table of medians: tokens/s of all clients
-together, milliseconds to the first token and between two pieces of text (p50 / p95).
+--continuous-batching), `generate` (no server: model.generate for one prompt, for 4 and for 16 of them padded), and,
+where they are named, `llama` (llama-cpp-python's server with a GGUF file), `llama-server` (llama.cpp's own, with as
+many places as there are clients) and `vllm` (its CPU build, which compiles the model first). All but llama.cpp compute
+in bf16 where the machine is fast at it; servers are started anew in each round, contestants take turns. Every client
+asks twice, one question after the other; no two prompts are the same. Prints a Markdown table of medians: tokens/s of
+all clients together, milliseconds to the first token and between two pieces of text (p50 / p95).
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Server:
     command: Sequence[str]
     model: str
     more: dict[str, Any] = field(default_factory=dict[str, Any])
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def question(number: int) -> str:
@@ -161,12 +163,12 @@ def running(server: Server, folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [part.replace("PORT", str(port)) for part in server.command]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **server.environment}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
         url = f"http://127.0.0.1:{port}"
         try:
-            for _ in range(600):
+            for _ in range(4_000):
                 if process.poll() is not None:
                     raise SystemExit(f"{command}: {(folder / 'log').read_text('utf-8', 'replace')[-2_000:]}")
                 try:
@@ -211,8 +213,8 @@ def plain(path: str, clients: Sequence[int], new: int, round_: int) -> dict[int,
     return found
 
 
-def servers(path: str, llama: Sequence[str] | None) -> dict[str, Server]:
-    """All contestants that are servers."""
+def servers(path: str, options: argparse.Namespace, most: int) -> dict[str, Server]:
+    """All contestants that are servers, for so many clients at most."""
     bins = Path(sys.executable).parent
     theirs = [str(bins / "transformers"), "serve", path, "--port", "PORT", "--device", "cpu", "--dtype", "bfloat16"]
     greedy = {"temperature": 0.0}
@@ -222,11 +224,19 @@ def servers(path: str, llama: Sequence[str] | None) -> dict[str, Server]:
         "transformers": Server(theirs, path, {"generation_config": config}),
         "transformers-cb": Server([*theirs, "--continuous-batching"], path, {"generation_config": config}),
     }
-    if llama:
-        python, gguf = llama
+    if options.llama:
+        python, gguf = options.llama
         one_by_one = ["--interrupt_requests", "false"]  # by default a new request cuts the one at work off
         command = [python, "-m", "llama_cpp.server", "--model", gguf, "--port", "PORT", *one_by_one]
         found["llama"] = Server(command, "x", greedy)
+    if options.llama_server:
+        binary, gguf = options.llama_server
+        size = ["-t", str(os.cpu_count()), "-np", str(most), "-c", str(2_048 * most)]
+        found["llama-server"] = Server([binary, "-m", gguf, "--port", "PORT", *size], "x", greedy)
+    if options.vllm:
+        command = [options.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", path, "--port", "PORT"]
+        command += ["--host", "127.0.0.1", "--served-model-name", "x", "--max-model-len", "2048", "--dtype", "bfloat16"]
+        found["vllm"] = Server(command, "x", greedy, {"VLLM_CPU_KVCACHE_SPACE": "1"})
     return found
 
 
@@ -238,6 +248,8 @@ def main() -> None:
     parse.add_argument("--rounds", type=int, default=3)
     parse.add_argument("--contestant", action="append")
     parse.add_argument("--llama", nargs=2, metavar=("PYTHON", "GGUF"))
+    parse.add_argument("--llama-server", nargs=2, metavar=("BINARY", "GGUF"))
+    parse.add_argument("--vllm", metavar="PYTHON")
     parse.add_argument("--plain-round", type=int, help=argparse.SUPPRESS)
     options = parse.parse_args()
     path = str(find_base(ModelConfig(base=options.model)).path)
@@ -252,7 +264,7 @@ def main() -> None:
     def count(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False))
 
-    all_servers = servers(path, options.llama)
+    all_servers = servers(path, options, max(clients))
     names = options.contestant or ["generate", *all_servers]
     found = {(name, number): Measured() for name in names for number in clients}
     for round_ in range(options.rounds):

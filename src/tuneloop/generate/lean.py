@@ -21,7 +21,8 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from tuneloop.forward.layout import Layout
 from tuneloop.forward.norms import is_llamas, normed
 from tuneloop.forward.objective import trunk_of
-from tuneloop.models.packed import beside, lay_beside, linear
+from tuneloop.models.beside import beside, lay_beside
+from tuneloop.models.packed import linear
 
 if TYPE_CHECKING:
     from tuneloop.generate.slots import Slots

@@ -7,7 +7,7 @@ Shapes: T tokens of a pass, I inputs, O outputs, G groups of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,6 +69,17 @@ class Int8Rows(nn.Module):
             weight_OI = self.weight.to(x.dtype)
             out_TO = in_few_sizes(lambda rows: F.linear(rows, weight_OI), x_TI) * self.scale
         return _finished(out_TO, self.bias, x)
+
+    @classmethod
+    def joined(cls, layers: Sequence[Int8Rows]) -> Int8Rows:
+        """As Joinable's; each row keeps its codes and its scale."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.out_features, made.in_features = sum(layer.out_features for layer in layers), layers[0].in_features
+        for name in ("weight", "scale", "bias"):
+            parts = [getattr(layer, name) for layer in layers]
+            made.register_buffer(name, None if parts[0] is None else torch.cat(parts))
+        return made
 
     def dense(self) -> Tensor:
         """The weights [O, I] that it stands for, in float32."""

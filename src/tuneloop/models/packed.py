@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tuneloop.models.beside import plain
+
 EXACT = 16
 """Rows up to which each number is compiled for: those of steps, which come again and again."""
 STEPS = ((256, 16), (1024, 64))
@@ -29,9 +31,19 @@ class PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return _product(input, self.weight, self.bias)
 
+    @classmethod
+    def joined(cls, layers: Sequence[PackedLinear]) -> PackedLinear:
+        """As Joinable's."""
+        biases: list[Tensor] = [layer.bias for layer in layers if isinstance(layer.bias, Tensor)]
+        return _packed(plain(torch.cat([layer.dense() for layer in layers]), torch.cat(biases) if biases else None))
+
+    def dense(self) -> Tensor:
+        """The weights [O, I] in torch's order."""
+        return self.weight.to_dense()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
         """A plain layer: what is opaque cannot be copied."""
-        return _plain(self.weight.to_dense(), self.bias)
+        return plain(self.dense(), self.bias)
 
 
 class PackedHead(nn.Linear):
@@ -44,75 +56,7 @@ class PackedHead(nn.Linear):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
         """A plain layer, as PackedLinear's copy is."""
-        return _plain(self.weight.detach().clone(), self.bias)
-
-
-class PackedPart(nn.Linear):
-    """A frozen layer whose outputs are some of a larger product's (`beside`): its `weight` has a shape and no values.
-
-    Called alone it takes its part of that whole product, which costs as much as all parts.
-    """
-
-    whole: Beside
-    place: slice
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.whole.product(input)[..., self.place]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
-        """A plain layer, as PackedLinear's copy is."""
-        bias = self.whole.bias
-        return _plain(self.whole.weight.to_dense()[self.place].clone(), None if bias is None else bias[self.place])
-
-
-class Beside:
-    """Layers of the same input as one product: few rows at a time wait as long for its beginning as for its numbers."""
-
-    def __init__(self, layers: Sequence[PackedLinear]) -> None:
-        """Turns the layers into parts of this one."""
-        weights = [layer.weight.to_dense() for layer in layers]
-        self.layers: list[nn.Module] = list(layers)
-        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights))
-        biases = [layer.bias for layer in layers if layer.bias is not None]
-        self.bias = torch.cat([bias.detach() for bias in biases]) if biases else None
-        self.sizes = [layer.out_features for layer in layers]
-        begin = 0
-        for layer, weight in zip(layers, weights, strict=True):
-            part: Any = layer
-            part.__class__, part.bias = PackedPart, None
-            part.weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
-            part.whole, part.place = self, slice(begin, begin + layer.out_features)
-            begin += layer.out_features
-
-    def product(self, x: Tensor) -> Tensor:
-        """What the layers make of x, behind one another in the last dimension; no hook is called."""
-        return _product(x, self.weight, self.bias)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The same, with what the layers' hooks make of it."""
-        out = self.product(x)
-        if not any(layer._forward_hooks for layer in self.layers):
-            return out
-        parts = out.split(self.sizes, -1)
-        changed = [_hooked(layer, x, part) for layer, part in zip(self.layers, parts, strict=True)]
-        return out if all(one is other for one, other in zip(changed, parts, strict=True)) else torch.cat(changed, -1)
-
-
-def beside(layers: Sequence[nn.Module]) -> Beside | None:
-    """The product that the layers are all parts of, in this order; None where there is none."""
-    whole: Beside | None = getattr(layers[0], "whole", None)
-    return whole if whole is not None and whole.layers == list(layers) else None
-
-
-def lay_beside(layers: Sequence[nn.Module]) -> None:
-    """Makes one product of the layers, which get the same input; nothing happens where they are not packed alike."""
-    kinds = {
-        (type(layer), layer.bias is None, layer.weight.dtype, layer.in_features)
-        for layer in layers
-        if isinstance(layer, nn.Linear)
-    }
-    if len(kinds) == 1 and all(type(layer) is PackedLinear for layer in layers):
-        Beside(layers)  # type: ignore[arg-type]  # seen just now
+        return plain(self.weight.detach().clone(), self.bias)
 
 
 def pack(model: nn.Module) -> int:
@@ -129,11 +73,10 @@ def pack(model: nn.Module) -> int:
     for module in model.modules():
         if type(module) is not nn.Linear or module in read or not _suits(module.weight):
             continue
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
         if module is head:
-            module.__class__, module.packed = PackedHead, packed
+            module.__class__, module.packed = PackedHead, _reordered(module.weight)
         else:
-            module.__class__, module.weight = PackedLinear, nn.Parameter(packed, requires_grad=False)
+            _packed(module)
         count += 1
     return count
 
@@ -145,12 +88,13 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x)
 
 
-def _hooked(layer: nn.Module, x: Tensor, out: Tensor) -> Tensor:
-    """What the forward hooks of a layer make of its output, as calling it would."""
-    for hook in layer._forward_hooks.values():
-        changed = hook(layer, (x,), out)
-        out = out if changed is None else changed
-    return out
+def _packed(layer: Any) -> PackedLinear:
+    layer.__class__, layer.weight = PackedLinear, nn.Parameter(_reordered(layer.weight), requires_grad=False)
+    return layer
+
+
+def _reordered(weight_OI: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach())
 
 
 def _suits(weight: Tensor) -> bool:
@@ -159,14 +103,6 @@ def _suits(weight: Tensor) -> bool:
     if weight.dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight.dtype is torch.float32
-
-
-def _plain(weight_OI: Tensor, bias_O: Tensor | None) -> nn.Linear:
-    made = nn.Linear(weight_OI.shape[1], weight_OI.shape[0], bias=False, device="meta")
-    made.weight = nn.Parameter(weight_OI, requires_grad=False)
-    if bias_O is not None:
-        made.bias = nn.Parameter(bias_O.detach().clone(), requires_grad=False)
-    return made.eval()
 
 
 def in_few_sizes(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -10,8 +10,11 @@ import torch
 
 from tuneloop.generate import lean, slots
 from tuneloop.generate.slots import Slots
-from tuneloop.models.packed import beside, pack
+from tuneloop.models.beside import beside
+from tuneloop.models.fewer_bits import hold
+from tuneloop.models.packed import pack
 
+FLAGS = torch.cpu.get_capabilities()
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 20], [30, 31, 32, 33, 34, 35, 36, 37, 38]]
 
 
@@ -68,6 +71,22 @@ def test_layers_side_by_side_give_the_same_numbers(
     for short in (True, False):
         for one, other in zip(logits(models[0], short), apart, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not (FLAGS.get("avx512_bf16") or FLAGS.get("amx_bf16")), reason="needs a CPU that computes bf16")
+@pytest.mark.parametrize("tied", [False, True])
+def test_layers_in_8_bits_lie_side_by_side_too(tiny_model: Callable[..., Any], tied: bool) -> None:
+    found = []
+    for together in (False, True):
+        model = tiny_model("llama", tie_word_embeddings=tied).eval().bfloat16()
+        hold(model, "int8")
+        if together:
+            lean.side_by_side(model)
+            mlp = model.model.layers[1].mlp
+            assert beside([mlp.gate_proj, mlp.up_proj]) and model.device.type == "cpu"
+        found.append(logits(model, True))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "phi3", "glm4", "gpt2"])

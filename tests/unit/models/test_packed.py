@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tuneloop.models.packed import PackedHead, PackedLinear, beside, lay_beside, pack
+from tuneloop.models.packed import PackedHead, PackedLinear, pack
 
 BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 DTYPES = [torch.float32, *([torch.bfloat16] if BF16 else [])]
@@ -43,35 +43,6 @@ def test_a_copy_is_a_plain_layer(bias: bool) -> None:
     assert type(copied) is torch.nn.Linear and copied.weight is not layer.weight
     x = torch.randn(3, 8)
     assert torch.equal(copied(x), again(x))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_layers_of_one_product_are_still_layers(bias: bool) -> None:
-    torch.manual_seed(0)
-    layers = [torch.nn.Linear(40, outputs, bias=bias) for outputs in (24, 8, 16)]
-    plain = copy.deepcopy(layers)
-    pack(torch.nn.Sequential(*layers))
-    assert beside(layers) is None
-    lay_beside(layers)
-    whole, x = beside(layers), torch.randn(2, 3, 40)
-    assert whole is not None and beside(layers[:2]) is None and beside(layers[::-1]) is None
-    lay_beside(layers)
-    assert beside(layers) is whole
-    torch.testing.assert_close(whole(x), torch.cat([layer(x) for layer in plain], -1), rtol=1e-5, atol=1e-5)
-    for layer, before in zip(layers, plain, strict=True):
-        torch.testing.assert_close(layer(x), before(x), rtol=1e-5, atol=1e-5)
-        assert layer.weight.shape == before.weight.shape
-        copied = copy.deepcopy(layer)
-        assert type(copied) is torch.nn.Linear and torch.equal(copied.weight, before.weight)
-        assert bias is False or torch.equal(copied.bias, before.bias)
-
-
-def test_layers_that_are_not_alike_stay_apart() -> None:
-    one, other, biased = torch.nn.Linear(8, 4, bias=False), torch.nn.Linear(8, 4, bias=False), torch.nn.Linear(8, 4)
-    pack(torch.nn.Sequential(one, biased))
-    for layers in ([one, other], [one, biased], [one, torch.nn.Identity()]):
-        lay_beside(layers)
-        assert beside(layers) is None and type(one) is PackedLinear
 
 
 def packed_and_plain(tiny_model: Callable[..., Any], change: Callable[[Any], Any] = lambda model: model) -> list[Any]:
