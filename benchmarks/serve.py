@@ -172,7 +172,7 @@ def running(server: Server, folder: Path) -> Iterator[str]:
                 if process.poll() is not None:
                     raise SystemExit(f"{command}: {(folder / 'log').read_text('utf-8', 'replace')[-2_000:]}")
                 try:
-                    if httpx.get(f"{url}/v1/models", timeout=5).status_code == 200:
+                    if httpx.get(f"{url}/v1/models", timeout=5).status_code != 503:  # still loading
                         break
                 except httpx.HTTPError:
                     pass

@@ -148,9 +148,9 @@ class Load:
 
 
 class Watch:
-    """Samples of a process, every few seconds."""
+    """Samples of a process, every few seconds; USS is memory that is its own, whoever else maps the same files."""
 
-    NAMES = ("minute", "PSS MiB", "RSS MiB", "threads", "files", "store MiB", "p50 ms", "p95 ms", "answers")
+    NAMES = ("minute", "USS MiB", "RSS MiB", "threads", "files", "store MiB", "p50 ms", "p95 ms", "answers")
 
     def __init__(self, process: int, folder: Path, load: Load) -> None:
         self._process, self._folder, self._load = psutil.Process(process), folder, load
@@ -163,7 +163,7 @@ class Watch:
         kept = sum(path.stat().st_size for path in self._folder.glob("tuneloop.db*"))
         waited, self._load.waited = self._load.waited, []
         self.samples.append([
-            (time.monotonic() - self._began) / 60, memory.pss / 2**20, memory.rss / 2**20, self._process.num_threads(),
+            (time.monotonic() - self._began) / 60, memory.uss / 2**20, memory.rss / 2**20, self._process.num_threads(),
             self._process.num_fds(), kept / 2**20, *middle(waited), len(waited),
         ])  # fmt: skip
         return self.samples[-1]
