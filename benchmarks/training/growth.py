@@ -15,7 +15,7 @@ DRAWINGS = (
     ),
 )  # fmt: skip
 """File, works, what grows, and the columns drawn with their titles."""
-COLOURS = {"tuneloop": "#0a7d5a", "trl": "#b0413e", "trl-processes": "#d98880", "trl-length": "#b0413e"}
+COLOURS = {"tuneloop": "#0a7d5a", "trl": "#b0413e", "trl-processes": "#d98880", "trl-length": "#d98880"}
 
 
 def draw(by_work: dict[str, list[Row]], folder: Path) -> list[Path]:
@@ -41,8 +41,8 @@ def draw(by_work: dict[str, list[Row]], folder: Path) -> list[Path]:
             axis.minorticks_off()
             axis.set_ylim(bottom=0) if prefix == "length-" else axis.set_yscale("log")
             axis.grid(alpha=0.3)
-            axis.legend(frameon=False)
-        figure.tight_layout()
+        figure.tight_layout(rect=(0, 0.16, 1, 1))  # below it, where no curve runs
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False)
         path = folder / f"{name}.svg"
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
