@@ -6,7 +6,9 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+from sqlalchemy.engine import make_url
 
 
 class Blackhole:
@@ -64,3 +66,14 @@ def blackhole(target: str) -> Iterator[Blackhole]:
         yield made
     finally:
         made.close()
+
+
+def before_postgres(server: str) -> AbstractContextManager[Blackhole]:
+    """A way to the PostgreSQL server of a URL, which listens on a socket file."""
+    return blackhole(f"{make_url(server).query['host']}/.s.PGSQL.5432")
+
+
+def through(way: Blackhole, database: str) -> str:
+    """The URL of a database at the other end."""
+    known = make_url(database).set(query={"connect_timeout": "2"}, host="127.0.0.1", port=way.port)
+    return known.render_as_string(hide_password=False)

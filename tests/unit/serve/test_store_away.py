@@ -12,10 +12,9 @@ from typing import Any
 import httpx
 import pytest
 from serving import until
-from sqlalchemy.engine import make_url
 
-from tests import postgres_server
-from tests.blackhole import Blackhole, blackhole
+from tests import blackhole, postgres_server
+from tests.blackhole import Blackhole
 from tests.unit.store.conftest import new_database
 from tuneloop.serve import auth
 from tuneloop.store import writer
@@ -36,14 +35,13 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture
 def way(postgres: str) -> Iterator[Blackhole]:
-    with blackhole(f"{make_url(postgres).query['host']}/.s.PGSQL.5432") as made:
+    with blackhole.before_postgres(postgres) as made:
         yield made
 
 
 @pytest.fixture
 def through(postgres: str, way: Blackhole) -> str:
-    known = make_url(new_database(postgres)).set(query={"connect_timeout": "2"}, host="127.0.0.1", port=way.port)
-    return known.render_as_string(hide_password=False)
+    return blackhole.through(way, new_database(postgres))
 
 
 @pytest.fixture(autouse=True)

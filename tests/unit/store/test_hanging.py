@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
-from tests.blackhole import Blackhole, blackhole
+from tests import blackhole
+from tests.blackhole import Blackhole
 from tests.unit.store.conftest import SECRET, new_database
 from tuneloop.core.conversation import Message
 from tuneloop.core.errors import StoreError
@@ -24,7 +24,7 @@ FAR_TOO_LONG = 30.0
 
 @pytest.fixture
 def way(postgres: str) -> Iterator[Blackhole]:
-    with blackhole(f"{make_url(postgres).query['host']}/.s.PGSQL.5432") as made:
+    with blackhole.before_postgres(postgres) as made:
         yield made
 
 
@@ -32,8 +32,7 @@ def way(postgres: str) -> Iterator[Blackhole]:
 def through(postgres: str, way: Blackhole) -> str:
     """The URL of a new database at the other end."""
     pytest.importorskip("psycopg")
-    known = make_url(new_database(postgres)).set(query={"connect_timeout": "2"}, host="127.0.0.1", port=way.port)
-    return known.render_as_string(hide_password=False)
+    return blackhole.through(way, new_database(postgres))
 
 
 @pytest.fixture
