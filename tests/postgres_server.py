@@ -12,10 +12,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
 
 _UNTIL_WE_END = '"$@" & read _ || over=1; kill -INT $!; wait; [ -z "$over" ] || rm -rf "$PWD"'
 """The server ends with its parent, however that ends: `read` sees its end of the pipe close. INT is a fast shutdown.
@@ -76,6 +80,17 @@ def server(**settings: str) -> Iterator[str]:
     """The URL of a running server, without a database at its end. Raises NoPostgres."""
     with cluster(**settings) as made:
         yield made.url
+
+
+@contextmanager
+def or_skip(made: AbstractContextManager[T]) -> Iterator[T]:
+    """A server or cluster; the test is skipped where there is none, or nothing to ask it by."""
+    pytest.importorskip("psycopg")
+    try:
+        with made as one:
+            yield one
+    except NoPostgres as error:
+        pytest.skip(str(error))
 
 
 def _user() -> Mapping[str, Any]:

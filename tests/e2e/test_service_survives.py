@@ -30,12 +30,8 @@ Serving = Callable[[str], Command]
 
 @pytest.fixture
 def cluster() -> Iterator[postgres_server.Cluster]:
-    pytest.importorskip("psycopg")
-    try:
-        with postgres_server.cluster(fsync="off") as made:
-            yield made
-    except postgres_server.NoPostgres as error:
-        pytest.skip(str(error))
+    with postgres_server.or_skip(postgres_server.cluster(fsync="off")) as made:
+        yield made
 
 
 @pytest.fixture

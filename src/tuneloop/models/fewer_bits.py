@@ -67,7 +67,7 @@ class Int8Rows(nn.Module):
             out_TO = torch.ops.aten._weight_int8pack_mm(x_TI, self.weight, self.scale)
         else:
             weight_OI = self.weight.to(x.dtype)
-            out_TO = in_few_sizes(lambda rows: F.linear(rows, weight_OI), x_TI) * self.scale
+            out_TO = in_few_sizes(lambda rows: F.linear(rows, weight_OI), x_TI).mul_(self.scale)
         return _finished(out_TO, self.bias, x)
 
     @classmethod

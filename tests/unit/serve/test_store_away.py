@@ -25,12 +25,8 @@ ASKED = {"model": "toy", "messages": [{"role": "user", "content": "hello"}]}
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    pytest.importorskip("psycopg")
-    try:
-        with postgres_server.server(fsync="off") as url:
-            yield url
-    except postgres_server.NoPostgres as error:
-        pytest.skip(str(error))
+    with postgres_server.or_skip(postgres_server.server(fsync="off")) as url:
+        yield url
 
 
 @pytest.fixture

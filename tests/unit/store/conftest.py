@@ -26,11 +26,8 @@ START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A server for the session. It need not survive a loss of power, the tests' own processes are what dies."""
-    try:
-        with postgres_server.server(fsync="off") as url:
-            yield url
-    except postgres_server.NoPostgres as error:
-        pytest.skip(str(error))
+    with postgres_server.or_skip(postgres_server.server(fsync="off")) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -39,7 +36,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/kept/store.db"
         return
-    pytest.importorskip("psycopg")
     yield new_database(request.getfixturevalue("postgres"))
 
 

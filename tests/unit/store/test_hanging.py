@@ -31,7 +31,6 @@ def way(postgres: str) -> Iterator[Blackhole]:
 @pytest.fixture
 def through(postgres: str, way: Blackhole) -> str:
     """The URL of a new database at the other end."""
-    pytest.importorskip("psycopg")
     return blackhole.through(way, new_database(postgres))
 
 
