@@ -49,11 +49,18 @@ MEMORY, REMEMBERED = 0.4, 0.1
 
 @dataclass(eq=False)
 class Reading:
-    """An answer whose prompt is long: so many of its tokens are `known`, by their keys and values."""
+    """An answer of whose prompt the first tokens are known, by their keys and values; the others will be read."""
 
     row: Row
-    known: int
     parts: Parts
+
+    @property
+    def known(self) -> int:
+        return self.parts[0][0].shape[1] if self.parts else 0
+
+    @property
+    def missing(self) -> int:
+        return len(self.row.prompt) - self.known
 
 
 class ContinuousEngine:
@@ -263,30 +270,25 @@ class ContinuousEngine:
             told.set_result(None)
 
     def _admit(self) -> None:
-        """Lets those who wait join, as far as there are seats and memory."""
-        fresh: dict[str, list[Row]] = {}
+        """Lets those who wait join, as far as there are seats and memory, and those whose prompts are read so far."""
         for row in self._chosen():
-            if not isinstance(self._form, Slots):
-                fresh.setdefault(row.ask.model, []).append(row)
-                continue
             row.cached, parts = self._known.find(self._digest_of(row), row.prompt)
-            if len(row.prompt) - row.cached > READ_TOKENS:
-                self._reading.append(Reading(row, row.cached, parts))
-            elif row.cached:
-                self._go_on(row, row.cached, parts)
-            else:
-                fresh.setdefault(row.ask.model, []).append(row)
-        for name, rows in fresh.items():  # apart: what rows of one adapter have in common others must not share
+            self._reading.append(Reading(row, parts))
+        # apart by adapters: what rows of one have in common others must not share
+        groups: dict[tuple[str, bool], list[Reading]] = {}
+        for reading in self._reading:
+            if not isinstance(self._form, Slots) or reading.missing <= READ_TOKENS:
+                groups.setdefault((reading.row.ask.model, bool(reading.parts)), []).append(reading)
+        for (name, begun), readings in groups.items():
+            rows = [reading.row for reading in readings]
+            self._reading = [reading for reading in self._reading if reading not in readings]
             self._rows += rows
             with self._mixed.routed(self._whole(name)):
-                self._advance(rows, self._form.join([row.prompt for row in rows]))
-
-    def _go_on(self, row: Row, known: int, parts: Parts) -> None:
-        """A row joins, of whose prompt so many tokens are known."""
-        assert isinstance(self._form, Slots)
-        self._rows.append(row)
-        with self._mixed.routed(self._whole(row.ask.model)):
-            self._advance([row], self._form.resume(row.prompt[known:], parts))
+                if begun and isinstance(self._form, Slots):
+                    logits_BV = self._form.resume([(one.row.prompt[one.known :], one.parts) for one in readings])
+                else:
+                    logits_BV = self._form.join([row.prompt for row in rows])
+                self._advance(rows, logits_BV)
 
     def _read(self, reading: Reading) -> None:
         """Some more of a long prompt, so that answers under way do not stand still until all of it is read.
@@ -297,20 +299,17 @@ class ContinuousEngine:
         found, parts = self._known.find(model, row.prompt)
         if found > reading.known:
             row.cached += found - reading.known
-            reading.known, reading.parts = found, parts
-        if reading.known and len(row.prompt) - reading.known <= READ_TOKENS:
-            self._reading.remove(reading)
-            self._go_on(row, reading.known, reading.parts)
+            reading.parts = parts
+        if reading.missing <= READ_TOKENS:
             return
-        # the last token is left for the row's own slot
-        known, until = reading.known, min(reading.known + READ_TOKENS, len(row.prompt) - 1)
+        known, until = reading.known, reading.known + READ_TOKENS
         apart = Slots(self.core, None, 0, 1)
         with self._mixed.routed(self._whole(row.ask.model)):
             if known:
-                apart.resume(row.prompt[known:until], reading.parts)
+                apart.resume([(row.prompt[known:until], reading.parts)])
             else:
                 apart.join([row.prompt[:until]])
-        reading.known, reading.parts = until, apart.parts(0)
+        reading.parts = apart.parts(0)
         self._known.add(model, row.prompt[:until], reading.parts)
 
     def _chosen(self) -> list[Row]:

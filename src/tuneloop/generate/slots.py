@@ -61,7 +61,7 @@ class Slots:
         self.lengths_B = torch.zeros(0, dtype=torch.long, device=core.device)
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._places = 0
-        self._resumed: int | None = None
+        self._resumed: tuple[slice, Tensor, Tensor] | None = None  # the rows; of each token which of them, and where
         self._trunk = lean.trunk(core)
         self._finish = logit_finish(core)
 
@@ -99,28 +99,34 @@ class Slots:
         self.lengths_B = torch.cat([self.lengths_B, self._tensor(lengths + self.start)])
         return self._logits(hidden_TH[self._tensor(np.array([path[-1] for path in tree.paths]))])
 
-    def resume(self, ids: Sequence[int], known: Parts) -> Tensor:
-        """A new row whose first tokens were computed before: `known` has their keys and values, `ids` are the others.
+    def resume(self, rows: Sequence[tuple[Sequence[int], Parts]]) -> Tensor:
+        """New rows whose first tokens were computed before: of each its other ids, and the keys and values of those.
 
-        The logits [1, V] after the last; the same as `join` of all its tokens. Virtual tokens count as known ones.
+        The logits [new rows, V] after the last; the same as `join` of all tokens. Virtual tokens count as known ones.
         """
-        row, before, count = len(self), known[0][0].shape[1], len(ids)
-        self._reserve(row + 1, before + count + 1)
-        for layer, both in enumerate(known if not self._layers else ()):
+        first, count_R = len(self), np.array([len(ids) for ids, _ in rows])
+        known_R = np.array([known[0][0].shape[1] for _, known in rows])
+        longest = int((known_R + count_R).max())
+        self._reserve(first + len(rows), longest + 1)
+        for layer, both in enumerate(rows[0][1] if not self._layers else ()):
             self._layers[layer] = self._empty(both)
-        for (_, both), parts in zip(sorted(self._layers.items()), known, strict=True):
-            for held, part in zip(both, parts, strict=True):
-                held[row, :, :before] = part
-        at_T = torch.arange(before, before + count, device=self.core.device)
-        self._written = torch.full_like(at_T, row), at_T, None
-        self._age_BL = at_T[:, None] - torch.arange(before + count, device=self.core.device)
-        self._seen, self._resumed = {}, row
+        for row, (_, known) in enumerate(rows, first):
+            for (_, both), parts in zip(sorted(self._layers.items()), known, strict=True):
+                for held, part in zip(both, parts, strict=True):
+                    held[row, :, : part.shape[1]] = part
+        row_T = self._tensor(np.repeat(np.arange(len(rows)), count_R))
+        new_T = self._tensor(np.concatenate([np.arange(count) for count in count_R]))
+        at_RL = self._tensor(known_R)[:, None] + torch.arange(int(count_R.max()), device=self.core.device)
+        self._written = first + row_T, at_RL[row_T, new_T], None
+        self._see(at_RL, longest)
+        self._resumed = slice(first, first + len(rows)), row_T, new_T
+        ids_T = self._tensor(np.concatenate([np.asarray(ids, np.int64) for ids, _ in rows]))
         try:
-            hidden_TH = self._run(torch.tensor(ids, device=self.core.device), at_T, layout=None)
+            hidden_TH = self._run(ids_T, self._written[1], layout=None)
         finally:
             self._resumed = None
-        self.lengths_B = torch.cat([self.lengths_B, at_T[-1:] + 1])
-        return self._logits(hidden_TH[-1:])
+        self.lengths_B = torch.cat([self.lengths_B, self._tensor(known_R + count_R)])
+        return self._logits(hidden_TH[self._tensor(count_R.cumsum() - 1)])
 
     def parts(self, row: int) -> Parts:
         """Copies of what a row's tokens have left, for `resume`."""
@@ -139,9 +145,7 @@ class Slots:
         ends = [*range(0, len(self), width), len(self)]
         self._stretches = [(slice(start, end), max(lengths[start:end])) for start, end in pairwise(ends)]
         self._written = torch.arange(len(self), device=self.core.device), self.lengths_B, None
-        at_L = torch.arange(longest, device=self.core.device)
-        self._age_BL = self.lengths_B[:, None] - at_L  # negative: not written yet
-        self._seen: dict[int | None, Tensor] = {}
+        self._see(self.lengths_B[:, None], longest)
         hidden_BH = self._run(torch.tensor(ids, device=self.core.device), self.lengths_B, layout=None)
         self.lengths_B = self.lengths_B + 1
         return self._logits(hidden_BH)
@@ -168,7 +172,7 @@ class Slots:
         if layout is not None:
             return packed_attention(module, query, key, value, None, layout=layout, prefix=self.prefix, **how)[0]
         if self._resumed is not None:
-            return self._read_on(query, keys[self._resumed][None], values[self._resumed][None], how)
+            return self._read_on(query[0].transpose(0, 1), keys, values, how)
         q_BHD = query[0].transpose(0, 1)
         out = [self._read(q_BHD, keys, values, rows, longest, how) for rows, longest in self._stretches]
         return (out[0] if len(out) == 1 else torch.cat(out)).reshape(1, len(self), query.shape[1], -1)
@@ -186,16 +190,21 @@ class Slots:
         q = q.unflatten(1, (k.shape[1], -1))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).flatten(1, 2)
 
-    def _read_on(self, query: Tensor, keys: Tensor, values: Tensor, how: dict[str, Any]) -> Tensor:
-        """[1, T, H, D]: what the new tokens of one row read of its known ones and, backwards, of each other."""
-        mask = self._mask(how.get("sliding_window")).transpose(0, 2)
-        k, v = keys[:, :, : mask.shape[-1]], values[:, :, : mask.shape[-1]]
-        scaling, softcap, sinks = how.get("scaling"), how.get("softcap"), how.get("s_aux")
+    def _read_on(self, q_THD: Tensor, keys: Tensor, values: Tensor, how: dict[str, Any]) -> Tensor:
+        """[1, T, H, D]: what the new tokens of resumed rows read of known ones and, backwards, of each other."""
+        assert self._resumed is not None
+        rows, row_T, new_T = self._resumed
+        mask = self._mask(how.get("sliding_window"))
+        k, v = keys[rows, :, : mask.shape[-1]], values[rows, :, : mask.shape[-1]]
+        q_RLHD = q_THD.new_zeros(mask.shape[0], mask.shape[2], *q_THD.shape[1:])
+        q_RLHD[row_T, new_T] = q_THD
+        q, scaling, softcap, sinks = q_RLHD.transpose(1, 2), how.get("scaling"), how.get("softcap"), how.get("s_aux")
         if softcap is not None or sinks is not None:
-            return written_out(query, k, v, scaling, 0.0, mask, softcap, sinks).transpose(1, 2)
-        grouped = query.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(query, k, v, attn_mask=mask, scale=scaling, enable_gqa=grouped)
-        return out.transpose(1, 2)
+            out = written_out(q, k, v, scaling, 0.0, mask, softcap, sinks)
+        else:
+            grouped = q.shape[1] != k.shape[1]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=grouped)
+        return out.transpose(1, 2)[row_T, new_T][None]
 
     def _run(self, ids_T: Tensor, positions_T: Tensor, layout: Layout | None) -> Tensor:
         """Last hidden states [T, H]."""
@@ -229,11 +238,16 @@ class Slots:
         keys, values = (part.new_zeros(self._slots, part.shape[0], self._places, part.shape[2]) for part in like)
         return keys, values
 
+    def _see(self, at_BL: Tensor, longest: int) -> None:
+        """The new tokens of each row stand at these places; later ones are not written yet."""
+        self._age_BLC = at_BL[:, :, None] - torch.arange(longest, device=self.core.device)
+        self._seen: dict[int | None, Tensor] = {}
+
     def _mask(self, window: int | None) -> Tensor:
-        """[B, 1, 1, L]: which places each row sees, its new token included."""
+        """[B, 1, L, C]: which places each of a row's L new tokens sees, its own included."""
         if window not in self._seen:
-            seen_BL = self._age_BL >= 0 if window is None else (self._age_BL >= 0) & (self._age_BL < window)
-            self._seen[window] = seen_BL[:, None, None]
+            age = self._age_BLC
+            self._seen[window] = ((age >= 0) if window is None else (age >= 0) & (age < window))[:, None]
         return self._seen[window]
 
     def _reserve(self, slots: int, places: int) -> None:

@@ -17,6 +17,7 @@ from tuneloop.generate.batching import ContinuousEngine
 from tuneloop.generate.engine import Decoding, Request
 from tuneloop.generate.live import Ask, Busy, Piece
 from tuneloop.generate.queue import Limits
+from tuneloop.generate.slots import Slots
 from tuneloop.generate.transformers_engine import TransformersEngine
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import find_base
@@ -258,4 +259,32 @@ def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="no loaded adapter"):
             made.unload("base")
     finally:
+        made.close()
+
+
+def test_a_fault_while_some_join_is_told_to_all_who_were_to_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the second adapter had left the queue, and never heard of the fault of the first."""
+    made = ContinuousEngine(load, RENDERER, BASE, "base")
+    go_on = threading.Event()
+    try:
+        random_lora(tmp_path / "lora", load(), 1)
+        made.load("lora", str(tmp_path / "lora"))
+        made._asked(lambda: go_on.wait(60))
+        join, faults = Slots.join, iter([1])
+
+        def fails_once(self: Slots, prompts: Any) -> Any:
+            if next(faults, None):
+                raise RuntimeError("a fault")
+            return join(self, prompts)
+
+        monkeypatch.setattr(Slots, "join", fails_once)
+        heard = [hear(made, QUESTIONS[0]), hear(made, QUESTIONS[0], "lora")]
+        until(lambda: all(row.prompt for row in made._waiting))
+        go_on.set()
+        assert [one.last.finish for one in heard] == ["error", "error"]
+        assert hear(made, QUESTIONS[0]).text == expected(load(), QUESTIONS[:1])[0], "and others are answered"
+    finally:
+        go_on.set()
         made.close()
