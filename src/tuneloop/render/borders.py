@@ -65,8 +65,8 @@ class Offsets:
 class Joint:
     """Those of a text that is followed by the tokens of another one, encoded alone; these have one place together."""
 
-    def __init__(self, head: Encoded, text: str, ids: list[int]) -> None:
-        self._head, self._end, self._count = head, len(head.text) + len(text), len(head.ids) + len(ids)
+    def __init__(self, head: Encoded, text: str, count: int) -> None:
+        self._head, self._end, self._count = head, len(head.text) + len(text), count
 
     def token_at(self, char: int) -> int:
         """As Places."""
@@ -82,7 +82,7 @@ class Encoded:
     """A text with its `ids` [T]."""
 
     text: str
-    ids: list[int]
+    ids: NDArray[np.int32]
     places: Places
 
 
@@ -125,10 +125,13 @@ class Encoder:
 
     def _slowly(self, texts: Sequence[str]) -> list[Encoded]:
         """By the tokenizer itself."""
+        import numpy as np
+
         if not texts:
             return []
         batch = self._call(list(texts))
-        return list(map(Encoded, texts, batch["input_ids"], map(Offsets, batch.encodings)))
+        ids = (np.asarray(ids, np.int32) for ids in batch["input_ids"])
+        return list(map(Encoded, texts, ids, map(Offsets, batch.encodings)))
 
     def ids(self, text: str) -> list[int]:
         return self._call(text)["input_ids"]
@@ -138,7 +141,7 @@ class Encoder:
         index = encoded.places.token_at(char)
         if index and encoded.places.of(index - 1)[1] > char:
             return None
-        ids = encoded.ids
+        ids = encoded.ids[:index].tolist()
         first = next((i for i in range(index - 1, -1, -1) if ids[i] in self._anchors), None)
         if first is None:
             alone = self.ids(encoded.text[:char])
@@ -150,12 +153,15 @@ class Encoder:
                 alone = self.ids(head)
                 if len(self._heads) < 1000:  # mostly the heads of assistant turns: a handful, seen again and again
                     self._heads[head] = alone
-        return index if alone == ids[first:index] else None
+        return index if alone == ids[first:] else None
 
     def join(self, prompt: str, answer: str) -> Encoded:
         """ids(prompt) followed by the ids of the answer, for texts whose tokens would merge across the border."""
+        import numpy as np
+
         head, ids = self.encode([prompt])[0], self.continuation(answer)
-        return Encoded(prompt + answer, head.ids + ids, Joint(head, answer, ids))
+        both = np.concatenate([head.ids, np.asarray(ids, np.int32)])
+        return Encoded(prompt + answer, both, Joint(head, answer, len(both)))
 
     def continuation(self, text: str) -> list[int]:
         """The ids of a text that continues another one.
@@ -176,6 +182,10 @@ class Encoder:
 def _alike(tokenizer: PreTrainedTokenizerBase, found: Sequence[Encoded]) -> BytePairs | None:
     """The faster way, where there is one that reads these texts as the tokenizer did."""
     pairs = BytePairs.of(tokenizer)
-    if pairs is None or any(pairs.ids(one.text) not in (None, one.ids) for one in found):
+    if pairs is None:
         return None
+    for one in found:
+        ids = pairs.ids(one.text)
+        if ids is not None and ids.tolist() != one.ids.tolist():
+            return None
     return pairs

@@ -36,8 +36,8 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 OURS = (r"\p{Han}|\p{N}|\r?\n", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 IN_ONE = {
     ("digits", GPT2): r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
-    OURS: r"\p{Han}|\p{N}|\r?\n|(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?[\p{L}--\p{Han}]+| ?[^\s\p{L}\p{N}\p{Han}]+"
-    r"|(?:(?!\r?\n)\s)+(?![^\s\p{N}\p{Han}])|(?:(?!\r?\n)\s)+",
+    OURS: r" ?[\p{L}--\p{Han}]+|\p{Han}|\p{N}|\r?\n|(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?[^\s\p{L}\p{N}\p{Han}]+"
+    r"|(?:[\s--\r\n]|\r(?!\n))+(?![^\s\p{N}\p{Han}])|(?:[\s--\r\n]|\r(?!\n))+",
 }
 """Cuts that are made one after the other (SmolLM's; the embedded model's), as one: what the first isolates is an end of
 the text for the second, whose last blank before a word belongs to that word, and before an end does not."""
@@ -79,8 +79,10 @@ class BytePairs:
         absent = bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
         return cls(core, frozenset(added), sizes, absent, composed)
 
-    def ids(self, text: str) -> list[int] | None:
-        """The ids of a text, special tokens read; None for a text that the tokenizer itself must read."""
+    def ids(self, text: str) -> NDArray[np.int32] | None:
+        """The ids [T] of a text, special tokens read; None for a text that the tokenizer itself must read."""
+        import numpy as np
+
         if len(text) > LONGEST or SETTLED.fullmatch(text) is None:
             return None
         if self.composed and not unicodedata.is_normalized("NFC", text):
@@ -89,14 +91,14 @@ class BytePairs:
             data = text.encode()
             if len(data.translate(None, self.absent)) < len(data):
                 return None
-        return self.core.encode(text, self.special)
+        return np.frombuffer(self.core.encode_to_tiktoken_buffer(text, self.special), np.int32)
 
 
 class Spans:
     """Where the tokens of a text stand, by the bytes of each."""
 
-    def __init__(self, text: str, ids: list[int], sizes: NDArray[np.int32]) -> None:
-        self._text, self._ids, self._sizes = text, ids, sizes
+    def __init__(self, text: str, ids_T: NDArray[np.int32], sizes: NDArray[np.int32]) -> None:
+        self._text, self._ids, self._sizes = text, ids_T, sizes
 
     def token_at(self, char: int) -> int:
         """The first token that begins at or after a character."""

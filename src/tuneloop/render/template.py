@@ -233,7 +233,7 @@ class Renderer:
             else:
                 weights[first : min(start, encoded.places.token_at(begin + len(turn.answer)))] = turn.weight
                 covered.append(turn.index)
-        ids = np.asarray(encoded.ids, np.int32)
+        ids = encoded.ids
         if passage.prose:
             ids, weights = self._frame_prose(example, ids, weights)
         weights[:1] = 0.0  # nothing stands before the first token that could predict it
