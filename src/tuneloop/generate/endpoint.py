@@ -44,8 +44,12 @@ class Missing(ModelError):
     """The server does not have the model, or the path."""
 
 
+class Denied(ModelError):
+    """The key is not good for this, or there is none."""
+
+
 class NotThere(Exception):
-    """404: no such path or no such model."""
+    """404 or 405: no such path or no such model."""
 
 
 class Refused(Exception):
@@ -194,14 +198,16 @@ class Endpoint:
         said = _message(text) or response.reason_phrase
         if status in REFUSED:
             raise Refused(said)
-        if status == 404:
+        if status in (404, 405):
             raise NotThere(said)
         if status == 401:
             next_step = (
                 f"it does not accept the key in ${self.key_env}" if self._has_key
                 else f"it wants a key: put it into the environment variable {self.key_env}"
             )  # fmt: skip
-            raise ModelError(f"{self.url}: {next_step} ({said})")
+            raise Denied(f"{self.url}: {next_step} ({said})")
+        if status == 403:
+            raise Denied(f"{url} answered 403: {said}")
         if status == 429 and "insufficient_quota" in text:
             raise ModelError(f"{self.url}: the account of ${self.key_env} has no quota left ({said})")
         if response.is_redirect:

@@ -21,7 +21,7 @@ from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import listed
 from tuneloop.generate import dialects, wire
-from tuneloop.generate.config import UpstreamConfig
+from tuneloop.generate.config import Dialect, UpstreamConfig
 from tuneloop.generate.endpoint import Endpoint, Missing, NotThere, Refused, Unreachable, address
 from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served
 from tuneloop.generate.queue import FairQueue
@@ -205,7 +205,7 @@ class UpstreamEngine:
             await endpoint.__aexit__()
             raise
         told = (known or {}).get(endpoint.model, {})
-        self._dialect = dialects.spoken(told) if config.dialect == "auto" else config.dialect
+        self._dialect: Dialect = dialects.spoken(told, config.dialect)
         facts = {"dialect": self._dialect}
         return endpoint, Served(endpoint.model, endpoint.identity(known), dialects.context(told), facts=facts)
 
@@ -271,8 +271,7 @@ class UpstreamEngine:
 
     async def _answer(self, answer: _Answer) -> Piece:
         """Tells an answer; returns the last piece of it."""
-        path, body = wire.streamed(self._model_of(answer.ask.model), answer.ask, self._context)
-        body = {**dialects.PLAIN.get(self._dialect, {}), **body}
+        path, body = wire.streamed(self._model_of(answer.ask.model), answer.ask, self._dialect, self._context)
         found = wire.Streamed(answer.ask, self.url + path)
 
         def over(finish: Finish, why: str | None = None, retry_after: float = 1.0) -> Piece:
