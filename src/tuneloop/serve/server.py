@@ -8,14 +8,18 @@ import resource
 import signal
 import socket
 import time
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from tuneloop.core.errors import RecipeError
+from tuneloop.serve import encrypted
 from tuneloop.serve.app import build
 from tuneloop.serve.config import ServeConfig
-from tuneloop.serve.connections import protocols
+from tuneloop.serve.connections import Patient, Socket
+from tuneloop.serve.encrypted import Encrypted
 from tuneloop.serve.front import Site
 from tuneloop.serve.service import Service
 
@@ -54,16 +58,24 @@ def configured(service: Service, site: Site | None = None) -> uvicorn.Config:
     """uvicorn's settings: one process, no log of its own for requests, no trust in headers of proxies."""
     config = service.config
     return uvicorn.Config(
-        build(service, site), host=config.host, port=config.port, **protocols(config.limits), lifespan="on",
-        access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
-        ssl_certfile=config.tls.certificate, ssl_keyfile=config.tls.key,
+        build(service, site), host=config.host, port=config.port, http=_http(config), loop="asyncio",
+        ws=partial(Socket, config.limits), ws_max_size=config.limits.body_bytes, timeout_graceful_shutdown=5,
+        lifespan="on", access_log=False, log_config=None, server_header=False, proxy_headers=False,
     )  # fmt: skip
 
 
+def _http(config: ServeConfig) -> Any:
+    """What uvicorn makes the protocol of each connection with."""
+    if config.tls.certificate is None or config.tls.key is None:
+        return partial(Patient, config.limits)
+    return partial(Encrypted, encrypted.context(config.tls.certificate, config.tls.key), config.limits)
+
+
 def check(config: ServeConfig, *, has_key: bool) -> None:
-    """Raises RecipeError for a service that others could reach without a key, or with half a certificate."""
+    """Raises RecipeError for a service that others could reach without a key, or with no whole certificate."""
     if (config.tls.certificate is None) != (config.tls.key is None):
         raise RecipeError("serve.tls.certificate and serve.tls.key go together")
+    _http(config)
     if not is_loopback(config.host) and not has_key:
         raise RecipeError(
             f"serve.host: {config.host} can be reached from other machines, and there is no key. Make one with "
