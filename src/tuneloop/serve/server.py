@@ -58,24 +58,25 @@ def configured(service: Service, site: Site | None = None) -> uvicorn.Config:
     """uvicorn's settings: one process, no log of its own for requests, no trust in headers of proxies."""
     config = service.config
     return uvicorn.Config(
-        build(service, site), host=config.host, port=config.port, http=_http(config), loop="asyncio",
-        ws=partial(Socket, config.limits), ws_max_size=config.limits.body_bytes, timeout_graceful_shutdown=5,
-        lifespan="on", access_log=False, log_config=None, server_header=False, proxy_headers=False,
+        build(service, site), host=config.host, port=config.port, **_protocols(config), loop="asyncio", lifespan="on",
+        access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
 
 
-def _http(config: ServeConfig) -> Any:
+def _protocols(config: ServeConfig) -> dict[str, Any]:
     """What uvicorn makes the protocol of each connection with."""
-    if config.tls.certificate is None or config.tls.key is None:
-        return partial(Patient, config.limits)
-    return partial(Encrypted, encrypted.context(config.tls.certificate, config.tls.key), config.limits)
+    limits, tls = config.limits, config.tls
+    http = partial(Patient, limits)
+    if tls.certificate is not None and tls.key is not None:
+        http = partial(Encrypted, encrypted.context(tls.certificate, tls.key), limits)
+    return {"http": http, "ws": partial(Socket, limits), "ws_max_size": limits.body_bytes}
 
 
 def check(config: ServeConfig, *, has_key: bool) -> None:
     """Raises RecipeError for a service that others could reach without a key, or with no whole certificate."""
     if (config.tls.certificate is None) != (config.tls.key is None):
         raise RecipeError("serve.tls.certificate and serve.tls.key go together")
-    _http(config)
+    _protocols(config)
     if not is_loopback(config.host) and not has_key:
         raise RecipeError(
             f"serve.host: {config.host} can be reached from other machines, and there is no key. Make one with "
