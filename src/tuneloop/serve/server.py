@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         if self._service.draining or sig not in (signal.SIGTERM, signal.SIGINT):
             super().handle_exit(sig, frame)
             return
-        self._service.draining = True
+        self._service.drain()
         self._last = time.monotonic() + self._service.config.drain
 
     async def on_tick(self, counter: int) -> bool:
