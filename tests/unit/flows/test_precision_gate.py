@@ -209,8 +209,8 @@ def test_an_adapter_that_does_not_pass_is_not_loaded(adapter: Path) -> None:
     asked: list[Path] = []
 
     class Strict:
-        def pass_adapter(self, folder: Path) -> None:
-            asked.append(folder)
+        def pass_adapter(self, adapter: Path) -> None:
+            asked.append(adapter)
             raise ModelError("differs too much")
 
         def stop(self) -> None: ...

@@ -137,7 +137,7 @@ class Endless:
     def __init__(self) -> None:
         self.begun, self.stopped = threading.Event(), threading.Event()
 
-    def pass_adapter(self, folder: Path) -> None:
+    def pass_adapter(self, adapter: Path) -> None:
         self.begun.set()
         self.stopped.wait()
         raise ModelError("broke off")
