@@ -67,7 +67,7 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
     from tuneloop.serve.service import PATIENCE, Service
 
     with stores.open(config.store, seal.load(config.secret_file), patience=PATIENCE) as kept:
-        has_key = config.key_file is not None or any(_is_good(key) for key in kept.keys.list())
+        has_key = config.key_file is not None or kept.keys.any() is not None
         server.check(config, has_key=has_key)
         key_file = None if config.key_file is None else Path(config.key_file)
         doorkeeper = Doorkeeper(kept, open_to_all=not has_key, key_file=key_file)
