@@ -166,11 +166,11 @@ def test_a_comparison_of_an_adapter_holds_no_shutdown_up(served: Any, tmp_path: 
     assert (said[0].status_code, said[0].headers["Retry-After"]) == (503, "5")
 
 
-def test_while_draining_no_adapter_is_taken(served: Any, tmp_path: Path) -> None:
-    one = served(open_to_all=False)
+def test_while_draining_no_adapter_is_taken(opened: Any) -> None:
+    one = opened(open_to_all=False)
     key = one.key("admin")
     one.service.draining = True
-    said = httpx.post(f"{one.url}/admin/adapters", headers=key, json={"name": "a", "run": "b"})
+    said = one.client.post("/admin/adapters", headers=key, json={"name": "a", "run": "b"})
     assert (said.status_code, said.json()["error"]["code"]) == (503, "shutting_down")
 
 
