@@ -59,9 +59,11 @@ def check(messages: Sequence[Message], tools: Sequence[JsonObject], habits: Habi
             {"ignored": lost},
         )
     for index, message in enumerate(messages):
-        words = [message.content, message.reasoning or "", *(_flat(call.arguments) for call in message.tool_calls)]
+        words = "\0".join(
+            [message.content, message.reasoning or "", *(_flat(call.arguments) for call in message.tool_calls)]
+        )
         for control in habits.control:
-            if any(control in word for word in words):
+            if control in words:
                 raise Unrenderable(
                     f"message {index} ({message.role}) contains {control!r}, with which the chat template begins or "
                     "ends turns: the model would see a turn that nobody wrote; remove it from the text",
