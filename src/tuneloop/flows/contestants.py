@@ -57,8 +57,9 @@ def served(config: EndpointConfig, *, cached: bool = False) -> Entrant:
         from tuneloop.generate.openai_engine import OpenAIEngine
 
         engine = OpenAIEngine(
-            config.url, config.model, config.key_env, concurrency=config.concurrency, timeout=config.timeout
-        )
+            config.url, config.model, config.key_env, concurrency=config.concurrency, timeout=config.timeout,
+            dialect=config.dialect,
+        )  # fmt: skip
         yield _remembering(Contestant(engine)) if cached else Contestant(engine)
 
     return opened

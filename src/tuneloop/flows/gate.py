@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Gate:
         self._model, self._base, self._renderer, self._limits = model, base, renderer, limits
         self._scheme: Scheme = scheme
         self.facts: dict[str, Any] = {"quantize": scheme, "agreement": {}}
+        self._comparing: BaseProcess | None = None
+        self._stopped = False
 
     def hold(self, model: PreTrainedModel, adapters: Iterable[Path | None]) -> None:
         """Holds a model in fewer bits for good, if it agrees with each adapter (None: alone). Raises ModelError."""
@@ -52,6 +55,12 @@ class Gate:
     def pass_adapter(self, adapter: Path) -> None:
         """Compares a further adapter, unless it is remembered. Raises ModelError where it differs too much."""
         self._check(adapter, self._measured_apart)
+
+    def stop(self) -> None:
+        """Ends a comparison under way; no further adapter passes. Takes no lock: a signal handler calls it."""
+        self._stopped = True
+        if self._comparing is not None:
+            self._comparing.kill()
 
     def _check(self, adapter: Path | None, measured: Measured) -> None:
         subject = Subject(self._scheme, self._renderer, self._base, adapter)
@@ -67,10 +76,15 @@ class Gate:
         process = context.Process(target=_compare, args=given, name="tuneloop-agreement", daemon=True)
         process.start()
         theirs.close()
+        self._comparing = process
+        if self._stopped:
+            process.kill()
         try:
             found = ours.recv()
         except EOFError:
             process.join()
+            if self._stopped:
+                raise ModelError("the service is shutting down") from None
             raise ModelError(
                 f"{subject.name}: the comparison with full precision broke off (exit code {process.exitcode}); it "
                 "needs memory for the base in bf16 beside the service, whose log tells more"

@@ -35,6 +35,7 @@ from tuneloop.track import console
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tuneloop.serve.adapters import Gate
     from tuneloop.serve.front import Site
     from tuneloop.serve.service import Service
 
@@ -66,7 +67,7 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
     from tuneloop.serve.service import PATIENCE, Service
 
     with stores.open(config.store, seal.load(config.secret_file), patience=PATIENCE) as kept:
-        has_key = config.key_file is not None or any(_is_good(key) for key in kept.keys.list())
+        has_key = config.key_file is not None or kept.keys.any() is not None
         server.check(config, has_key=has_key)
         key_file = None if config.key_file is None else Path(config.key_file)
         doorkeeper = Doorkeeper(kept, open_to_all=not has_key, key_file=key_file)
@@ -150,7 +151,7 @@ class Answers(NamedTuple):
     name: str
     engine: LiveEngine
     inside: str
-    gate: Callable[[Path], None] | None = None
+    gate: Gate | None = None
 
 
 def _engine(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, Path]) -> Answers:
@@ -223,9 +224,9 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
 
     gate = None
     if config.quantize.scheme != "none":
-        from tuneloop.flows.gate import Gate
+        from tuneloop.flows import gate as gates
 
-        gate = Gate(path, plain, renderer, config.quantize.scheme, config.quantize)
+        gate = gates.Gate(path, plain, renderer, config.quantize.scheme, config.quantize)
 
     def load() -> PreTrainedModel:
         model = load_model(plain, dtype, seed=0, device=device)
@@ -237,15 +238,14 @@ def _inside(model: str, runs: Path, config: ServeConfig, adapters: Mapping[str, 
 
     inside = name if base.adapter is None else f"{name} without adapter"
     engine = ContinuousEngine(load, renderer, plain, inside, facts=gate and gate.facts)
-    later = gate and gate.pass_adapter
     if base.adapter is None:
-        return Answers(name, engine, inside, later)
+        return Answers(name, engine, inside, gate)
     try:
         engine.load(name, str(base.adapter))
     except ModelError as error:
         engine.close()
         return Answers(name, _whole(path, name, str(error), config), name)
-    return Answers(name, engine, name, later)
+    return Answers(name, engine, name, gate)
 
 
 def _whole(base: str, name: str, why: str, config: ServeConfig) -> LiveEngine:

@@ -22,6 +22,9 @@ class EndpointConfig(Branch):
     """The environment variable that holds the key; servers of your own usually need none."""
     concurrency: int = Field(default=16, ge=1)
     """Requests under way at once."""
+    dialect: Literal["auto"] | Dialect = "auto"
+    """Which server it is: vLLM, SGLang and llama.cpp are told not to add ideas of their own about sampling. `auto`
+    believes what its list of models says, which a proxy before it may hide."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds that one answer may take."""
 

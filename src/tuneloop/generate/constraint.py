@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANY_OBJECT = {"type": "object"}
+OPTIONS = "x-guidance"
+"""A key of a schema by which llguidance is told how to read it."""
 
 
 class Grammars:
@@ -36,14 +38,20 @@ class Grammars:
         """The state of a new answer. Raises ModelError for a schema that llguidance does not take, with its words."""
         import llguidance
 
-        grammar = self._grammar(json.dumps(schema or ANY_OBJECT, sort_keys=True))
-        return Constraint(llguidance.LLMatcher(self._tokenizer, grammar), self._vocabulary)
+        grammar = self._grammar(json.dumps(schema or ANY_OBJECT))  # in its own order, which is that of the answer
+        made = Constraint(llguidance.LLMatcher(self._tokenizer, grammar, log_level=0), self._vocabulary)
+        made.mask()  # the first may take a second, which here costs others nothing
+        if made.trouble is not None:
+            raise ModelError(made.trouble)
+        return made
 
     def _compiled(self, schema: str) -> str:
         import llguidance
 
         value = json.loads(schema)
-        value.setdefault("x-guidance", {"whitespace_flexible": False})  # else models fill answers with blanks
+        if OPTIONS in value:  # `lenient` would have keywords ignored
+            raise ModelError(f"this JSON Schema cannot be followed: '{OPTIONS}' is not for those who ask")
+        value[OPTIONS] = {"whitespace_flexible": False}  # else models fill answers with blanks
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(value)
         except ValueError as error:
@@ -73,6 +81,13 @@ class Constraint:
     def take(self, token: int) -> None:
         """The answer goes on with a token that the mask allowed."""
         self._matcher.consume_token(token)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why llguidance gives the schema up, half way through an answer at times; None where it does not."""
+        if not self._matcher.is_error():
+            return None
+        return f"this JSON Schema is too much to follow: {self._matcher.get_error().partition(chr(10))[0]}"
 
     @property
     def ended(self) -> bool:

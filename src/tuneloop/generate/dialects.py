@@ -1,9 +1,10 @@
-"""How OpenAI-compatible servers differ: what they say of their models, how adapters are loaded. Asks nothing itself."""
+"""How OpenAI-compatible servers differ: what they say of their models, what makes their sampling plain, how they load
+adapters. Asks nothing itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import listed
@@ -48,9 +49,9 @@ ADAPTERS = {
 }  # fmt: skip
 
 
-def spoken(told: dict[str, Any]) -> Dialect:
-    """Which server says this of a model; `openai` for one that is not known."""
-    return OWNERS.get(str(told.get("owned_by")), "openai")
+def spoken(told: dict[str, Any], wanted: Literal["auto"] | Dialect = "auto") -> Dialect:
+    """Which server says this of a model, unless it is known; `openai` for one that nobody knows."""
+    return OWNERS.get(str(told.get("owned_by")), "openai") if wanted == "auto" else wanted
 
 
 def context(told: dict[str, Any]) -> int | None:

@@ -40,12 +40,20 @@ class Unreachable(ModelError):
     """Nobody answers at all."""
 
 
+class Broken(ModelError):
+    """The connection broke before the end of an answer."""
+
+
 class Missing(ModelError):
     """The server does not have the model, or the path."""
 
 
+class Denied(ModelError):
+    """The key is not good for this, or there is none."""
+
+
 class NotThere(Exception):
-    """404: no such path or no such model."""
+    """404 or 405: no such path or no such model."""
 
 
 class Refused(Exception):
@@ -101,6 +109,11 @@ class Endpoint:
         named = [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
         return {entry["id"]: {key: entry[key] for key in entry.keys() - VOLATILE} for entry in named}
 
+    def demand(self, models: dict[str, dict[str, Any]] | None) -> None:
+        """Raises Missing where the server says what it serves, and it is not this model."""
+        if models is not None and self.model not in models:
+            raise Missing(f"{self.url} has no model '{self.model}'; it has: {listed(sorted(models))}")
+
     def identity(self, models: dict[str, dict[str, Any]] | None) -> str:
         """Digest of address, model and what the server says of it; weights replaced under their name it cannot see."""
         return digest.of_value([self.url, self.model, (models or {}).get(self.model)])
@@ -129,7 +142,7 @@ class Endpoint:
                     raise ModelError(f"{where} sends events that are no JSON objects")
                 yield found
         except httpx.TransportError as error:
-            raise ModelError(f"the answer of {where} broke off by {_what(error)}") from error
+            raise Broken(f"the answer of {where} broke off by {_what(error)}") from error
         finally:
             await response.aclose()
 
@@ -160,13 +173,13 @@ class Endpoint:
         for attempt in range(1, self.tries + 1):
             try:
                 response = await self._client.send(self._client.build_request(method, url, json=body), stream=True)
-            except httpx.ConnectError as error:
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._answered or attempt == self.tries:
                     raise Unreachable(self._unreachable(error)) from error
                 await asyncio.sleep(_wait(attempt, None))
             except httpx.TransportError as error:
                 if attempt == self.tries:
-                    raise Unreachable(f"{url} failed{_times(self.tries)}, last by {_what(error)}") from error
+                    raise Broken(f"{url} failed{_times(self.tries)}, last by {_what(error)}") from error
                 await asyncio.sleep(_wait(attempt, None))
             else:
                 self._answered = True
@@ -181,7 +194,7 @@ class Endpoint:
             await response.aread()
             found = response.json()
         except httpx.TransportError as error:
-            raise ModelError(f"the answer of {response.url} broke off by {_what(error)}") from error
+            raise Broken(f"the answer of {response.url} broke off by {_what(error)}") from error
         except ValueError as error:
             raise ModelError(self._no_api(response)) from error
         if not isinstance(found, dict):
@@ -194,14 +207,16 @@ class Endpoint:
         said = _message(text) or response.reason_phrase
         if status in REFUSED:
             raise Refused(said)
-        if status == 404:
+        if status in (404, 405):
             raise NotThere(said)
         if status == 401:
             next_step = (
                 f"it does not accept the key in ${self.key_env}" if self._has_key
                 else f"it wants a key: put it into the environment variable {self.key_env}"
             )  # fmt: skip
-            raise ModelError(f"{self.url}: {next_step} ({said})")
+            raise Denied(f"{self.url}: {next_step} ({said})")
+        if status == 403:
+            raise Denied(f"{url} answered 403: {said}")
         if status == 429 and "insufficient_quota" in text:
             raise ModelError(f"{self.url}: the account of ${self.key_env} has no quota left ({said})")
         if response.is_redirect:
@@ -211,11 +226,12 @@ class Endpoint:
             raise Busy(f"{url} has no room: {said}", _seconds(response.headers.get("Retry-After")) or 1.0)
         if status not in AGAIN or last:
             tries = _times(self.tries) if status in AGAIN else ""
-            raise ModelError(f"{url} answered {status}{tries}: {said}")
+            kind = Unreachable if status == 502 else ModelError  # a proxy says that nobody is behind it
+            raise kind(f"{url} answered {status}{tries}: {said}")
 
     def _unreachable(self, error: Exception) -> str:
         return (
-            f"no server answers at {self.url} ({error}). Start it, e.g. `vllm serve {self.model or 'MODEL'}` or "
+            f"no server answers at {self.url} ({_what(error)}). Start it, e.g. `vllm serve {self.model or 'MODEL'}` or "
             "`llama-server -m model.gguf`, or correct the address"
         )
 

@@ -28,6 +28,8 @@ class Row:
     cached: int = 0
     cancelled: bool = False
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    trouble: str | None = None
+    """Why its schema cannot be followed to the end."""
 
     def cancel(self) -> None:
         """As Ticket.cancel."""
@@ -40,11 +42,16 @@ class Row:
 
     def take(self, token: int, stop_ids: frozenset[int]) -> Finish | None:
         """The next token: what may be said because of it is told. Returns why the answer ends with it, if it does."""
-        if token in stop_ids:
+        ends = token in stop_ids
+        if self.constraint is not None:
+            if not ends:
+                self.constraint.take(token)
+            self.trouble = self.constraint.trouble
+            if self.trouble is not None:
+                return "refused"
+        if ends:
             return "stop"
         self.new.append(token)
-        if self.constraint is not None:
-            self.constraint.take(token)
         assert self.spoken is not None
         reasoning, text = self.spoken.add(token)
         if text or reasoning or self.logprobs:
@@ -58,7 +65,7 @@ class Row:
         whole = finish in ("stop", "length") and self.spoken is not None
         reasoning, text = self.spoken.end() if whole and self.spoken is not None else ("", "")
         usage = Usage(len(self.prompt), self.cached, len(self.new))
-        self.told(Piece(text, reasoning, self._spend(), finish, usage, why))
+        self.told(Piece(text, reasoning, self._spend(), finish, usage, why or self.trouble))
 
     def _spend(self) -> tuple[TokenLogprob, ...]:
         found, self.logprobs = tuple(self.logprobs), []

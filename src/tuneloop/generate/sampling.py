@@ -18,6 +18,8 @@ from tuneloop.generate.engine import Decoding
 LIKELIEST = 1024
 """Candidates that are sorted at first where top_p needs an order; nearly always enough, and sorting all is slow."""
 
+COLDEST = 1e-5
+"""A lower temperature is taken for this one, at which the likeliest token is as good as certain: float32 overflows."""
 BLOCK = 256
 """Logits of which the largest is looked for at once."""
 
@@ -49,7 +51,7 @@ def sample(logits_BV: Tensor, uniform_B: Tensor, decoding: Decoding) -> Tensor:
 
     Temperature, then the `top_k` likeliest, then of those the fewest that together reach `top_p` of their sum.
     """
-    scaled_BV = logits_BV.float() / decoding.temperature
+    scaled_BV = logits_BV.float() / max(decoding.temperature, COLDEST)
     if decoding.top_k is None and decoding.top_p >= 1:
         return _invert(scaled_BV.softmax(-1), uniform_B)
     vocabulary = scaled_BV.shape[-1]

@@ -19,11 +19,10 @@ import orjson
 
 from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
-from tuneloop.core.plugins import listed
 from tuneloop.generate import dialects, wire
-from tuneloop.generate.config import UpstreamConfig
-from tuneloop.generate.endpoint import Endpoint, Missing, NotThere, Refused, Unreachable, address
-from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served
+from tuneloop.generate.config import Dialect, UpstreamConfig
+from tuneloop.generate.endpoint import Broken, Endpoint, Missing, NotThere, Refused, Unreachable, address
+from tuneloop.generate.live import Ask, Busy, Finish, Load, Piece, Served, Usage
 from tuneloop.generate.queue import FairQueue
 from tuneloop.models.cache import ADAPTER, adapter_digest
 
@@ -42,6 +41,9 @@ class _Answer:
     turn: asyncio.Event
     task: asyncio.Task[Piece] | None = None
     cancelled: bool = False
+    begun: bool = False
+    """Whether something of it was told."""
+    usage: Usage = wire.NOTHING
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -70,6 +72,8 @@ class UpstreamEngine:
         self._leaving: set[str] = set()
         self._folders: dict[str, Path] = {}
         self._away: str | None = None
+        self._looked = asyncio.Event()
+        """Set as soon as it was looked whether a server that was lost is there again."""
         self._watching: asyncio.Task[None] | None = None
 
     # -- from any thread ----------------------------------------------------------------------------------------------
@@ -199,32 +203,44 @@ class UpstreamEngine:
         try:
             known = await endpoint.models()
             endpoint.model = config.model or dialects.only(self.url, known)
-            if known is not None and endpoint.model not in known:
-                raise ModelError(f"{self.url} has no model '{endpoint.model}'; it has: {listed(sorted(known))}")
+            endpoint.demand(known)
         except BaseException:
             await endpoint.__aexit__()
             raise
         told = (known or {}).get(endpoint.model, {})
-        self._dialect = dialects.spoken(told) if config.dialect == "auto" else config.dialect
+        self._dialect: Dialect = dialects.spoken(told, config.dialect)
         facts = {"dialect": self._dialect}
         return endpoint, Served(endpoint.model, endpoint.identity(known), dialects.context(told), facts=facts)
 
     def _lost(self, why: str) -> None:
-        """Nobody answers, or not for this model: looks from time to time whether somebody does again."""
+        """Nobody answers, or not for this model: looks at once, then from time to time, whether somebody does again."""
         if self._away is None and not self._closed:
             self._away = why
+            self._looked.clear()
             self._watching = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while self._away is not None:
             try:
-                self._know(await self._endpoint.models())
+                known = await self._endpoint.models()
+                self._endpoint.demand(known)
+                self._know(known)
                 for name, folder in list(self._folders.items()):  # a server that was started anew has lost them
                     await self._put(name, folder)
-            except (ModelError, Busy):
+            except (ModelError, Busy) as error:
+                self._away = str(error)
+                self._looked.set()
                 await asyncio.sleep(PROBE)
             else:
                 self._away = None
+                self._looked.set()
+
+    async def _is_same_again(self, name: str, why: str) -> bool:
+        """Whether a server that hung up, or does not know a model any more, serves what it served before."""
+        before = self._served.get(name)
+        self._lost(why)
+        await self._looked.wait()
+        return self._away is None and self._served.get(name) == before
 
     async def _forgotten(self, name: str) -> bool:
         """Whether the server has lost an adapter, as by a start anew that nobody here noticed."""
@@ -270,41 +286,57 @@ class UpstreamEngine:
                 self._running += 1
 
     async def _answer(self, answer: _Answer) -> Piece:
-        """Tells an answer; returns the last piece of it."""
-        path, body = wire.streamed(self._model_of(answer.ask.model), answer.ask, self._context)
-        body = {**dialects.PLAIN.get(self._dialect, {}), **body}
-        found = wire.Streamed(answer.ask, self.url + path)
+        """Gives an answer; returns the last piece of it. It is asked for once more where the connection broke before
+        anything was told, or an adapter was lost: the server was started anew, and nobody noticed."""
 
         def over(finish: Finish, why: str | None = None, retry_after: float = 1.0) -> Piece:
-            return Piece("", finish=finish, usage=found.usage, why=why, retry_after=retry_after)
+            return Piece("", finish=finish, usage=answer.usage, why=why, retry_after=retry_after)
 
         try:
             async with asyncio.timeout(answer.ask.timeout):
                 await answer.turn.wait()
-                async with aclosing(self._endpoint.events(path, body)) as events:
-                    async for event in events:
-                        piece = found.take(event)
-                        if piece is not None:
-                            self._tokens += 1
-                            answer.told(piece)
-            return found.end()
+                for again in (True, False):
+                    try:
+                        return await self._tell(answer)
+                    except (Broken, Missing) as error:
+                        same = await self._is_same_again(answer.ask.model, str(error))
+                        if answer.begun or not (again and same):
+                            raise
+                raise AssertionError("the second try returns or raises")
         except TimeoutError:
             return over("timeout")
         except asyncio.CancelledError:  # by the ticket alone
             return over("cancelled")
         except Refused as error:
-            if await self._forgotten(answer.ask.model):  # SGLang refuses what vLLM answers by 404
-                self._lost(str(error))
-                return over("error", str(error))
             return over("refused", str(error))
         except Busy as error:
             return over("busy", str(error), error.retry_after)
         except ModelError as error:
-            if isinstance(error, Unreachable | Missing):
+            if isinstance(error, Unreachable):
                 self._lost(str(error))
             return over("error", str(error))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             return over("error", f"{type(error).__name__}: {error}")
+
+    async def _tell(self, answer: _Answer) -> Piece:
+        """Asks, and tells the pieces as they come; returns the last one."""
+        path, body = wire.streamed(self._model_of(answer.ask.model), answer.ask, self._dialect, self._context)
+        found = wire.Streamed(answer.ask, self.url + path)
+        try:
+            async with aclosing(self._endpoint.events(path, body)) as events:
+                async for event in events:
+                    piece = found.take(event)
+                    if piece is not None:
+                        self._tokens += 1
+                        answer.begun = True
+                        answer.told(piece)
+        except Refused as error:
+            if await self._forgotten(answer.ask.model):  # SGLang refuses what vLLM answers by 404
+                raise Missing(str(error)) from error
+            raise
+        finally:
+            answer.usage = found.usage
+        return found.end()
 
     def _ended(self, answer: _Answer, task: asyncio.Task[Piece]) -> None:
         """A task that is cancelled before its first step does not even begin: so the end is told here."""

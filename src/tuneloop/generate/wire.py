@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from tuneloop.core.conversation import JsonObject, Message, ToolCall
 from tuneloop.core.errors import ModelError
+from tuneloop.generate import dialects
+from tuneloop.generate.config import Dialect
 from tuneloop.generate.endpoint import Refused, complaint
 from tuneloop.generate.engine import Completion, Decoding, Request
 from tuneloop.generate.live import Ask, Piece, TokenLogprob, Usage
@@ -18,8 +20,9 @@ REFUSALS = frozenset({"400", "422", "invalid_request_error", "BadRequestError", 
 CHAT, PROSE = "/chat/completions", "/completions"
 
 
-def asked(model: str, request: Request, decoding: Decoding) -> tuple[str, JsonObject]:
-    """(path, body): a chat goes by the server's own template, prose (role `text`) by none."""
+def asked(model: str, request: Request, decoding: Decoding, dialect: Dialect) -> tuple[str, JsonObject]:
+    """(path, body): a chat goes by the server's own template, prose (role `text`) by none. `dialect`: of the server,
+    which is told to sample as `decoding` says and in no other way."""
     body: JsonObject = {"model": model}
     prose = bool(request.messages) and all(message.role == "text" for message in request.messages)
     if prose:
@@ -30,13 +33,13 @@ def asked(model: str, request: Request, decoding: Decoding) -> tuple[str, JsonOb
         body["tools"] = [
             tool if "function" in tool else {"type": "function", "function": tool} for tool in request.tools
         ]
-    body |= {"max_tokens": decoding.max_new_tokens, **_sampling(request, decoding)}
+    body |= {"max_tokens": decoding.max_new_tokens, **dialects.PLAIN.get(dialect, {}), **_sampling(request, decoding)}
     return PROSE if prose else CHAT, body
 
 
-def streamed(model: str, ask: Ask, context: int | None = None) -> tuple[str, JsonObject]:
+def streamed(model: str, ask: Ask, dialect: Dialect, context: int | None = None) -> tuple[str, JsonObject]:
     """(path, body) of an answer that comes as a stream; `context`: tokens of prompt and answer together, if known."""
-    path, body = asked(model, ask.request, ask.decoding)
+    path, body = asked(model, ask.request, ask.decoding, dialect)
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     if path == CHAT and context is not None and ask.decoding.max_new_tokens >= context:
         del body["max_tokens"]  # the context ends it earlier; vLLM and SGLang refuse a limit that can never be reached

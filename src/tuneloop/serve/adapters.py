@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from tuneloop.core import digest
 from tuneloop.core.errors import RunError
@@ -26,6 +27,18 @@ class UnknownModel(KeyError):
     """No model of that public name."""
 
 
+class Gate(Protocol):
+    """What adapters must pass before they are loaded. All methods may be called from any thread."""
+
+    def pass_adapter(self, adapter: Path) -> None:
+        """Returns for one that may be loaded, after a long time perhaps. Raises ModelError for another."""
+        ...
+
+    def stop(self) -> None:
+        """Ends what is under way; nothing passes any more. A signal handler calls it: no waiting, no locks."""
+        ...
+
+
 class Roster:
     """The models that clients can ask for. All methods may be called from any thread."""
 
@@ -34,10 +47,9 @@ class Roster:
         engine: LiveEngine,
         name: str,
         loaded: str | None = None,
-        gate: Callable[[Path], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        """`name`: public name of the model that the engine was started with, `loaded` its name there. `gate`: what
-        adapters must pass before they are loaded; it may take long, and raises ModelError."""
+        """`name`: public name of the model that the engine was started with, `loaded` its name there."""
         self._engine, self._gate = engine, gate
         self._base = name
         self._aliases = {name: loaded or engine.models()[0].name}
@@ -73,13 +85,18 @@ class Roster:
         with self._changing:
             known = {served.name: served for served in self._engine.models()}
             if loaded not in known and self._gate is not None:
-                self._gate(folder)
+                self._gate.pass_adapter(folder)
             served = known[loaded] if loaded in known else self._engine.load(loaded, str(folder))
             with self._flipping:
                 old = self._aliases.get(name)
                 self._aliases[name] = loaded
             self._drop(old)
         return served
+
+    def stop(self) -> None:
+        """As `Gate.stop`."""
+        if self._gate is not None:
+            self._gate.stop()
 
     def remove(self, name: str) -> None:
         """Takes a public name away; returns when the answers under way are over. Raises UnknownModel, or RunError."""

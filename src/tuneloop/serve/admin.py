@@ -13,7 +13,7 @@ from starlette.responses import Response
 from tuneloop.core.errors import TuneloopError
 from tuneloop.serve.adapters import UnknownModel, adapter_of
 from tuneloop.serve.auth import Who, demand
-from tuneloop.serve.errors import Refused, documented
+from tuneloop.serve.errors import Refused, documented, stopping
 from tuneloop.serve.responses import Told
 from tuneloop.serve.service import Here, Service
 from tuneloop.serve.strict import Strict, StrictRoute
@@ -84,12 +84,16 @@ async def adapters(service: Here, who: Admin) -> Response:
 @router.post("/adapters", responses={200: {"model": AdapterBody}, **REFUSALS}, summary="Serve an adapter")
 async def put_adapter(body: AdapterRequest, service: Here, who: Admin) -> Response:
     """Lets a name stand for a run's adapter, from one answer to the next; ends when the old one is gone."""
+    if service.draining:
+        raise stopping()
     if service.runs is None:
         raise Refused(400, "this service was started without a folder of runs", code="no_runs")
     try:
         folder = adapter_of(service.runs, body.run)
         served = await asyncio.to_thread(service.roster.put, body.name, folder)
     except TuneloopError as error:
+        if service.draining:
+            raise stopping() from None
         raise Refused(400, str(error), code="adapter_refused") from None
     detail = {"name": body.name, "run": body.run, "digest": served.digest}
     await _audit(service, who, "adapter.put", {**detail, "facts": dict(served.facts)} if served.facts else detail)

@@ -18,7 +18,7 @@ from tuneloop.generate.live import Ask, Busy, Finish, Piece, Served, Ticket, Tok
 from tuneloop.serve.adapters import UnknownModel
 from tuneloop.serve.auth import Who
 from tuneloop.serve.calls import split
-from tuneloop.serve.errors import Refused, busy, stopping, store_unavailable
+from tuneloop.serve.errors import Refused, away, busy, stopping, store_unavailable
 from tuneloop.serve.mailbox import Mailbox
 from tuneloop.serve.recording import record
 from tuneloop.serve.service import Service
@@ -92,7 +92,7 @@ class Answering:
         """Waits for the first pieces, which `pieces` then gives first. Raises Refused where they are a refusal."""
         self._waiting = await self._mailbox.take(patience)
         for _, piece in self._waiting:
-            refused = refusal(piece)
+            refused = self.refusal(piece)
             if refused is not None:
                 self._note(self._waiting)
                 raise ClientDisconnect if self.left else refused
@@ -109,9 +109,15 @@ class Answering:
         async with watching(request, self):
             async for taken in self.pieces(self.service.config.limits.timeout):
                 for _, piece in taken:
-                    refused = refusal(piece)
+                    refused = self.refusal(piece)
                     if refused is not None:
                         raise ClientDisconnect if self.left else refused
+
+    def refusal(self, piece: Piece) -> Refused | None:
+        """As `refusal`; a fault that is none of ours is another one."""
+        if piece.finish == "error" and self.service.engine.now().away is not None:
+            return away()
+        return refusal(piece)
 
     def _note(self, taken: Sequence[tuple[int, Piece]]) -> None:
         now = time.monotonic() - self._asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tuneloop.core.errors import RecipeError
+from tuneloop.core.errors import RecipeError, StoreError
 from tuneloop.serve.clerks import Clerks
 from tuneloop.serve.errors import Refused, store_unavailable
 
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from tuneloop.store.records import Key
     from tuneloop.store.store import Store
 
+LOG = logging.getLogger("tuneloop.serve")
 PREFIX = "tl-"  # of every key of `tuneloop keys create`
 OPEN = frozenset({("GET", "/health"), ("GET", "/ready")})
 """All that is answered without a key: two routes for those who watch over the process, which tell nothing else."""
 LOCAL_ROLES = frozenset({"chat", "rate"})
 """What anybody on this machine may, and what keys of a key file may."""
-REMEMBERED = 2.0  # seconds in which a revoked key is still taken; each request would ask the database otherwise
+REMEMBERED = 2.0  # seconds until keys that are made or revoked count; each request would ask the database otherwise
+ANY = "*"
+"""Stands for whichever key there is; no id has it."""
 MOST_REMEMBERED = 1_024
 PATIENCE = 3.0  # seconds until a request is told that its key cannot be looked up
 SHORTEST_KEY = 32  # characters of a key in a key file
@@ -62,6 +66,7 @@ class Doorkeeper:
 
     def __init__(self, store: Store, *, open_to_all: bool, key_file: Path | None = None) -> None:
         self._store, self.open_to_all = store, open_to_all
+        self._looked = float("-inf")
         # named by its content: another key in the same line of the file is another asker, also for an old session
         hashes = map(_hash, _keys(key_file))
         self._file = {hashed: Who(f"file-{hashed.hex()[:16]}", LOCAL_ROLES) for hashed in hashes}
@@ -72,13 +77,13 @@ class Doorkeeper:
     async def who(self, authorization: str | None) -> Who:
         """The asker behind an Authorization header. Raises Refused (401)."""
         if authorization is None:
-            if self.open_to_all:
+            if await self.is_open():
                 return LOCAL
             raise _unauthorized("a key is needed: Authorization: Bearer KEY (`tuneloop keys create` makes one)")
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise _unauthorized("the Authorization header must be: Bearer KEY")
-        if self.open_to_all and not key.strip().startswith(PREFIX):
+        if not key.strip().startswith(PREFIX) and await self.is_open():
             return LOCAL
         hashed = _hash(key.strip())
         if hashed in self._file:
@@ -87,12 +92,23 @@ class Doorkeeper:
 
     async def still(self, id: str) -> Who:
         """The asker of an id that was given before, as long as its key is good. Raises Refused (401)."""
-        if id == LOCAL.id and self.open_to_all:
+        if id == LOCAL.id and await self.is_open():
             return LOCAL
         for who in self._file.values():
             if who.id == id:
                 return who
         return await self._look_up(id, partial(self._store.keys.find, id))
+
+    async def is_open(self) -> bool:
+        """Whether there still is no key. The first one, made by whatever process, ends it for good."""
+        if self.open_to_all and not self._store.trouble and time.monotonic() > self._looked + REMEMBERED:
+            try:
+                if await self._ask(ANY, self._store.keys.any) is not None:
+                    self.open_to_all = False
+            except (Refused, StoreError) as error:  # a service that nobody else reaches outlives its database
+                LOG.warning("whether there are keys now cannot be looked up: %s", error)
+            self._looked = time.monotonic()
+        return self.open_to_all
 
     async def _look_up(self, mark: bytes | str, find: Callable[[], Key | None]) -> Who:
         remembered = self._known.get(mark)

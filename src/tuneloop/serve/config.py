@@ -38,7 +38,7 @@ class LimitsConfig(Branch):
     timeout: float = Field(default=300.0, gt=0)
     """Seconds until an answer is given up, waiting included."""
     read_timeout: float = Field(default=20.0, gt=0)
-    """Seconds in which a request must have arrived as a whole."""
+    """Seconds in which a request must have arrived as a whole, and before it the handshake of TLS."""
     write_timeout: float = Field(default=30.0, gt=0)
     """Seconds after which a client that takes nothing of its answer is cut off."""
     connections: int = Field(default=1_024, ge=1)

@@ -7,7 +7,6 @@ answer's time is nothing beside a model's.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import h11
@@ -161,8 +160,3 @@ class Patient(Read, H11Protocol):
     def _late(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.abort()
-
-
-def protocols(limits: LimitsConfig) -> dict[str, Any]:
-    """What uvicorn makes the protocol of each connection with."""
-    return {"http": partial(Patient, limits), "ws": partial(Socket, limits), "ws_max_size": limits.body_bytes}

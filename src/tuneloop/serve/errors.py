@@ -65,6 +65,11 @@ def stopping() -> Refused:
     return Refused(503, "the service is shutting down; try again", code="shutting_down", headers={"Retry-After": "5"})
 
 
+def away() -> Refused:
+    """503: the server behind this one does not answer."""
+    return Refused(503, "the model's server is away; try again", code="engine_away", headers={"Retry-After": "2"})
+
+
 def store_unavailable(message: str) -> Refused:
     """503: the database does not take anything."""
     return Refused(503, message, code="store_unavailable", headers={"Retry-After": "5"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ def record(answering: Answering, answer: Answer) -> None:
     """Has the answer written; nobody waits for it. The store masks texts before it writes."""
     ask, served, store = answer.ask, answering.served, answering.service.store
     text, calls = answer.said
-    decoding = {**asdict(ask.decoding), "seed": ask.request.seed, "stop": ask.stop, "schema": ask.schema}
+    schema = None if ask.schema is None else json.dumps(ask.schema)  # the order of its keys is that of the answer's
+    decoding = {**asdict(ask.decoding), "seed": ask.request.seed, "stop": ask.stop, "schema": schema}
     answering.service.record(
         Interaction(
             id=answer.id,

@@ -18,7 +18,15 @@ def _whole(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer, also written 1.0: JSON does not tell them apart."""
-Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+def _nothing(value: Any) -> Any:
+    if isinstance(value, int | float) and value != 0:
+        raise ValueError("not supported here: leave it out, or set it to 0")
+    return value
+
+
+Zero = Annotated[float, BeforeValidator(_nothing), Field(ge=0, le=0)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Model = Annotated[str, StringConstraints(min_length=1, max_length=128)]

@@ -8,14 +8,18 @@ import resource
 import signal
 import socket
 import time
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from tuneloop.core.errors import RecipeError
+from tuneloop.serve import encrypted
 from tuneloop.serve.app import build
 from tuneloop.serve.config import ServeConfig
-from tuneloop.serve.connections import protocols
+from tuneloop.serve.connections import Patient, Socket
+from tuneloop.serve.encrypted import Encrypted
 from tuneloop.serve.front import Site
 from tuneloop.serve.service import Service
 
@@ -41,7 +45,7 @@ class Server(uvicorn.Server):
         if self._service.draining or sig not in (signal.SIGTERM, signal.SIGINT):
             super().handle_exit(sig, frame)
             return
-        self._service.draining = True
+        self._service.drain()
         self._last = time.monotonic() + self._service.config.drain
 
     async def on_tick(self, counter: int) -> bool:
@@ -54,16 +58,25 @@ def configured(service: Service, site: Site | None = None) -> uvicorn.Config:
     """uvicorn's settings: one process, no log of its own for requests, no trust in headers of proxies."""
     config = service.config
     return uvicorn.Config(
-        build(service, site), host=config.host, port=config.port, **protocols(config.limits), lifespan="on",
+        build(service, site), host=config.host, port=config.port, **_protocols(config), loop="asyncio", lifespan="on",
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
-        ssl_certfile=config.tls.certificate, ssl_keyfile=config.tls.key,
     )  # fmt: skip
 
 
+def _protocols(config: ServeConfig) -> dict[str, Any]:
+    """What uvicorn makes the protocol of each connection with."""
+    limits, tls = config.limits, config.tls
+    http = partial(Patient, limits)
+    if tls.certificate is not None and tls.key is not None:
+        http = partial(Encrypted, encrypted.context(tls.certificate, tls.key), limits)
+    return {"http": http, "ws": partial(Socket, limits), "ws_max_size": limits.body_bytes}
+
+
 def check(config: ServeConfig, *, has_key: bool) -> None:
-    """Raises RecipeError for a service that others could reach without a key, or with half a certificate."""
+    """Raises RecipeError for a service that others could reach without a key, or with no whole certificate."""
     if (config.tls.certificate is None) != (config.tls.key is None):
         raise RecipeError("serve.tls.certificate and serve.tls.key go together")
+    _protocols(config)
     if not is_loopback(config.host) and not has_key:
         raise RecipeError(
             f"serve.host: {config.host} can be reached from other machines, and there is no key. Make one with "

@@ -82,6 +82,11 @@ class Service:
         self._recorder = ThreadPoolExecutor(1, "recorder")
         self._unwritten, self._counting = 0, threading.Lock()
 
+    def drain(self) -> None:
+        """Begins nothing more, and lets answers under way end. A signal handler calls it."""
+        self.draining = True
+        self.roster.stop()
+
     def record(self, one: Interaction) -> None:
         """Hands an answer to the store from a thread of its own: it waits there while the database does not answer."""
         with self._counting:

@@ -45,6 +45,7 @@ class Sessions:
         session = self._store.check_session(cookies_of(cookies).get(COOKIE, ""))
         key, id, until = session.split(".") if session is not None else ("", "", "0")
         if int(until) < time.time():
+            await self._doorkeeper.is_open()  # the door asks that next, of what is known
             raise Refused(401, "no session: log in", code="no_session")
         who = await self._doorkeeper.still(key)
         if "chat" not in who.roles:

@@ -95,6 +95,14 @@ class Keys:
         with reading(self._engine) as connection:
             return [_key_of(row) for row in connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))]
 
+    def any(self) -> Key | None:
+        """One that is good; None where there is none."""
+        now = datetime.now(UTC)
+        good = select(KEYS).where(KEYS.c.revoked.is_(None), or_(KEYS.c.expires.is_(None), KEYS.c.expires > now))
+        with reading(self._engine) as connection:
+            row = connection.execute(good.limit(1)).one_or_none()
+        return None if row is None else _key_of(row)
+
     def write_uses(self) -> None:
         """Sees to it that the last uses are written; returns at once."""
         with self._lock:

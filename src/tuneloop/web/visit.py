@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from tuneloop.core.conversation import Message
 from tuneloop.core.errors import StoreError
 from tuneloop.serve import feedback, strict
-from tuneloop.serve.answering import begin, refusal
+from tuneloop.serve.answering import begin
 from tuneloop.serve.asking import asks_of
 from tuneloop.serve.auth import Who
 from tuneloop.serve.errors import Refused
@@ -60,7 +60,7 @@ class Visit:
                 (answer,) = answering.answers
                 async for taken in answering.pieces(PATIENCE):
                     for _, piece in taken:
-                        if refused := refusal(piece):
+                        if refused := answering.refusal(piece):
                             raise refused
                     text = "".join(piece.text for _, piece in taken)
                     yield Said(text, answer.signed, cut=answer.finish == "length")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from serving import random_lora
+from serving import SECONDS, random_lora, until
 from transformers import PreTrainedModel
 
 from tuneloop.core.conversation import Message
@@ -183,17 +185,38 @@ def test_what_stands_in_the_way_of_the_comparison_is_said(adapter: Path) -> None
         Gate("embedded", BASE, RENDERER, unknown, LIMITS).pass_adapter(adapter)
 
 
+def test_a_comparison_ends_with_the_service(adapter: Path) -> None:
+    gate, refused = Gate("embedded", BASE, RENDERER, "int8", LIMITS), list[str]()
+
+    def compare() -> None:
+        with pytest.raises(ModelError) as found:
+            gate.pass_adapter(adapter)
+        refused.append(str(found.value))
+
+    comparing = threading.Thread(target=compare)
+    comparing.start()
+    until(multiprocessing.active_children)
+    gate.stop()
+    comparing.join(SECONDS)
+    assert not comparing.is_alive() and not multiprocessing.active_children()
+    compare()  # nor is another begun
+    assert all("shutting down" in why for why in refused) and len(refused) == 2
+
+
 def test_an_adapter_that_does_not_pass_is_not_loaded(adapter: Path) -> None:
     """Before, only those of the recipe were compared; one that an administrator added later served as it was."""
     engine = ContinuousEngine(lambda: load_model(BASE, torch.bfloat16, seed=0), RENDERER, BASE, "base")
     asked: list[Path] = []
 
-    def refuse(folder: Path) -> None:
-        asked.append(folder)
-        raise ModelError("differs too much")
+    class Strict:
+        def pass_adapter(self, adapter: Path) -> None:
+            asked.append(adapter)
+            raise ModelError("differs too much")
+
+        def stop(self) -> None: ...
 
     try:
-        roster = Roster(engine, "base", "base", refuse)
+        roster = Roster(engine, "base", "base", Strict())
         with pytest.raises(ModelError, match="differs too much"):
             roster.put("clinic", adapter)
         assert list(roster.listed()) == ["base"] and len(engine.models()) == 1 and asked == [adapter]

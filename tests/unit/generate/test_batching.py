@@ -120,6 +120,31 @@ def test_an_answer_follows_its_schema(engine: ContinuousEngine) -> None:
     assert hear(engine, "x", schema={"type": "nonsense"}).last.finish == "refused"
 
 
+def test_an_answers_fields_come_in_the_order_of_its_schema(engine: ContinuousEngine) -> None:
+    """A model that is to reason before it judges must write `reason` first; they came in the order of the alphabet."""
+    for names in (["reason", "label"], ["label", "reason"]):
+        properties = {name: {"enum": ["good", "bad"]} for name in names}
+        schema = {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+        assert list(json.loads(hear(engine, "Good?", new=60, schema=schema).text)) == names
+
+
+RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
+
+
+@pytest.mark.parametrize("schema", [RECURSIVE, {"type": "string", "pattern": "^(a{1000}){1000}$"}])
+def test_half_an_answer_to_a_schema_is_none(engine: ContinuousEngine, schema: Any) -> None:
+    """What llguidance gives up half way ended by "stop", as if that were JSON."""
+    last = hear(engine, "x", new=60, schema=schema).last
+    assert last.finish == "refused" and "too much to follow" in (last.why or "") and "\n" not in (last.why or "")
+
+
+def test_a_schema_says_nothing_to_whoever_follows_it(engine: ContinuousEngine) -> None:
+    """`lenient` made keywords ignored that are refused else."""
+    schema = {"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}
+    last = hear(engine, "x", schema=schema).last
+    assert last.finish == "refused" and "x-guidance" in (last.why or "")
+
+
 def test_logprobs_are_of_the_tokens_told(engine: ContinuousEngine) -> None:
     heard = hear(engine, "What is 2 and 3?", new=5, logprobs=3)
     assert heard.last.usage is not None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from chat_server import Reply, chat_server, said
@@ -82,6 +82,48 @@ def test_samples_are_seeds() -> None:
         OpenAIEngine(server.url, "m").answer(requests, Decoding(5, temperature=0.7, top_p=0.9, top_k=40))
         sent = sorted((body["seed"], body["temperature"], body["top_p"], body["top_k"]) for _, body, _ in server.asked)
     assert sent == [(3, 0.7, 0.9, 40), (4, 0.7, 0.9, 40)]
+
+
+WANTED = {"top_p": 0.8, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.05, "repeat_penalty": 1.0}
+"""What vLLM and SGLang take from a model's generation_config.json where a request leaves it out (Qwen's, say)."""
+PLAIN = {"top_p": [1], "top_k": [-1, 0], "min_p": [0], "repetition_penalty": [1], "repeat_penalty": [1]}
+
+
+@pytest.mark.parametrize("owner", ["vllm", "sglang", "llamacpp", "openai"])
+@pytest.mark.parametrize("role", ["user", "text"])
+def test_a_servers_own_ideas_of_sampling_are_left_out(owner: str, role: Literal["user", "text"]) -> None:
+    """Before, a model behind vLLM was measured with the penalty on repetitions of its generation_config.json."""
+    ideas = {key: WANTED[key] for key in WANTED if owner != "llamacpp" or key != "repetition_penalty"}
+
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        if owner == "openai" and (unknown := (body.keys() & WANTED) - {"top_p"}):
+            return 400, {"error": {"message": f"Unrecognized request arguments: {unknown}"}}
+        meant = {**({} if owner == "openai" else ideas), **body}
+        text = "bent" if any(meant.get(key, value[0]) not in value for key, value in PLAIN.items()) else "plain"
+        return said(text) if role == "user" else (200, {"choices": [{"text": text, "finish_reason": "stop"}]})
+
+    with chat_server(answer, (200, {"data": [{"id": "m", "owned_by": owner}]})) as server:
+        engine = OpenAIEngine(server.url, "m")
+        requests = [Request((Message(role, text),)) for text in ("a", "b")]
+        assert [one.text for one in engine.answer(requests, GREEDY)] == ["plain", "plain"]
+        engine.answer(requests, Decoding(5, temperature=0.7, top_p=0.9))
+        assert {body["top_p"] for _, body, _ in server.asked[2:]} == {0.9}
+
+
+def test_which_server_it_is_can_be_said_and_is_part_of_its_identity() -> None:
+    """Of what is behind a proxy, the list of models tells nothing; kept answers must not outlive the change."""
+    with chat_server(echo) as server:
+        engines = [OpenAIEngine(server.url, "m", dialect=dialect) for dialect in ("auto", "openai", "vllm")]
+        assert all(engine.answer(ask("a"), GREEDY)[0].text == "A" for engine in engines)
+        assert ["min_p" in body for _, body, _ in server.asked] == [False, False, True]
+        first, second, third = (engine.identity for engine in engines)
+        assert first == second != third
+
+
+def test_a_key_that_is_good_for_answers_alone_is_good_enough() -> None:
+    for status in (401, 403, 405):
+        with chat_server(echo, models=(status, {"error": {"message": "missing scope"}})) as server:
+            assert OpenAIEngine(server.url, "m").answer(ask("a"), GREEDY)[0].text == "A"
 
 
 def test_prose_is_completed_and_not_chatted() -> None:

@@ -33,6 +33,15 @@ def model() -> Any:
     return AutoModelForCausalLM.from_config(small).float().eval()
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-7, 1e-40, 1e-300])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.9}])
+def test_as_cold_as_can_be_is_greedy(temperature: float, more: dict[str, Any]) -> None:
+    """At 1e-300 all was NaN, and an answer ended with its first token."""
+    logits = torch.randn(64, 50, generator=torch.Generator().manual_seed(0)) * 30
+    found = sample(logits, torch.rand(64), Decoding(1, temperature, **more))
+    assert found.tolist() == greedy(logits).tolist()
+
+
 def drawn(model: Any, prompts: list[list[int]], decoding: Decoding, seeds: list[int]) -> list[Completion]:
     return TransformersEngine(model, Words()).complete(prompts, decoding, seeds=seeds)  # type: ignore[arg-type]
 

@@ -432,13 +432,57 @@ def test_a_server_that_went_away_is_found_again_with_its_adapters(
 
 @pytest.mark.parametrize("owned_by", ["vllm", "sglang"])
 def test_a_start_anew_that_nobody_noticed_gives_the_adapters_back(owned_by: str, tmp_path: Path) -> None:
-    with with_lora(owned_by) as (engine, _, lora):
+    """Before, whoever asked first got an error."""
+    with with_lora(owned_by) as (engine, server, lora):
         engine.load("ad-1", str(tune_run(tmp_path, "one")))
         lora.loaded.clear()
+        server.asked.clear()
         named = replace(ask(), model="ad-1")
-        assert hear(engine, named).end().finish == "error"
+        heard = [Heard(engine, named) for _ in range(8)]
+        assert [one.end().finish for one in heard] == ["stop"] * 8 and engine.now().away is None
+        assert sum("lora_path" in body for _, body, _ in server.asked) == 1
+
+
+BREAKS: dict[str, Callable[[], Reply]] = {
+    "at once": lambda: (0, ""),
+    "after its head": lambda: (200, events(Cut())),
+    "before a word": lambda: (200, events(delta("", role="assistant"), Cut())),
+}
+
+
+@pytest.mark.parametrize("when", BREAKS)
+def test_a_connection_that_breaks_before_a_word_was_told_is_tried_once_more(when: str) -> None:
+    """A server that was started anew, or a box on the way that forgot an idle connection, cost an answer."""
+    replies = iter([BREAKS[when](), whole()])
+    with behind(lambda path, body: next(replies)) as (engine, server):
+        heard = hear(engine, ask())
+        assert (heard.text, heard.end().finish, heard.end().usage) == ("Hi there", "stop", Usage(7, 4, 2))
+        assert len(server.asked) == 2 and engine.now().away is None
+        server.asked.clear()
+        server.answer = lambda path, body: BREAKS[when]()  # as by a prompt that kills it
+        assert hear(engine, ask()).end().finish == "error"
+        assert len(server.asked) == 2
+        server.asked.clear()
+        server.answer = lambda path, body: (200, events(delta("Hi"), Cut()))
+        heard = hear(engine, ask())
+        assert (heard.text, heard.end().finish, len(server.asked)) == ("Hi", "error", 1)
         until(lambda: engine.now().away is None)
-        assert hear(engine, named).end().finish == "stop"
+
+
+def test_nothing_is_tried_again_where_the_model_is_another_one_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be recorded as an answer of the one that was asked."""
+    monkeypatch.setattr(upstream, "PROBE", 0.01)
+    with behind(lambda path, body: (0, "")) as (engine, server):
+        before = engine.models()[0]
+        server.models = (200, {"data": [{"id": "m", "root": "other"}]})
+        assert hear(engine, ask()).end().finish == "error"
+        assert len(server.asked) == 1 and engine.models()[0].digest != before.digest
+        server.answer, server.models = (lambda path, body: (404, "no")), (200, {"data": [{"id": "another"}]})
+        assert "has no model 'm'" in (hear(engine, ask()).end().why or "")
+        assert "has no model 'm'" in (engine.now().away or ""), "it does not serve it, whoever it is"
+        server.answer, server.models = (lambda path, body: whole()), (200, {"data": [{"id": "m"}]})
+        until(lambda: engine.now().away is None)
+        assert hear(engine, ask()).text == "Hi there"
 
 
 def test_servers_that_load_no_adapters_say_so(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from tuneloop.core.errors import StoreError
 
 def test_figures_count_requests_tokens_and_times(opened: Any) -> None:
     one = opened()
-    watch = one.key("watch")
     one.ask()
     one.ask(model="none")
+    watch = one.key("watch")
     answer = one.client.get("/metrics", headers=watch)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     for line in (

@@ -147,12 +147,13 @@ def test_rates_are_per_key(opened: Any) -> None:
     assert 1 <= int(ask(ann).headers["Retry-After"]) <= 60
 
 
-def test_a_turn_in_the_queue_belongs_to_a_key_not_to_a_name_it_gives(toy: Any) -> None:
-    key = toy.key("chat")
+def test_a_turn_in_the_queue_belongs_to_a_key_not_to_a_name_it_gives(opened: Any) -> None:
+    one = opened()
+    key = one.key("chat")
     for user in ("a", "b"):
         body = {"model": "toy", "messages": [{"role": "user", "content": "x"}], "user": user}
-        toy.client.post("/v1/chat/completions", json=body, headers=key)
-    assert len({ask.user for ask in toy.engine.asked}) == 1
+        one.client.post("/v1/chat/completions", json=body, headers=key)
+    assert len({ask.user for ask in one.engine.asked}) == 1
 
 
 def test_a_prompt_that_the_engine_refuses_is_the_clients_fault(opened: Any) -> None:

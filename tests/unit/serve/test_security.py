@@ -6,16 +6,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 from nicegui import app as pages
-from serving import make, tune_run
+from serving import SECRET, make, tune_run, until
 from starlette.routing import BaseRoute
 
 from tuneloop.core.errors import RecipeError
 from tuneloop.serve import auth, server
 from tuneloop.serve.app import build
 from tuneloop.serve.config import ServeConfig
+from tuneloop.store import store
 from tuneloop.web.site import Site
 
 ROLES = {
@@ -156,6 +158,24 @@ def test_foreign_host_names_are_refused_against_dns_rebinding(toy: Any, host: st
     assert toy.client.get("/health", headers={"Host": host}).status_code == 421
 
 
+def test_the_first_key_closes_a_running_service_to_all_without_one(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tuneloop keys create` said that it does; the service went on answering everybody until it was started anew."""
+    monkeypatch.setattr(auth, "REMEMBERED", 0.05)
+    one = served()
+    with httpx.Client(base_url=one.url) as client, store.open(f"sqlite:///{tmp_path}/store.db", SECRET) as other:
+        assert client.get("/v1/models").status_code == 200
+        key = other.keys.create("by the command line", ["chat"])
+        until(lambda: client.get("/v1/models").status_code == 401)
+        assert client.get("/v1/models", headers={"Authorization": "Bearer any word"}).status_code == 401
+        good = {"Authorization": f"Bearer {key}"}
+        assert client.get("/v1/models", headers=good).status_code == 200
+        other.keys.revoke(key[3:11])
+        until(lambda: client.get("/v1/models", headers=good).status_code == 401)
+        assert client.get("/v1/models").status_code == 401, "it does not open again by itself"
+
+
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:8000", "Chat.Example.org", "10.0.0.7:8000"])
 def test_own_names_and_addresses_are_taken(toy: Any, host: str) -> None:
     assert toy.client.get("/health", headers={"Host": host}).status_code == 200
@@ -234,7 +254,7 @@ def test_runs_are_named_by_id_and_never_left_by_path_or_link(opened: Any, tmp_pa
     if run:
         assert "no finished tune run" in answer.json()["error"]["message"]
     assert str(tmp_path) not in answer.text
-    assert [model["id"] for model in one.client.get("/v1/models").json()["data"]] == ["toy"]
+    assert [model["id"] for model in one.client.get("/v1/models", headers=one.key("chat")).json()["data"]] == ["toy"]
 
 
 def test_admin_actions_stand_in_the_audit_log(opened: Any, tmp_path: Path) -> None:

@@ -155,6 +155,24 @@ def test_a_locked_sqlite_stops_no_answers_and_no_keys(served: Any, tmp_path: Pat
     assert one.service.store.stats().answers == 11
 
 
+def test_a_service_without_keys_outlives_its_database(
+    through: str, way: Blackhole, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there are keys now is looked up, too."""
+    monkeypatch.setattr(auth, "PATIENCE", 0.3)
+    one = served(store=through, patience=1.5)
+    with httpx.Client(base_url=one.url, timeout=FAR_TOO_LONG) as http:
+        assert ask(http, {}).status_code == 200
+        way.silence()
+        for _ in range(3):
+            assert ask(http, {}).status_code == 200
+            time.sleep(0.1)
+        way.resume()
+        key = one.key("chat")
+        until(lambda: ask(http, {}).status_code == 401)
+        assert ask(http, key).status_code == 200
+
+
 def test_who_looks_a_key_up_is_asked_once_for_all(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one = opened(open_to_all=False)
     key = one.key("chat")

@@ -7,13 +7,16 @@ import json
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from serving import SECONDS, until
+from serving import SECONDS, tune_run, until
 
+from tuneloop.core.errors import ModelError
 from tuneloop.generate.live import Ask, Piece
+from tuneloop.serve.adapters import Roster
 from tuneloop.serve.mailbox import Mailbox
 from tuneloop.serve.server import Server
 
@@ -126,6 +129,49 @@ def test_a_dead_engine_is_unhealthy_and_tells_clients_no_secrets(opened: Any) ->
     assert "secret" not in answer.text
     assert one.client.get("/health").status_code == one.client.get("/ready").status_code == 503
     assert one.ask().status_code == 503
+
+
+class Endless:
+    """Adapters are compared with full precision for ever."""
+
+    def __init__(self) -> None:
+        self.begun, self.stopped = threading.Event(), threading.Event()
+
+    def pass_adapter(self, adapter: Path) -> None:
+        self.begun.set()
+        self.stopped.wait()
+        raise ModelError("broke off")
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_a_comparison_of_an_adapter_holds_no_shutdown_up(served: Any, tmp_path: Path) -> None:
+    """Before, the process lived on until it was over, minutes at times."""
+    one, gate = served(open_to_all=False), Endless()
+    one.service.roster = Roster(one.engine, "toy", gate=gate)
+    tune_run(tmp_path / "runs", "20261122-0000-tune-a-1234")
+    asked = {"url": f"{one.url}/admin/adapters", "headers": one.key("admin"), "timeout": SECONDS}
+    asked["json"] = {"name": "a", "run": "20261122-0000-tune-a-1234"}
+    said: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: said.append(httpx.post(**asked)))
+    asking.start()
+    try:
+        assert gate.begun.wait(SECONDS)
+        one.server.handle_exit(signal.SIGTERM, None)
+        assert gate.stopped.wait(SECONDS)
+    finally:
+        gate.stop()
+        asking.join()
+    assert (said[0].status_code, said[0].headers["Retry-After"]) == (503, "5")
+
+
+def test_while_draining_no_adapter_is_taken(opened: Any) -> None:
+    one = opened(open_to_all=False)
+    key = one.key("admin")
+    one.service.draining = True
+    said = one.client.post("/admin/adapters", headers=key, json={"name": "a", "run": "b"})
+    assert (said.status_code, said.json()["error"]["code"]) == (503, "shutting_down")
 
 
 def test_while_draining_nothing_new_begins_and_what_is_under_way_ends(served: Any) -> None:

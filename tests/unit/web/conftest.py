@@ -72,6 +72,8 @@ def _living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
 def living(_living: Living) -> Iterator[Living]:
     """The service, open to all, that answers by `living.answer`."""
     _living.answer = echo
+    for key in _living.service.store.keys.list():
+        _living.service.store.keys.revoke(key.id)
     _living.service.doorkeeper.open_to_all = True
     _living.engine.asked.clear()
     yield _living

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from page_tab import SOCKET, socket
 from serving import make, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tuneloop.serve import sessions
+from tuneloop.serve import auth, sessions
 from tuneloop.serve.front import OPEN
 from tuneloop.web.site import Site
 
@@ -111,12 +112,23 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(living: Any) -> N
     for part in ("HttpOnly", "SameSite=Strict", "Path=/"):
         assert part in told
     assert "Secure" not in told
-    behind_tls = {"Origin": "https://chat.example.org", "Host": "chat.example.org"}
-    key = living.service.store.keys.create("ann", ["chat"])
-    assert "; Secure" in living.client().post("/login", data={"key": key}, headers=behind_tls).headers["set-cookie"]
     client = living.client()
     client.get("/")
     assert "set-cookie" not in client.get("/").headers  # the session goes on
+    behind_tls = {"Origin": "https://chat.example.org", "Host": "chat.example.org"}
+    key = living.service.store.keys.create("ann", ["chat"])
+    assert "; Secure" in living.client().post("/login", data={"key": key}, headers=behind_tls).headers["set-cookie"]
+
+
+def test_the_first_key_asks_visitors_for_one(living: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "REMEMBERED", 0.05)
+    old = living.client()
+    assert old.get("/").status_code == 200
+    living.service.store.keys.create("ann", ["chat"])
+    time.sleep(0.1)
+    for client in (living.client(), old):
+        sent = client.get("/")
+        assert (sent.status_code, sent.headers["location"]) == (303, "/login")
 
 
 def test_sessions_end_with_their_key_and_by_time(living: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,8 +123,7 @@ def test_a_full_queue_and_rates_hold_for_the_page(made: Any) -> None:
     async def three() -> Denied:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(told(local(service))) for _ in range(1)]
-            await asyncio.sleep(0)
-            until(lambda: engine.now().waiting)
+            await asyncio.to_thread(until, lambda: engine.now().waiting)
             with pytest.raises(Denied) as caught:
                 await told(local(service))
             engine.resume()
