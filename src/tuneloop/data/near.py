@@ -177,9 +177,10 @@ class Found:
 
 
 def search(
-    keys: Keys, threshold: float, reader: Reader, same: Callable[[Seen, Seen], bool], least_words: int = 0
+    keys: Keys, threshold: float, reader: Reader, same: Callable[[Seen, Seen, int], bool], least_words: int = 0
 ) -> Found:
-    """Groups of rows whose first texts have at least the threshold's similarity; `same` decides on a pair of those.
+    """Groups of rows whose first texts have at least the threshold's similarity; `same` decides on a pair of those,
+    which have so many shingles in common.
 
     Texts of fewer than `least_words` words are alike only where they are equal."""
     count = len(keys["text"])
@@ -188,9 +189,11 @@ def search(
     for pairs in candidates(keys, threshold, found.same, reader.ignored, least_words):
         for one, other, left, right in reader.pairs(pairs):
             if found.same.find(one) != found.same.find(other):
-                similarity = shingles.jaccard(left[0][0], right[0][0])
+                first, second = left[0][0], right[0][0]
+                similarity = shingles.jaccard(first, second)
                 if similarity >= threshold:
-                    found.add(one, other, similarity, same(left, right))
+                    shared = shingles.shared(similarity, len(first) + len(second))
+                    found.add(one, other, similarity, same(left, right, shared))
     return found
 
 

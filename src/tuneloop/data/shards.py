@@ -15,8 +15,8 @@ import numpy as np
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
-from tuneloop.data.characters import count_words
-from tuneloop.texts.words import prompt_key, script_of, spoken
+from tuneloop.data.characters import count_words, scripts_of
+from tuneloop.texts.words import prompt_key, spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
@@ -69,14 +69,10 @@ class Writer:
         self._columns: list[Keys] = []
         self._held: list[Example] = []
 
-    def add(self, examples: Sequence[Example], lines: Sequence[bytes | None], columns: Keys) -> None:
-        """Rows with their columns, and their lines where these are known from an earlier shard."""
-        written = [
-            jsonl.dump(example.to_json()) + b"\n" if line is None else line
-            for example, line in zip(examples, lines, strict=True)
-        ]
-        self._file.write(b"".join(written))
-        self._sizes += map(len, written)
+    def add(self, examples: Sequence[Example], lines: Sequence[bytes], columns: Keys) -> None:
+        """Rows with their lines and columns."""
+        self._file.write(b"".join(lines))
+        self._sizes += map(len, lines)
         self._columns.append(columns)
         self._held += examples
 
@@ -96,6 +92,11 @@ class Writer:
         self._file.close()
 
 
+def lines_of(examples: Sequence[Example], known: Sequence[bytes | None]) -> list[bytes]:
+    """The lines of rows, those known from an earlier shard as they are. Their ids are found on the way."""
+    return [example.dumped() + b"\n" if line is None else line for example, line in zip(examples, known, strict=True)]
+
+
 PLACES = ("id", "row")
 
 
@@ -112,7 +113,7 @@ def described(examples: Sequence[Example]) -> Keys:
     prompts = ["\n".join(map(spoken, example.prompt)) for example in examples]
     return {
         "prompt_key": np.array([int.from_bytes(prompt_key(example)[:8]) for example in examples], np.uint64),
-        "language": np.array([language_of(example) for example in examples], "U8"),
+        "language": np.array(_languages(examples), "U8"),
         "prompt_words": count_words(prompts).astype(np.int32),
         "answer_words": count_words([spoken(example.answer) for example in examples]).astype(np.int32),
         "label": np.array([label_of(example) for example in examples], np.object_),
@@ -120,12 +121,17 @@ def described(examples: Sequence[Example]) -> Keys:
     }
 
 
-def language_of(example: Example) -> str:
-    """What the data or a step says, else the writing that carries most of the conversation."""
-    stated = example.meta.get("language")
-    if isinstance(stated, str) and stated:
-        return stated
-    return script_of("\n".join(message.content for message in example.messages if message.role != "system"))
+def _languages(examples: Sequence[Example]) -> list[str]:
+    """What the data or a step says of each, else the writing that carries most of the conversation."""
+    stated = [example.meta.get("language") for example in examples]
+    out = [one if isinstance(one, str) else "" for one in stated]
+    rows = [row for row, language in enumerate(out) if not language]
+    texts = [
+        "\n".join([message.content for message in examples[row].messages if message.role != "system"]) for row in rows
+    ]
+    for row, script in zip(rows, scripts_of(texts), strict=True):
+        out[row] = script
+    return out
 
 
 def label_of(example: Example) -> str:

@@ -116,6 +116,11 @@ def jaccard(first: Hashes, second: Hashes) -> float:
     return shared / (len(both) - shared)
 
 
+def shared(similarity: float, total: int) -> int:
+    """How many shingles two sets have in common that have so many together, from their `jaccard`."""
+    return round(similarity * total / (1 + similarity))
+
+
 def common(collection: Sequence[Hashes], share: float, least: int) -> Hashes:
     """The shingles that stand in more than `share` of the sets, and in `least` of them: what a template repeats."""
     if not collection:
