@@ -45,13 +45,13 @@ def digests_of(texts: Sequence[str], apart: Sequence[str] | None = None) -> Keys
     """The keys without which only equal texts can be found: 12 bytes a text."""
     parts = texts if apart is None else [f"{text}\0{other}" for text, other in zip(texts, apart, strict=True)]
     return {
-        "text": np.array([_digest(part) for part in parts], np.uint64),
+        "text": np.frombuffer(b"".join(map(_digest, parts)), "<u8").astype(np.uint64),
         "length": np.array([len(text) for text in texts], np.uint32),
     }
 
 
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def equal_pairs(keys: Keys) -> Pairs:

@@ -77,7 +77,7 @@ def stance(example: Example, short_words: int = SHORT_WORDS, worded: bool = True
     text = normalise(answer.content)
     opening = _OPENING.match(text)
     polarity = 0 if opening is None else 1 if opening["yes"] else 2
-    concluded = _CONCLUSION.findall(text) if any(cue in text for cue in _CUES) else []
+    concluded = _CONCLUSION.findall(text) if any(map(text.__contains__, _CUES)) else []
     number = hash_of(concluded[-1][0] + _plain(concluded[-1][1])) if concluded else 0
     if not _is_short(text, short_words):
         if not worded:
