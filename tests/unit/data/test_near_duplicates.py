@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from stepping import decide, run
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
+from tuneloop.data.stance import core, stance
 from tuneloop.data.steps import STEPS, Rows
 from tuneloop.data.steps.exact_duplicates import ExactDuplicates
 from tuneloop.data.steps.near_duplicates import REASON, NearDuplicates
@@ -233,6 +234,56 @@ def test_clusters_are_those_of_comparing_all_with_all(recipe: Any, shards: int, 
     verdict = decide(NearDuplicates(threshold=threshold), rows, shards)
     assert verdict.clusters is not None and verdict.clusters.tolist() == cluster
     assert sorted(verdict.rejected) == [row for row, first in enumerate(cluster) if row != first]
+
+
+@settings(max_examples=80)
+@given(st.sampled_from([CHINESE, WORDS]), st.integers(0, 40), st.integers(0, 40), st.integers(0, 30), st.booleans())
+def test_one_of_two_alike_rows_leaves_where_half_of_the_likeness_is_in_the_answers(
+    words: Any, asked: int, said: int, kept: int, same_prompt: bool
+) -> None:
+    join = "".join if words is CHINESE else " ".join
+    prompt, answer, other = (
+        random.Random(seed).choices(words, k=count) for seed, count in ((0, asked), (1, 30), (2, 30))
+    )
+    prompts = [prompt, prompt if same_prompt else [*prompt[:-1], "x"]]
+    answers = [answer[: max(6, said)], [*answer[:kept], *other[kept:]][: max(6, said)]]
+    rows = [example(join(prompts[row]) or "?", join(answers[row]), row) for row in (0, 1)]
+
+    def likeness(texts: list[str]) -> float:
+        one, two = (plain(normalise(text)) for text in texts)
+        return len(one & two) / len(one | two)
+
+    alike = likeness([f"{join(prompts[row]) or '?'}\n{join(answers[row])}" for row in (0, 1)]) >= 0.7
+    gone = dropped(NearDuplicates(ignore_shared=None), rows, 1)
+    assert gone == ([1] if alike and likeness(list(map(join, answers))) >= 0.35 else [])
+
+
+PIECES = [
+    "refund",
+    "a",
+    " ",
+    "not ",
+    "cannot",
+    "can't",
+    "never",
+    "no",
+    "12",
+    "1,000.5",
+    "没有",
+    "有",
+    "不",
+    "未来",
+    "退款",
+    "非常",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=9), st.lists(st.sampled_from(PIECES), max_size=9))
+def test_answers_with_other_cores_have_other_wordings(one: list[str], other: list[str]) -> None:
+    rows = [example("?", f"refund order card account paid {''.join(parts)}", 0) for parts in (one, other)]
+    first, second = (stance(row) for row in rows)
+    assert core(rows[0]) == core(rows[1]) or first.wording != second.wording
+    assert stance(rows[0], worded=False) == first._replace(wording=0, numbers=0, negations=0)
 
 
 @settings(max_examples=40)
