@@ -146,15 +146,13 @@ class NearDuplicates(SetStep):
         claim, other_claim = one[1], other[1]
         if _disagree(claim, other_claim):
             return False
-        if 0 < claim.stance.answer == other_claim.stance.answer:
+        if 0 < claim.stance.answer == other_claim.stance.answer or claim.said == other_claim.said:
             return True
         least = shared - _outside(claim, other_claim)
         most = len(claim.said) + len(other_claim.said) - least
         if least > 0 and least / most >= self.threshold / 2:
             return True
-        answer, other_answer = sets([claim.said, other_claim.said])
-        silent = not len(answer) and not len(other_answer)
-        return silent or jaccard(answer, other_answer) >= self.threshold / 2
+        return jaccard(*sets([claim.said, other_claim.said])) >= self.threshold / 2
 
     def _text(self, example: Example) -> str:
         return _joined(self._parts(example))
