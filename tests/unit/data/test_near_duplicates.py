@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from stepping import decide, run
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
+from tuneloop.data.shingles import least_likeness_of_ends
 from tuneloop.data.stance import core, stance
 from tuneloop.data.steps import STEPS, Rows
 from tuneloop.data.steps.exact_duplicates import ExactDuplicates
@@ -236,26 +237,18 @@ def test_clusters_are_those_of_comparing_all_with_all(recipe: Any, shards: int, 
     assert sorted(verdict.rejected) == [row for row, first in enumerate(cluster) if row != first]
 
 
-@settings(max_examples=80)
-@given(st.sampled_from([CHINESE, WORDS]), st.integers(0, 40), st.integers(0, 40), st.integers(0, 30), st.booleans())
-def test_one_of_two_alike_rows_leaves_where_half_of_the_likeness_is_in_the_answers(
-    words: Any, asked: int, said: int, kept: int, same_prompt: bool
-) -> None:
-    join = "".join if words is CHINESE else " ".join
-    prompt, answer, other = (
-        random.Random(seed).choices(words, k=count) for seed, count in ((0, asked), (1, 30), (2, 30))
-    )
-    prompts = [prompt, prompt if same_prompt else [*prompt[:-1], "x"]]
-    answers = [answer[: max(6, said)], [*answer[:kept], *other[kept:]][: max(6, said)]]
-    rows = [example(join(prompts[row]) or "?", join(answers[row]), row) for row in (0, 1)]
+ENDED = st.tuples(st.text("ab退", max_size=8), st.text("abc退款", max_size=40))
 
-    def likeness(texts: list[str]) -> float:
-        one, two = (plain(normalise(text)) for text in texts)
-        return len(one & two) / len(one | two)
 
-    alike = likeness([f"{join(prompts[row]) or '?'}\n{join(answers[row])}" for row in (0, 1)]) >= 0.7
-    gone = dropped(NearDuplicates(ignore_shared=None), rows, 1)
-    assert gone == ([1] if alike and likeness(list(map(join, answers))) >= 0.35 else [])
+@settings(max_examples=300)
+@given(ENDED, ENDED, st.integers(0, 40), st.booleans())
+def test_ends_are_at_least_as_alike_as_is_said(one: Any, other: Any, kept: int, same: bool) -> None:
+    parts = one, (one[0] if same else other[0], one[1][:kept] + other[1][kept:])
+    texts, ends = ("".join(parts[0]), "".join(parts[1])), (parts[0][1], parts[1][1])
+    left, right = (plain(text) for text in texts)
+    first, second = (plain(text) for text in ends)
+    least = least_likeness_of_ends(len(left & right), texts, ends)
+    assert least <= (len(first & second) / len(first | second) if first | second else 0)
 
 
 PIECES = [

@@ -141,18 +141,16 @@ class NearDuplicates(SetStep):
         """Whether one of two rows with alike texts, which have so many shingles in common, can go."""
         if self.of != "conversation" or not self.drop:
             return True
-        from tuneloop.data.shingles import jaccard, sets
+        from tuneloop.data.shingles import jaccard, least_likeness_of_ends, sets
 
         claim, other_claim = one[1], other[1]
         if _disagree(claim, other_claim):
             return False
         if 0 < claim.stance.answer == other_claim.stance.answer or claim.said == other_claim.said:
             return True
-        least = shared - _outside(claim, other_claim)
-        most = len(claim.said) + len(other_claim.said) - least
-        if least > 0 and least / most >= self.threshold / 2:
-            return True
-        return jaccard(*sets([claim.said, other_claim.said])) >= self.threshold / 2
+        texts, answers = (claim.text, other_claim.text), (claim.said, other_claim.said)
+        least = self.threshold / 2
+        return least_likeness_of_ends(shared, texts, answers) >= least or jaccard(*sets(answers)) >= least
 
     def _text(self, example: Example) -> str:
         return _joined(self._parts(example))
@@ -200,16 +198,6 @@ class _Claim:
     def said(self) -> str:
         """All answers, normalised."""
         return _joined([_spoken(message) for message in self._example.messages if message.weight > 0])
-
-
-def _outside(one: _Claim, other: _Claim) -> int:
-    """At most so many shingles are in both conversations and not in both answers: they begin before an answer, or where
-    it ends."""
-    from tuneloop.data.shingles import LONG
-
-    before = [claim.text.removesuffix(claim.said) for claim in (one, other)]
-    once = before[0] == before[1]
-    return len(before[0]) + LONG - 1 + (0 if once else len(before[1])) + LONG - 1
 
 
 def _disagree(one: _Claim, other: _Claim) -> bool:
