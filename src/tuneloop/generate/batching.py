@@ -56,7 +56,7 @@ class Reading:
 
     @property
     def known(self) -> int:
-        return self.parts[0][0].shape[1] if self.parts else 0
+        return len(self.parts[0]) if self.parts else 0
 
     @property
     def missing(self) -> int:

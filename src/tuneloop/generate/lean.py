@@ -2,7 +2,7 @@
 
 With few rows at a time a small model spends as much time between its products as in them: transformers turns queries
 and keys by fourteen operations a layer, this by four. Models are known by the code of their classes: most are copies.
-Shapes: T tokens, E hidden size, D head size.
+Shapes: T tokens, E hidden size, H query heads, K key and K value heads, D head size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 TRUNKS = (llama.LlamaModel, mistral.MistralModel, qwen2.Qwen2Model, qwen3.Qwen3Model)
 ATTENTIONS = (llama.LlamaAttention, mistral.MistralAttention, qwen2.Qwen2Attention, qwen3.Qwen3Attention)
 Turn = tuple[Tensor, Tensor]
-"""Cosines and sines [1, T, 1, D] by which a pass turns queries and keys, the sign of the turn in the sines."""
+"""Cosines and sines [T, H + K + K, D] by which a pass turns queries and keys, the sign of the turn in the sines; values
+are left as they are, by ones and zeros."""
 Layer = Callable[[Tensor, Turn, "Slots", Layout | None], Tensor]
 Trunk = Callable[[Tensor, Tensor, "Slots", Layout | None], Tensor]
 """(ids [T], positions [T], slots, layout) to the last hidden states [1, T, E]."""
@@ -42,12 +43,17 @@ def trunk(core: PreTrainedModel) -> Trunk | None:
     if not _alike(model, *TRUNKS) or not _is_llamas_norm(model.norm):
         return None
     layers = [_layer(layer) for layer in model.layers[: model.config.num_hidden_layers]]
+    asking, asked = model.config.num_attention_heads, model.config.num_key_value_heads
+
+    def spread(turn_TD: Tensor, rest: float) -> Tensor:
+        values = turn_TD.new_full((), rest).expand(len(turn_TD), asked, turn_TD.shape[1])
+        return torch.cat([turn_TD[:, None].expand(-1, asking + asked, -1), values], 1)
 
     def run(ids_T: Tensor, positions_T: Tensor, slots: Slots, layout: Layout | None) -> Tensor:
         x = model.embed_tokens(ids_T[None])
         cos, sin = model.rotary_emb(x, positions_T[None])
         half = sin.shape[-1] // 2
-        turn = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], -1)[:, :, None]
+        turn = spread(cos[0], 1), spread(torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1), 0)
         for layer in layers:
             assert layer is not None
             x = layer(x, turn, slots, layout)
@@ -110,22 +116,20 @@ def _attention(attention: Any) -> Layer:
         window = getattr(own, "sliding_window", None)
 
     def run(x: Tensor, turn: Turn, slots: Slots, layout: Layout | None) -> Tensor:
-        shape = (*x.shape[:-1], -1, size)
-        if whole is not None:
-            heads = whole(x).view(shape)
-            both, value = heads[:, :, :-asked], heads[:, :, -asked:]
-        else:
-            both = torch.cat([linear(q_proj, x), linear(k_proj, x)], -1).view(shape)
-            value = linear(v_proj, x).view(shape)
+        parts = whole(x) if whole else torch.cat([linear(q_proj, x), linear(k_proj, x), linear(v_proj, x)], -1)
+        heads = parts.view(x.shape[1], -1, size)
         if norms is not None:
-            both = torch.cat([norms[0](both[:, :, :asking]), norms[1](both[:, :, asking:])], 2)
-        both = both * turn[0] + both.roll(size // 2, -1) * turn[1]
-        query, key = both[:, :, :asking], both[:, :, asking:]
-        out = slots.attend(
-            attention, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), layout,
-            scaling=scaling, sliding_window=window,
-        )  # fmt: skip
-        return linear(o_proj, out.reshape(*shape[:2], -1))
+            asks, keys, values = heads.split([asking, asked, asked], 1)
+            heads = torch.cat([norms[0](asks), norms[1](keys), values], 1)
+        heads = (heads * turn[0]).add_(heads.roll(size // 2, -1).mul_(turn[1]))
+        how = {"scaling": scaling, "sliding_window": window}
+        if layout is None:
+            kv_TW = heads.view(x.shape[1], -1)[:, asking * size :]
+            out = slots.exchange(attention.layer_idx, heads[:, :asking], kv_TW, asked, **how)
+        else:
+            asks, keys, values = (part.transpose(0, 1)[None] for part in heads.split([asking, asked, asked], 1))
+            out = slots.attend(attention, asks, keys, values, layout, **how)
+        return linear(o_proj, out.reshape(1, x.shape[1], -1))
 
     return run
 

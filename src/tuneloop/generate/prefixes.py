@@ -43,11 +43,11 @@ class PrefixCache:
             return 0, []
         key = model, known[most]
         self._entries.move_to_end(key)
-        return most, [(keys[:, :most], values[:, :most]) for keys, values in self._entries[key][0]]
+        return most, [part[:most] for part in self._entries[key][0]]
 
     def add(self, model: str, ids: Sequence[int], parts: Parts) -> None:
         """Keeps what the tokens `ids` left, unless an entry begins with them; those that it begins with are dropped."""
-        size = sum(keys.nbytes + values.nbytes for keys, values in parts)
+        size = sum(part.nbytes for part in parts)
         if size > self.budget or len(ids) <= SHORTEST:
             return
         held, ordered = _bytes(ids), self._ordered.setdefault(model, [])

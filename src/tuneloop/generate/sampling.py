@@ -18,6 +18,9 @@ from tuneloop.generate.engine import Decoding
 LIKELIEST = 1024
 """Candidates that are sorted at first where top_p needs an order; nearly always enough, and sorting all is slow."""
 
+BLOCK = 256
+"""Logits of which the largest is looked for at once."""
+
 
 def source(seed: int, prompt: Sequence[int]) -> random.Random:
     """The random numbers of one row: uniform in [0, 1)."""
@@ -25,8 +28,20 @@ def source(seed: int, prompt: Sequence[int]) -> random.Random:
 
 
 def greedy(logits_BV: Tensor) -> Tensor:
-    """The likeliest tokens [B]; in float32, in which CPUs compare five times as fast as in bfloat16."""
-    return logits_BV.float().argmax(-1)
+    """The likeliest tokens [B], the first of equal ones.
+
+    CPUs compare five times as fast in float32 as in bfloat16, and find what is largest five times as fast as where.
+    """
+    logits_BV, size = logits_BV.float(), logits_BV.shape[1]
+    if logits_BV.device.type != "cpu" or size < 2 * BLOCK:
+        return logits_BV.argmax(-1)
+    whole = size - size % BLOCK
+    tops = logits_BV[:, :whole].unflatten(1, (-1, BLOCK)).amax(-1)
+    if whole < size:
+        tops = torch.cat([tops, logits_BV[:, whole:].amax(-1, keepdim=True)], 1)
+    # the last block may begin in the one before, where nothing is as large if it was chosen
+    begin_B1 = (tops.argmax(-1, keepdim=True) * BLOCK).clamp_(max=size - BLOCK)
+    return begin_B1[:, 0] + logits_BV.gather(1, begin_B1 + torch.arange(BLOCK)).argmax(-1)
 
 
 def sample(logits_BV: Tensor, uniform_B: Tensor, decoding: Decoding) -> Tensor:

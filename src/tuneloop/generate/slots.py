@@ -2,8 +2,8 @@
 
 Rows join and leave between any two steps. Whatever rows have in common is computed once when they join together.
 Serves models whose layers are all attention by transformers' interface; `exact` finds out which are.
-Shapes: S slots, B rows in them, T tokens computed, N tokens of all joining rows, L longest row, C places of a slot, K
-key/value heads, G query heads for each of them, D head size, V vocabulary.
+Shapes: S slots, B rows in them, T tokens computed, N tokens of all joining rows, L longest row, C places of a slot, H
+query heads, K key/value heads, D head size, W keys and values of a token (one layer's), V vocabulary.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ STRETCH = 32
 """Rows whose attention is computed at once on CPU, as far as the longest of them goes."""
 HEAD, CHECKED = 96, 4
 """First tokens of how many prompts are computed both ways, to see whether this form is exact."""
-Parts = list[tuple[Tensor, Tensor]]
-"""Keys [K, L, D] and values of a row's L tokens, layer by layer."""
+Parts = list[Tensor]
+"""What a row's L tokens left, layer by layer [L, W]: each one's keys, then its values."""
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Difference of the logits, as a share of their spread, that rounding alone may cause; 0.1 in 16 bits."""
 _KNOWN: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], int | None]] = WeakKeyDictionary()
@@ -57,10 +57,11 @@ class Slots:
         Raises ModelError for a beginning that is not keys and values alone.
         """
         self.core, self.start, self.seats = core, start, seats
-        self.prefix = None if beginning is None else virtual.layers_of(beginning)
+        self._prefix = None if beginning is None else virtual.layers_of(beginning)
         self.lengths_B = torch.zeros(0, dtype=torch.long, device=core.device)
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._layers: dict[int, Tensor] = {}  # [S, C, W]
         self._places = 0
+        self._paths_N: Tensor | None = None
         self._resumed: tuple[slice, Tensor, Tensor] | None = None  # the rows; of each token which of them, and where
         self._trunk = lean.trunk(core)
         self._finish = logit_finish(core)
@@ -71,8 +72,7 @@ class Slots:
     @property
     def bytes_a_token(self) -> int:
         """Memory of one place of one slot; known once rows have joined."""
-        both = (part for pair in self._layers.values() for part in pair)
-        return sum(part.shape[1] * part.shape[3] * part.element_size() for part in both)
+        return sum(held.shape[2] * held.element_size() for held in self._layers.values())
 
     def together(self, lengths: Sequence[int], most_tokens: int) -> int:
         """How many of the waiting prompts may join now: none while so few fit that it does not pay to stop for them."""
@@ -90,9 +90,10 @@ class Slots:
         first = len(self)
         rows_N = np.repeat(np.arange(first, first + len(ids)), lengths)
         within = [np.arange(length) + self.start for length in lengths]
-        self._written = tuple(map(self._tensor, (rows_N, np.concatenate(within), np.concatenate(tree.paths))))
         self._joining = slice(first, first + len(ids))
         self._reserve(first + len(ids), self.start + int(lengths.max()) + 1)
+        self._written_N = self._tensor(rows_N * self._places + np.concatenate(within))
+        self._paths_N = self._tensor(np.concatenate(tree.paths))
         layout = Layout.of(tree).to(self.core.device)
         positions_T = self._tensor(tree.laid_out(within))
         hidden_TH = self._run(self._tensor(tree.laid_out(ids)), positions_T, layout=layout)
@@ -105,24 +106,22 @@ class Slots:
         The logits [new rows, V] after the last; the same as `join` of all tokens. Virtual tokens count as known ones.
         """
         first, count_R = len(self), np.array([len(ids) for ids, _ in rows])
-        known_R = np.array([known[0][0].shape[1] for _, known in rows])
+        known_R = np.array([len(known[0]) for _, known in rows])
         longest = int((known_R + count_R).max())
         self._reserve(first + len(rows), longest + 1)
-        for layer, both in enumerate(rows[0][1] if not self._layers else ()):
-            self._layers[layer] = self._empty(both)
         for row, (_, known) in enumerate(rows, first):
-            for (_, both), parts in zip(sorted(self._layers.items()), known, strict=True):
-                for held, part in zip(both, parts, strict=True):
-                    held[row, :, : part.shape[1]] = part
+            for layer, part in enumerate(known):
+                self._held(layer, part)[row, : len(part)] = part
         row_T = self._tensor(np.repeat(np.arange(len(rows)), count_R))
         new_T = self._tensor(np.concatenate([np.arange(count) for count in count_R]))
         at_RL = self._tensor(known_R)[:, None] + torch.arange(int(count_R.max()), device=self.core.device)
-        self._written = first + row_T, at_RL[row_T, new_T], None
+        at_T = at_RL[row_T, new_T]
+        self._written_N, self._paths_N = (first + row_T) * self._places + at_T, None
         self._see(at_RL, longest)
         self._resumed = slice(first, first + len(rows)), row_T, new_T
         ids_T = self._tensor(np.concatenate([np.asarray(ids, np.int64) for ids, _ in rows]))
         try:
-            hidden_TH = self._run(ids_T, self._written[1], layout=None)
+            hidden_TH = self._run(ids_T, at_T, layout=None)
         finally:
             self._resumed = None
         self.lengths_B = torch.cat([self.lengths_B, self._tensor(known_R + count_R)])
@@ -131,10 +130,7 @@ class Slots:
     def parts(self, row: int) -> Parts:
         """Copies of what a row's tokens have left, for `resume`."""
         length = int(self.lengths_B[row])
-        return [
-            (keys[row, :, :length].clone(), values[row, :, :length].clone())
-            for _, (keys, values) in sorted(self._layers.items())
-        ]
+        return [held[row, :length].clone() for _, held in sorted(self._layers.items())]
 
     def step(self, ids: Sequence[int]) -> Tensor:
         """One more token of each row; the logits [B, V] after it."""
@@ -144,7 +140,8 @@ class Slots:
         width = len(self) if self.core.device.type != "cpu" else STRETCH
         ends = [*range(0, len(self), width), len(self)]
         self._stretches = [(slice(start, end), max(lengths[start:end])) for start, end in pairwise(ends)]
-        self._written = torch.arange(len(self), device=self.core.device), self.lengths_B, None
+        begins_B = torch.arange(len(self), device=self.core.device) * self._places
+        self._written_N, self._paths_N = begins_B + self.lengths_B, None
         self._see(self.lengths_B[:, None], longest)
         hidden_BH = self._run(torch.tensor(ids, device=self.core.device), self.lengths_B, layout=None)
         self.lengths_B = self.lengths_B + 1
@@ -157,8 +154,8 @@ class Slots:
         if gaps:
             to, of = self._tensor(np.array(gaps)), self._tensor(np.array(rows[len(stay) :]))
             longest = int(self.lengths_B[of].max())
-            for part in (part for pair in self._layers.values() for part in pair):
-                part[to, :, :longest] = part[of, :, :longest]
+            for held in self._layers.values():
+                held[to, :longest] = held[of, :longest]
         placed = dict(zip([*stay, *gaps], rows, strict=True))
         order = [placed[place] for place in range(len(rows))]
         self.lengths_B = self.lengths_B[self._tensor(np.array(order, np.int64))]
@@ -167,44 +164,30 @@ class Slots:
     def attend(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout | None, **how: Any
     ) -> Tensor:
-        """Writes one layer's keys and values to the slots; what the queries [1, H, T, D] read there, [1, T, H, D]."""
-        keys, values = self._write(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1))
-        if layout is not None:
-            return packed_attention(module, query, key, value, None, layout=layout, prefix=self.prefix, **how)[0]
+        """Writes one layer's keys and values [1, K, T, D] to the slots; what the queries read there, [1, T, H, D]."""
+        layer, kv_TW = module.layer_idx, torch.cat([part[0].transpose(0, 1).flatten(1) for part in (key, value)], 1)
+        if layout is None:
+            return self.exchange(layer, query[0].transpose(0, 1), kv_TW, key.shape[1], **how)[None]
+        self._write(layer, kv_TW)
+        return packed_attention(module, query, key, value, None, layout=layout, prefix=self._prefix, **how)[0]
+
+    def exchange(self, layer: int, q_THD: Tensor, kv_TW: Tensor, heads: int, **how: Any) -> Tensor:
+        """`attend` for tokens that go on: writes their keys and values (of so many heads each), reads [T, H, D]."""
+        self._write(layer, kv_TW)
+        held, size = self._layers[layer], q_THD.shape[2]
         if self._resumed is not None:
-            return self._read_on(query[0].transpose(0, 1), keys, values, how)
-        q_BHD = query[0].transpose(0, 1)
-        out = [self._read(q_BHD, keys, values, rows, longest, how) for rows, longest in self._stretches]
-        return (out[0] if len(out) == 1 else torch.cat(out)).reshape(1, len(self), query.shape[1], -1)
-
-    def _read(
-        self, q_BHD: Tensor, keys: Tensor, values: Tensor, rows: slice, longest: int, how: dict[str, Any]
-    ) -> Tensor:
-        """What a stretch of rows reads of its places, [rows, H, 1, D] in one shape or another."""
-        k, v, q = keys[rows, :, :longest], values[rows, :, :longest], q_BHD[rows]
-        mask = self._mask(how.get("sliding_window"))[rows, :, :, :longest]
-        scaling, softcap, sinks = how.get("scaling"), how.get("softcap"), how.get("s_aux")
-        if softcap is not None or sinks is not None:
-            return written_out(q[:, :, None], k, v, scaling, 0.0, mask, softcap, sinks)
-        # the query heads of one key/value head as if they were queries: no key is repeated
-        q = q.unflatten(1, (k.shape[1], -1))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).flatten(1, 2)
-
-    def _read_on(self, q_THD: Tensor, keys: Tensor, values: Tensor, how: dict[str, Any]) -> Tensor:
-        """[1, T, H, D]: what the new tokens of resumed rows read of known ones and, backwards, of each other."""
-        assert self._resumed is not None
-        rows, row_T, new_T = self._resumed
-        mask = self._mask(how.get("sliding_window"))
-        k, v = keys[rows, :, : mask.shape[-1]], values[rows, :, : mask.shape[-1]]
-        q_RLHD = q_THD.new_zeros(mask.shape[0], mask.shape[2], *q_THD.shape[1:])
-        q_RLHD[row_T, new_T] = q_THD
-        q, scaling, softcap, sinks = q_RLHD.transpose(1, 2), how.get("scaling"), how.get("softcap"), how.get("s_aux")
-        if softcap is not None or sinks is not None:
-            out = written_out(q, k, v, scaling, 0.0, mask, softcap, sinks)
-        else:
-            grouped = q.shape[1] != k.shape[1]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=grouped)
-        return out.transpose(1, 2)[row_T, new_T][None]
+            rows, row_T, new_T = self._resumed
+            mask = self._mask(how.get("sliding_window"))
+            q_RLHD = q_THD.new_zeros(mask.shape[0], mask.shape[2], *q_THD.shape[1:])
+            q_RLHD[row_T, new_T] = q_THD
+            k, v = _keys_values(held[rows, : mask.shape[3]], heads, size)
+            return _read(q_RLHD.transpose(1, 2), k, v, mask, **how).transpose(1, 2)[row_T, new_T]
+        out = []
+        for rows, longest in self._stretches:
+            mask = self._mask(how.get("sliding_window"))[rows, :, :, :longest]
+            k, v = _keys_values(held[rows, :longest], heads, size)
+            out.append(_read(q_THD[rows, :, None], k, v, mask, **how)[:, :, 0])
+        return out[0] if len(out) == 1 else torch.cat(out)
 
     def _run(self, ids_T: Tensor, positions_T: Tensor, layout: Layout | None) -> Tensor:
         """Last hidden states [T, H]."""
@@ -221,22 +204,20 @@ class Slots:
         logits_BV = head(hidden_BH)
         return self._finish(logits_BV) if self._finish else logits_BV
 
-    def _write(self, layer: int, keys_TKD: Tensor, values_TKD: Tensor) -> tuple[Tensor, Tensor]:
-        if layer not in self._layers:
-            self._layers[layer] = self._empty((keys_TKD.transpose(0, 1), values_TKD.transpose(0, 1)))
-        rows_N, places_N, paths_N = self._written
-        both = self._layers[layer]
-        for held, new_TKD in zip(both, (keys_TKD, values_TKD), strict=True):
-            held[rows_N, :, places_N] = new_TKD if paths_N is None else new_TKD[paths_N]
-        if paths_N is not None and self.prefix is not None:
-            for held, before in zip(both, self.prefix[layer], strict=True):
-                held[self._joining, :, : self.start] = before
-        return both
+    def _write(self, layer: int, kv_TW: Tensor) -> None:
+        held = self._held(layer, kv_TW)
+        held.view(-1, held.shape[2]).index_copy_(
+            0, self._written_N, kv_TW if self._paths_N is None else kv_TW[self._paths_N]
+        )
+        if self._paths_N is not None and self._prefix is not None:
+            before = torch.cat([part[0].transpose(0, 1).flatten(1) for part in self._prefix[layer]], 1)
+            held[self._joining, : self.start] = before.to(held.dtype)
 
-    def _empty(self, like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Room for the keys and values of a layer, such as these [K, L, D]."""
-        keys, values = (part.new_zeros(self._slots, part.shape[0], self._places, part.shape[2]) for part in like)
-        return keys, values
+    def _held(self, layer: int, like: Tensor) -> Tensor:
+        """A layer's keys and values [S, C, W]; like[..., W]."""
+        if layer not in self._layers:
+            self._layers[layer] = like.new_zeros(self._slots, self._places, like.shape[-1])
+        return self._layers[layer]
 
     def _see(self, at_BL: Tensor, longest: int) -> None:
         """The new tokens of each row stand at these places; later ones are not written yet."""
@@ -261,14 +242,39 @@ class Slots:
             self._slots = min(max(slots, 2 * self._slots), self.seats)
         if places > self._places:
             self._places = max(places + SPARE, self._places * 3 // 2)
-        for layer, pair in self._layers.items():
-            wider = tuple(part.new_zeros(self._slots, part.shape[1], self._places, part.shape[3]) for part in pair)
-            for new, old in zip(wider, pair, strict=True):
-                new[: len(self), :, : old.shape[2]] = old[: len(self)]
-            self._layers[layer] = wider  # type: ignore[assignment]  # two of them
+        for layer, held in self._layers.items():
+            wider = held.new_zeros(self._slots, self._places, held.shape[2])
+            wider[: len(self), : held.shape[1]] = held[: len(self)]
+            self._layers[layer] = wider
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.core.device)
+
+
+def _keys_values(held_BLW: Tensor, heads: int, size: int) -> tuple[Tensor, Tensor]:
+    """Views of keys and values [B, K, L, D]; `size` of a key, a value may have another."""
+    keys, values = held_BLW.split([heads * size, held_BLW.shape[2] - heads * size], 2)
+    return tuple(part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (keys, values))  # type: ignore[return-value]  # two
+
+
+def _read(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_others: Any,
+) -> Tensor:
+    """Queries [B, H, L, D] of keys and values [B, K, C, D] where the mask [B, 1, L, C] lets them, [B, H, L, D]."""
+    if softcap is not None or s_aux is not None:
+        return written_out(q, k, v, scaling, 0.0, mask, softcap, s_aux)
+    if q.shape[2] == 1:  # the query heads of one key/value head as if they were queries: no key is repeated
+        q = q.unflatten(1, (k.shape[1], -1))[:, :, :, 0]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).flatten(1, 2)[:, :, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def slot_attention(

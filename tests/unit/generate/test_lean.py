@@ -26,7 +26,7 @@ def logits(model: Any, short: bool) -> list[torch.Tensor]:
         if not short:
             rows._trunk = None
         found = [rows.join(PROMPTS)]
-        found.append(rows.resume([([9, 10], [(keys[:, :4], values[:, :4]) for keys, values in rows.parts(0)])]))
+        found.append(rows.resume([([9, 10], [part[:4] for part in rows.parts(0)])]))
         return [*found, *(rows.step([3, 4, 5, 6]) for _ in range(3))]
 
 

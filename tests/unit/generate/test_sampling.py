@@ -125,3 +125,15 @@ def test_a_rows_samples_are_its_own(model: Any, monkeypatch: pytest.MonkeyPatch)
     assert drawn(model, prompts, decoding, [seed + 1 for seed in seeds]) != together
     several = drawn(model, [prompts[0]] * 20, decoding, list(range(20)))
     assert len(set(several)) > 10, "samples of one prompt differ"
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 511, 512, 513, 767, 1_000, 4_096, 50_257])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_greedy_takes_the_first_of_the_likeliest(size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(size)
+    logits = torch.randint(-9, 9, (40, size)).to(dtype)  # many are equal
+    logits[:20] = torch.randn(20, size).to(dtype)
+    logits[20:23] = float("-inf")
+    logits[21, -1] = logits[22, size // 2] = 0
+    expected = [row.index(max(row)) for row in logits.tolist()]
+    assert greedy(logits).tolist() == expected
