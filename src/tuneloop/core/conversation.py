@@ -132,7 +132,7 @@ class Example:
         return {**out, "meta": self.meta, "origin": self.origin.to_json()}
 
     def dumped(self) -> bytes:
-        """`to_json` as one line of JSON. Of plain texts the id is found on the way, at half the price of both."""
+        """`to_json` as one line of JSON. Of plain texts the id is found on the way, from the same escaped texts."""
         plain = not (self.tools or self.rejected) and all(message.is_plain for message in self.messages)
         if not plain or "id" in self.__dict__:
             return jsonl.dump(self.to_json())

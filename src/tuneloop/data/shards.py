@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
 
 _AT_ONCE = 1_000
-"""Rows that are read together: to cut them at their offsets takes a fifth of the time of looking for line ends."""
+"""Rows that are read together and cut at their offsets, so that nobody looks for line ends."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Shard:
                 borders = self.offsets[start : start + _AT_ONCE + 1].tolist()
                 data = file.read(borders[-1] - borders[0])
                 yield from [data[one - borders[0] : end - borders[0]] for one, end in pairwise(borders)]
-            for index in indices or ():
+            for index in () if indices is None else indices:
                 file.seek(int(self.offsets[index]))
                 yield file.read(int(self.offsets[index + 1] - self.offsets[index]))
 

@@ -67,8 +67,8 @@ KINDS = ("label", "number", "polarity", "answer")
 
 
 def stance(example: Example, short_words: int = SHORT_WORDS, worded: bool = True) -> Stance:
-    """The stance of the example's last supervised message. `worded`: with the last three fields, at four times the
-    price; else they are 0."""
+    """The stance of the example's last supervised message. `worded`: with the last three fields, which of a long answer
+    take most of the time; else they are 0."""
     answer, label = example.answer, example.meta.get("label")
     labelled = 0 if label in (None, "") else hash_of(normalise(str(label)))
     if answer.tool_calls:
