@@ -6,10 +6,13 @@ Knows nothing of chats. Legend: T tokens; `starts` and `ends` are character offs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneloop.core.errors import ModelError
+from tuneloop.render.byte_pairs import BytePairs, Spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,31 +21,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BEFORE = ("\n", "a", "0", ".", "。")
+MANY = 4_000_000
+"""Characters from which on it pays to look for a faster way, which takes a second for a large vocabulary."""
 
 
-class Encoded:
-    """A text's `ids` [T] with the character offsets of each. All offsets are taken out of the tokenizer's own result
-    only where a few questions to it do not suffice: as Python objects they take as long as tokenising."""
-
-    def __init__(self, text: str, ids: list[int], source: Encoding) -> None:
-        self.text, self.ids, self._source = text, ids, source
+class Places(Protocol):
+    """Where the tokens of a text stand in it."""
 
     def token_at(self, char: int) -> int:
         """The first token that begins at or after a character."""
+        ...
+
+    def of(self, index: int) -> tuple[int, int]:
+        """The characters from which and before which a token stands; a part of one counts as all of it."""
+        ...
+
+
+class Offsets:
+    """As the tokenizer tells them. All are taken out of its result only where a few questions to it do not suffice: as
+    Python objects they take as long as tokenising."""
+
+    def __init__(self, source: Encoding) -> None:
+        self._source = source
+
+    def token_at(self, char: int) -> int:
+        """As Places."""
         found = self._source.char_to_token(char)
-        if found is not None and self._span(found)[0] == char and (not found or self._span(found - 1)[0] < char):
+        if found is not None and self.of(found)[0] == char and (not found or self.of(found - 1)[0] < char):
             return found
         return int(self._starts.searchsorted(char))
 
-    def start(self, index: int) -> int:
-        """The character at which a token begins."""
-        return self._span(index)[0]
-
-    def end(self, index: int) -> int:
-        """The character before which a token ends."""
-        return self._span(index)[1]
-
-    def _span(self, index: int) -> tuple[int, int]:
+    def of(self, index: int) -> tuple[int, int]:
+        """As Places."""
         return self._source.token_to_chars(index) or self._source.offsets[index]
 
     @cached_property
@@ -52,19 +62,28 @@ class Encoded:
         return np.maximum.accumulate(np.asarray(self._source.offsets, np.int32).reshape(-1, 2)[:, 0])
 
 
-class Joined(Encoded):
-    """A text whose tokens are followed by those of another one, encoded alone; the latter have one place together."""
+class Joint:
+    """Those of a text that is followed by the tokens of another one, encoded alone; these have one place together."""
 
     def __init__(self, head: Encoded, text: str, ids: list[int]) -> None:
-        self.text, self.ids, self._head = head.text + text, head.ids + ids, head
+        self._head, self._end, self._count = head, len(head.text) + len(text), len(head.ids) + len(ids)
 
     def token_at(self, char: int) -> int:
-        return self._head.token_at(char) if char <= len(self._head.text) else len(self.ids)
+        """As Places."""
+        return self._head.places.token_at(char) if char <= len(self._head.text) else self._count
 
-    def _span(self, index: int) -> tuple[int, int]:
-        if index < len(self._head.ids):
-            return self._head._span(index)
-        return len(self._head.text), len(self.text)
+    def of(self, index: int) -> tuple[int, int]:
+        """As Places."""
+        return self._head.places.of(index) if index < len(self._head.ids) else (len(self._head.text), self._end)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text with its `ids` [T]."""
+
+    text: str
+    ids: list[int]
+    places: Places
 
 
 class Encoder:
@@ -84,21 +103,40 @@ class Encoder:
             if token.special and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
         )
         self._heads: dict[str, list[int]] = {}
+        self._read, self._pairs, self._making = 0, None, Lock()
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Many texts at once."""
+        """Many texts at once; from several threads."""
+        if not texts:
+            return []
+        pairs = self._pairs
+        if pairs is None:
+            self._read += sum(map(len, texts))
+            found = self._slowly(texts)
+            if self._read > MANY and self._making.acquire(blocking=False):  # once, and never released
+                self._pairs = _alike(self.tokenizer, found)
+            return found
+        quick = {place: ids for place, text in enumerate(texts) if (ids := pairs.ids(text)) is not None}
+        slow = iter(self._slowly([text for place, text in enumerate(texts) if place not in quick]))
+        return [
+            Encoded(text, quick[place], Spans(text, quick[place], pairs.sizes)) if place in quick else next(slow)
+            for place, text in enumerate(texts)
+        ]
+
+    def _slowly(self, texts: Sequence[str]) -> list[Encoded]:
+        """By the tokenizer itself."""
         if not texts:
             return []
         batch = self._call(list(texts))
-        return list(map(Encoded, texts, batch["input_ids"], batch.encodings))
+        return list(map(Encoded, texts, batch["input_ids"], map(Offsets, batch.encodings)))
 
     def ids(self, text: str) -> list[int]:
         return self._call(text)["input_ids"]
 
     def border(self, encoded: Encoded, char: int) -> int | None:
         """How many tokens the text before `char` has, if they are exactly the tokens of that text alone, else None."""
-        index = encoded.token_at(char)
-        if index and encoded.end(index - 1) > char:
+        index = encoded.places.token_at(char)
+        if index and encoded.places.of(index - 1)[1] > char:
             return None
         ids = encoded.ids
         first = next((i for i in range(index - 1, -1, -1) if ids[i] in self._anchors), None)
@@ -106,7 +144,7 @@ class Encoder:
             alone = self.ids(encoded.text[:char])
             first = 0
         else:
-            head = encoded.text[encoded.start(first) : char]
+            head = encoded.text[encoded.places.of(first)[0] : char]
             alone = self._heads.get(head)
             if alone is None:
                 alone = self.ids(head)
@@ -116,7 +154,8 @@ class Encoder:
 
     def join(self, prompt: str, answer: str) -> Encoded:
         """ids(prompt) followed by the ids of the answer, for texts whose tokens would merge across the border."""
-        return Joined(self.encode([prompt])[0], answer, self.continuation(answer))
+        head, ids = self.encode([prompt])[0], self.continuation(answer)
+        return Encoded(prompt + answer, head.ids + ids, Joint(head, answer, ids))
 
     def continuation(self, text: str) -> list[int]:
         """The ids of a text that continues another one.
@@ -132,3 +171,11 @@ class Encoder:
 
     def _call(self, text: str | list[str], **options: Any) -> Any:
         return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False, **options)
+
+
+def _alike(tokenizer: PreTrainedTokenizerBase, found: Sequence[Encoded]) -> BytePairs | None:
+    """The faster way, where there is one that reads these texts as the tokenizer did."""
+    pairs = BytePairs.of(tokenizer)
+    if pairs is None or any(pairs.ids(one.text) not in (None, one.ids) for one in found):
+        return None
+    return pairs

@@ -221,17 +221,17 @@ class Renderer:
         start = self._encoder.border(encoded, len(last.prompt))
         if start is None:
             encoded = self._encoder.join(last.prompt, last.answer)
-            start = encoded.token_at(len(last.prompt))
+            start = encoded.places.token_at(len(last.prompt))
         weights = np.zeros(len(encoded.ids), np.float32)
         weights[start:] = last.weight
         covered, alone = [last.index], []
         for turn in passage.turns[:-1]:
             begin = len(turn.prompt)
-            first = encoded.token_at(begin) if passage.prose else self._encoder.border(encoded, begin)
+            first = encoded.places.token_at(begin) if passage.prose else self._encoder.border(encoded, begin)
             if first is None:
                 alone += self._weigh(example, Passage(turn.text, (turn,)), self._encoder.encode([turn.text])[0])
             else:
-                weights[first : min(start, encoded.token_at(begin + len(turn.answer)))] = turn.weight
+                weights[first : min(start, encoded.places.token_at(begin + len(turn.answer)))] = turn.weight
                 covered.append(turn.index)
         ids = np.asarray(encoded.ids, np.int32)
         if passage.prose:
