@@ -1,12 +1,13 @@
 """Cleaning side by side: the naive pipeline, data-juicer, datatrove and `tuneloop prepare` on the same rows.
 
-    python benchmarks/data.py --source zh.json --source en.json [--rows 20000] [--rival naive …] [--work DIR]
+    python benchmarks/data.py --source zh.json --source en.json [--rows 20000] [--rounds 3] [--rival naive] [--work DIR]
 
 Rows are recombined from the sources (Alpaca form) with planted defects: made_rows.py. Each rival runs in a virtual
 environment of its own (made on first use with pip; data-juicer and datatrove take about 1 GB each), in one process, and
 does those of the steps that it has and that work without a network. Numbers are CPU seconds, so that a busy machine
-counts less: of the work alone, in one process, after imports. tuneloop stands there twice: with the work alone as well
-(rivals/run_tuneloop.py), and as the whole command, with start-up, audit card and all its processes.
+counts less: of the work alone, in one process, after imports. tuneloop stands beside each rival twice: with that
+rival's steps and no others, and with all steps (rivals/run_tuneloop.py); and once as the whole command, with start-up,
+audit card and all its processes. In every round all of them take turns; what is printed are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from environments import Rival, python_of
 from made_rows import rows
-from rivals.run_tuneloop import data_of
+from rivals.run_tuneloop import ALL, data_of
 
 HERE = Path(__file__).resolve().parent
-WORK, COMMAND = "tuneloop, the work alone", "tuneloop prepare, the whole command"
-
+COMMAND = "tuneloop prepare, the whole command"
 
 RIVALS = {
     "naive": Rival("language, length, exact duplicates, split", ("pandas==2.3.3", "langdetect==1.0.9")),
@@ -44,28 +47,41 @@ RIVALS = {
 }  # fmt: skip
 
 
-def ours(path: Path, folder: Path) -> tuple[float, int]:
-    """CPU seconds of `tuneloop prepare` with all its processes, start-up included, and the rows that it kept."""
+Run = tuple[float, int]
+"""CPU seconds, and the rows kept."""
+
+
+def command(path: Path, folder: Path) -> Run:
+    """`tuneloop prepare` with all its processes, start-up included."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps({"name": "benchmark", "data": data_of(str(path))}), "utf-8")  # JSON is YAML
-    command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "prepare", str(recipe)]
+    prepare = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "prepare", str(recipe)]
     before = _children()
     done = subprocess.run(
-        [*command, "--runs", str(folder / "runs"), "--json"], stdout=subprocess.PIPE, text=True, check=True
+        [*prepare, "--runs", str(folder / "runs"), "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
     seconds = _children() - before
     return seconds, json.loads(done.stdout.splitlines()[-1])["card"]["rows"]["kept"]
 
 
-def rival(name: str, path: Path, folder: Path, work: Path) -> tuple[float, int]:
-    """CPU seconds of a rival's work in its own process and environment, and the rows that it kept."""
-    return _script(python_of(name, RIVALS[name], work), name, path, folder)
+def one_round(path: Path, rivals: Sequence[str], work: Path, alone: bool) -> Iterator[tuple[str, str, Run]]:
+    """(pipeline, whose steps, what it took) of everything that was asked for, each in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        for name in rivals:
+            (out := Path(folder) / name).mkdir()
+            yield name, name, _script(python_of(name, RIVALS[name], work), name, path, out)
+            for like in () if alone else (name, ALL):
+                (out := Path(folder) / f"{name} {like}").mkdir()
+                yield "tuneloop", like, _script(sys.executable, "tuneloop", path, out, like)
+        if not alone:
+            (out := Path(folder) / "command").mkdir()
+            yield COMMAND, ALL, command(path, out)
 
 
-def _script(python: str, name: str, path: Path, folder: Path) -> tuple[float, int]:
+def _script(python: str, name: str, path: Path, folder: Path, *more: str) -> Run:
     """What a script of `rivals` reports."""
-    command = [python, str(HERE / "rivals" / f"run_{name}.py"), str(path), str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    script = [python, str(HERE / "rivals" / f"run_{name}.py"), str(path), str(folder), *more]
+    done = subprocess.run(script, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
     return result["seconds"], result["kept"]
 
@@ -75,18 +91,21 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def table(count: int, results: dict[str, tuple[float, int]]) -> str:
-    """Markdown: rows per second, and how many times as fast tuneloop's work alone is."""
+def table(count: int, runs: Mapping[tuple[str, str], Sequence[Run]]) -> str:
+    """Markdown: medians of the CPU seconds, and how many times as fast tuneloop is with the same and with all steps."""
     lines = [
-        "| pipeline | steps | CPU seconds | rows/s | rows kept | tuneloop's work is faster by |",
-        "|---|---|--:|--:|--:|--:|",
+        "| pipeline | steps | CPU seconds | rows/s | rows kept | tuneloop, same steps | faster by | all steps | by |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    best = results.get(WORK, (0.0, 0))[0]
-    ours = {WORK: "all, with ledger", COMMAND: "all, with start-up, ledger and card"}
-    for name, (seconds, kept) in results.items():
-        does = RIVALS[name].does if name in RIVALS else ours[name]
-        times = f"{seconds / best:.1f}×" if best and name in RIVALS else "–"
-        lines.append(f"| {name} | {does} | {seconds:.1f} | {count / seconds:,.0f} | {kept:,} | {times} |")
+    took = {key: statistics.median(seconds for seconds, _ in found) for key, found in runs.items()}
+    for (name, like), seconds in sorted(took.items(), key=lambda one: one[0][0] not in RIVALS):
+        if name == "tuneloop" and like != ALL:
+            continue
+        does = RIVALS[name].does if name in RIVALS else "all, with ledger"
+        cells = [name, does, f"{seconds:.2f}", f"{count / seconds:,.0f}", f"{runs[name, like][0][1]:,}"]
+        for ours in (took.get(("tuneloop", like)), took.get(("tuneloop", ALL))) if name in RIVALS else (None, None):
+            cells += [f"{ours:.2f}", f"{seconds / ours:.1f}×"] if ours else ["–", "–"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -97,28 +116,25 @@ def main() -> None:
         "--source", type=Path, action="append", required=True, help="Alpaca rows, .json or .jsonl; repeat"
     )
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rival", action="append", choices=[*RIVALS], help="only these; all if not given; repeat")
     parser.add_argument("--without-ours", action="store_true", help="rivals only")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tuneloop-benchmark")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    results: dict[str, tuple[float, int]] = {}
+    runs = defaultdict[tuple[str, str], list[Run]](list)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         path = Path(folder) / "rows.jsonl"
         with path.open("w", encoding="utf-8") as file:
             file.writelines(
                 json.dumps(row, ensure_ascii=False) + "\n" for row in rows(options.source, options.rows, options.seed)
             )
-        for name in options.rival or RIVALS:
-            (out := Path(folder) / name).mkdir()
-            results[name] = rival(name, path, out, options.work)
-        if not options.without_ours:
-            for name in ("work", "command"):
-                (Path(folder) / name).mkdir()
-            results[WORK] = _script(sys.executable, "tuneloop", path, Path(folder) / "work")
-            results[COMMAND] = ours(path, Path(folder) / "command")
-    print(f"{options.rows:,} rows, seed {options.seed}\n\n{table(options.rows, results)}")
+        for _ in range(options.rounds):
+            for name, like, run in one_round(path, options.rival or [*RIVALS], options.work, options.without_ours):
+                runs[name, like].append(run)
+                print(f"{name}, steps of {like}: {run[0]:.2f} s, {run[1]:,} kept", file=sys.stderr, flush=True)
+    print(f"{options.rows:,} rows, seed {options.seed}, {options.rounds} rounds\n\n{table(options.rows, runs)}")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from tuneloop.core import digest
+import orjson
+
+from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import DataError
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
 """`text` is prose outside any chat: pre-training documents and the probes that a base model completes."""
 ROLES: tuple[str, ...] = get_args(Role)
 JsonObject = dict[str, Any]
+_ROLE_FIRST = {role: f'{{"role":"{role}","content":'.encode() for role in ROLES}
+_ROLE_LAST = {role: f',"role":"{role}"}}'.encode() for role in ROLES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Message:
     @property
     def weight(self) -> float:
         return self.train if self.train is not None else float(self.role == "assistant")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a role and a text, and nothing more."""
+        return not self.tool_calls and self.train is None and self.reasoning is None and self.tool_call_id is None
 
     def to_json(self) -> JsonObject:
         """The OpenAI shape, plus `reasoning_content` and `train` where they are set."""
@@ -122,6 +131,21 @@ class Example:
             out["rejected"] = [message.to_json() for message in self.rejected]
         return {**out, "meta": self.meta, "origin": self.origin.to_json()}
 
+    def dumped(self) -> bytes:
+        """`to_json` as one line of JSON. Of plain texts the id is found on the way, from the same escaped texts."""
+        plain = not (self.tools or self.rejected) and all(message.is_plain for message in self.messages)
+        if not plain or "id" in self.__dict__:
+            return jsonl.dump(self.to_json())
+        try:
+            texts = [(message.role, orjson.dumps(message.content)) for message in self.messages]
+            rest = orjson.dumps({"meta": self.meta, "origin": self.origin.to_json()})
+        except TypeError:  # what only the standard library writes
+            return jsonl.dump(self.to_json())
+        sorted_keys = b",".join([b'{"content":' + text + _ROLE_LAST[role] for role, text in texts])
+        messages = b",".join([_ROLE_FIRST[role] + text + b"}" for role, text in texts])
+        self.__dict__["id"] = id_ = digest.short(digest.of_bytes(b"[[" + sorted_keys + b"],[]]"), 16)
+        return b"".join([b'{"id":"', id_.encode(), b'","messages":[', messages, b"],", rest[1:]])
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Example:
         origin = value["origin"]
@@ -153,9 +177,8 @@ class Example:
         return replace(self, messages=(*asked, *answer), rejected=())
 
     def _answer_index(self) -> int:
-        index = len(self.messages)
-        for message in reversed(self.messages):
-            index -= 1
+        for index in range(len(self.messages) - 1, -1, -1):
+            message = self.messages[index]
             if message.role == "assistant" if message.train is None else message.train > 0:  # its weight, asked often
                 return index
         raise DataError(f"example {self.id} ({self.origin.source}, row {self.origin.row}) has no supervised message")

@@ -111,6 +111,12 @@ def _from_latin(text: str) -> str:
 
 def _latin_as(text: str, encoding: str) -> str | None:
     try:
+        return text.encode("latin-1").decode(encoding)  # no sign of Windows' among them, mostly
+    except UnicodeEncodeError:
+        pass
+    except UnicodeDecodeError:
+        return None
+    try:
         return text.translate(_TO_LATIN).encode("latin-1").decode(encoding)
     except UnicodeError:
         return None
@@ -123,7 +129,7 @@ def _from_code_page(text: str) -> str:
     from ftfy import TextFixerConfig, fix_encoding
     from ftfy.badness import is_bad
 
-    if is_bad(text) and _latin_as(text, "utf-8") is None:  # cut or edited, so that it does not decode as a whole
+    if _latin_as(text, "utf-8") is None and is_bad(text):  # cut or edited, so that it does not decode as a whole
         text = _LOST_QUOTE.sub("â€\x9d", text) if "â€œ" in text else text
         mended = _SEQUENCES.sub(lambda match: _sequences_as_utf8(match[0]), text)
         text = text if mended == text else _SEQUENCE.sub(lambda match: _sequences_as_utf8(match[0]), mended)

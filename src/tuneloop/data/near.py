@@ -45,13 +45,13 @@ def digests_of(texts: Sequence[str], apart: Sequence[str] | None = None) -> Keys
     """The keys without which only equal texts can be found: 12 bytes a text."""
     parts = texts if apart is None else [f"{text}\0{other}" for text, other in zip(texts, apart, strict=True)]
     return {
-        "text": np.array([_digest(part) for part in parts], np.uint64),
+        "text": np.frombuffer(b"".join(map(_digest, parts)), "<u8").astype(np.uint64),
         "length": np.array([len(text) for text in texts], np.uint32),
     }
 
 
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def equal_pairs(keys: Keys) -> Pairs:
@@ -177,9 +177,10 @@ class Found:
 
 
 def search(
-    keys: Keys, threshold: float, reader: Reader, same: Callable[[Seen, Seen], bool], least_words: int = 0
+    keys: Keys, threshold: float, reader: Reader, same: Callable[[Seen, Seen, int], bool], least_words: int = 0
 ) -> Found:
-    """Groups of rows whose first texts have at least the threshold's similarity; `same` decides on a pair of those.
+    """Groups of rows whose first texts have at least the threshold's similarity; `same` decides on a pair of those,
+    which have so many shingles in common.
 
     Texts of fewer than `least_words` words are alike only where they are equal."""
     count = len(keys["text"])
@@ -188,9 +189,11 @@ def search(
     for pairs in candidates(keys, threshold, found.same, reader.ignored, least_words):
         for one, other, left, right in reader.pairs(pairs):
             if found.same.find(one) != found.same.find(other):
-                similarity = shingles.jaccard(left[0][0], right[0][0])
+                first, second = left[0][0], right[0][0]
+                similarity = shingles.jaccard(first, second)
                 if similarity >= threshold:
-                    found.add(one, other, similarity, same(left, right))
+                    shared = shingles.shared(similarity, len(first) + len(second))
+                    found.add(one, other, similarity, same(left, right, shared))
     return found
 
 

@@ -154,7 +154,8 @@ def _work(task: Task) -> Tray:
             drops += [row for row in after.rows if isinstance(row, Drop)]
             examples = [row for row in after.rows if isinstance(row, Example)]
             kept = np.flatnonzero([isinstance(row, Example) for row in after.rows])
-            out.add(examples, [after.lines[index] for index in kept.tolist()], _columns(task, after, kept, examples))
+            lines = shards.lines_of(examples, [after.lines[index] for index in kept.tolist()])
+            out.add(examples, lines, _columns(task, after, kept, examples))
     tray = Tray(out.shard(), task.given.source, notes=notes)
     if isinstance(task.given, Tray):
         tray.drops, tray.counted, tray.notes = task.given.drops, task.given.counted, task.given.notes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,14 @@ import numpy as np
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example
-from tuneloop.data.characters import count_words
-from tuneloop.texts.words import prompt_key, script_of, spoken
+from tuneloop.data.characters import count_words, scripts_of
+from tuneloop.texts.words import prompt_key, spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
+
+_AT_ONCE = 1_000
+"""Rows that are read together and cut at their offsets, so that nobody looks for line ends."""
 
 
 @dataclass
@@ -43,10 +47,11 @@ class Shard:
     def lines(self, indices: Iterable[int] | None = None) -> Iterator[bytes]:
         """The rows as they stand in the file, all or those of some indices."""
         with self.path.open("rb") as file:
-            if indices is None:
-                yield from file
-                return
-            for index in indices:
+            for start in range(0, len(self), _AT_ONCE) if indices is None else ():
+                borders = self.offsets[start : start + _AT_ONCE + 1].tolist()
+                data = file.read(borders[-1] - borders[0])
+                yield from [data[one - borders[0] : end - borders[0]] for one, end in pairwise(borders)]
+            for index in () if indices is None else indices:
                 file.seek(int(self.offsets[index]))
                 yield file.read(int(self.offsets[index + 1] - self.offsets[index]))
 
@@ -69,14 +74,10 @@ class Writer:
         self._columns: list[Keys] = []
         self._held: list[Example] = []
 
-    def add(self, examples: Sequence[Example], lines: Sequence[bytes | None], columns: Keys) -> None:
-        """Rows with their columns, and their lines where these are known from an earlier shard."""
-        written = [
-            jsonl.dump(example.to_json()) + b"\n" if line is None else line
-            for example, line in zip(examples, lines, strict=True)
-        ]
-        self._file.write(b"".join(written))
-        self._sizes += map(len, written)
+    def add(self, examples: Sequence[Example], lines: Sequence[bytes], columns: Keys) -> None:
+        """Rows with their lines and columns."""
+        self._file.write(b"".join(lines))
+        self._sizes += map(len, lines)
         self._columns.append(columns)
         self._held += examples
 
@@ -96,6 +97,11 @@ class Writer:
         self._file.close()
 
 
+def lines_of(examples: Sequence[Example], known: Sequence[bytes | None]) -> list[bytes]:
+    """The lines of rows, those known from an earlier shard as they are. Their ids are found on the way."""
+    return [example.dumped() + b"\n" if line is None else line for example, line in zip(examples, known, strict=True)]
+
+
 PLACES = ("id", "row")
 
 
@@ -112,7 +118,7 @@ def described(examples: Sequence[Example]) -> Keys:
     prompts = ["\n".join(map(spoken, example.prompt)) for example in examples]
     return {
         "prompt_key": np.array([int.from_bytes(prompt_key(example)[:8]) for example in examples], np.uint64),
-        "language": np.array([language_of(example) for example in examples], "U8"),
+        "language": np.array(_languages(examples), "U8"),
         "prompt_words": count_words(prompts).astype(np.int32),
         "answer_words": count_words([spoken(example.answer) for example in examples]).astype(np.int32),
         "label": np.array([label_of(example) for example in examples], np.object_),
@@ -120,12 +126,17 @@ def described(examples: Sequence[Example]) -> Keys:
     }
 
 
-def language_of(example: Example) -> str:
-    """What the data or a step says, else the writing that carries most of the conversation."""
-    stated = example.meta.get("language")
-    if isinstance(stated, str) and stated:
-        return stated
-    return script_of("\n".join(message.content for message in example.messages if message.role != "system"))
+def _languages(examples: Sequence[Example]) -> list[str]:
+    """What the data or a step says of each, else the writing that carries most of the conversation."""
+    stated = [example.meta.get("language") for example in examples]
+    out = [one if isinstance(one, str) else "" for one in stated]
+    rows = [row for row, language in enumerate(out) if not language]
+    texts = [
+        "\n".join([message.content for message in examples[row].messages if message.role != "system"]) for row in rows
+    ]
+    for row, script in zip(rows, scripts_of(texts), strict=True):
+        out[row] = script
+    return out
 
 
 def label_of(example: Example) -> str:

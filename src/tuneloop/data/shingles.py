@@ -116,6 +116,24 @@ def jaccard(first: Hashes, second: Hashes) -> float:
     return shared / (len(both) - shared)
 
 
+def shared(similarity: float, total: int) -> int:
+    """How many shingles two sets have in common that have so many together, from their `jaccard`."""
+    return round(similarity * total / (1 + similarity))
+
+
+def least_likeness_of_ends(shared: int, texts: tuple[str, str], ends: tuple[str, str]) -> float:
+    """What the `jaccard` of the ends of two texts is at least, if the texts have so many shingles in common; 0 where an
+    end is none.
+
+    A shingle that both texts and not both ends have begins before an end in one of the texts.
+    """
+    before = [text.removesuffix(end) for text, end in zip(texts, ends, strict=True)]
+    # those of equal beginnings are the same, but for the last few, which lead into the ends
+    outside = len(before[0]) + (0 if before[0] == before[1] else len(before[1])) + 2 * (LONG - 1)
+    inside = shared - outside
+    return inside / (len(ends[0]) + len(ends[1]) - inside) if inside > 0 else 0.0
+
+
 def common(collection: Sequence[Hashes], share: float, least: int) -> Hashes:
     """The shingles that stand in more than `share` of the sets, and in `least` of them: what a template repeats."""
     if not collection:

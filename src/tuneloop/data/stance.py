@@ -39,6 +39,7 @@ _NEGATION = re.compile(
     r"[n不没沒无無否未非](?:(?<=n)(?:['’]t|(?:(?<![a-z]n)|(?<=cann))(?:ot|ever|o)(?![a-z]) ?)|(?<=[不没沒无無否])"
     r"|(?<=未)(?![来來])|(?<=非)(?!常))"
 )
+_OF_NUMBERS_AND_NEGATIONS = "0123456789,.notever'’ 不没沒无無否未非有".encode()
 _EDGES = " .,!?;:。、…\"'“”‘’「」()[]【】`*_"
 
 
@@ -65,8 +66,9 @@ KINDS = ("label", "number", "polarity", "answer")
 """The fields in which two answers contradict one another when both have a value and the values differ."""
 
 
-def stance(example: Example, short_words: int = SHORT_WORDS) -> Stance:
-    """The stance of the example's last supervised message."""
+def stance(example: Example, short_words: int = SHORT_WORDS, worded: bool = True) -> Stance:
+    """The stance of the example's last supervised message. `worded`: with the last three fields, which of a long answer
+    take most of the time; else they are 0."""
     answer, label = example.answer, example.meta.get("label")
     labelled = 0 if label in (None, "") else hash_of(normalise(str(label)))
     if answer.tool_calls:
@@ -75,9 +77,11 @@ def stance(example: Example, short_words: int = SHORT_WORDS) -> Stance:
     text = normalise(answer.content)
     opening = _OPENING.match(text)
     polarity = 0 if opening is None else 1 if opening["yes"] else 2
-    concluded = _CONCLUSION.findall(text) if any(cue in text for cue in _CUES) else []
+    concluded = _CONCLUSION.findall(text) if any(map(text.__contains__, _CUES)) else []
     number = hash_of(concluded[-1][0] + _plain(concluded[-1][1])) if concluded else 0
     if not _is_short(text, short_words):
+        if not worded:
+            return Stance(labelled, number, polarity, 0, 0, 0, 0)
         found = _NUMBER.findall(text)
         numbers = " ".join(map(_plain, found))
         bare, negations = _NEGATION.subn("", _NUMBER.sub("0", text) if found else text)
@@ -89,6 +93,11 @@ def stance(example: Example, short_words: int = SHORT_WORDS) -> Stance:
         number = hash_of(sign + _plain(numbers[0]))
     core = text.strip(_EDGES)
     return Stance(labelled, number, polarity, number or polarity or (hash_of(core) if core else 0), 0, 0, 0)
+
+
+def core(example: Example) -> bytes:
+    """The answer without any byte that a number or a negation may have: differs only where `Stance.wording` does."""
+    return normalise(example.answer.content).encode("utf-8", "surrogatepass").translate(None, _OF_NUMBERS_AND_NEGATIONS)
 
 
 def is_short(example: Example, short_words: int = SHORT_WORDS) -> bool:

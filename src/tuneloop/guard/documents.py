@@ -16,6 +16,8 @@ from tuneloop.guard.pii import Found
 from tuneloop.guard.rules import RULES, Strength
 
 _DIGEST = re.compile("(?![0-9]*$)[0-9a-f]{16}")
+OWN = frozenset(("id", "kept", "row"))
+"""Keys whose values tuneloop may have made."""
 _MOST_ROWS = 10**7  # a number below is no phone number either
 
 
@@ -112,6 +114,8 @@ def texts_of(message: Message) -> list[str]:
 
 def is_own(value: Any, key: str) -> bool:
     """Whether a value is a row's digest or its number, which tuneloop made."""
+    if key not in OWN:
+        return False
     if key == "row":
         return isinstance(value, int) and value < _MOST_ROWS
-    return key in ("id", "kept") and isinstance(value, str) and bool(_DIGEST.fullmatch(value))
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))

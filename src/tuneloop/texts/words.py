@@ -24,12 +24,13 @@ JOINERS = r"'’.,\-"
 _CJK = re.compile(f"[{CJK}]")
 _WORD = re.compile(rf"[^\W{CJK}]+(?:[{JOINERS}][^\W{CJK}]+)*")
 _LATIN_RUN = re.compile("[A-Za-z\u00c0-\u024f]+")
-_SCRIPTS = {
+SCRIPTS = {
     "ja": re.compile(f"[{KANA}]"),
     "zh": re.compile(f"[{HAN}]"),
     "ko": re.compile("[\uac00-\ud7a3]"),
     "latin": _LATIN_RUN,
 }
+"""What is counted of each writing."""
 _UNCOMMON = re.compile(
     "[^\x00-\x7f\u00a0-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf-\u00d6\u00d8-\u00f6\u00f8-\u024f"
     "\u0400-\u0481\u048a-\u04ff\u2010-\u205e\u3000-\u3004\u3008-\u3020\u4e00-\u9fff"
@@ -119,26 +120,35 @@ def script_of(text: str) -> str:
     if text.isascii():
         return "latin" if _LATIN_RUN.search(text) else "other"
     if _UNCOMMON.search(text):
-        counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
-        if counts["ja"] * 5 > counts["zh"]:  # Japanese mixes kana into Han; Chinese quotes a little kana at most
-            counts["ja"] += counts.pop("zh")
+        counts = {name: len(pattern.findall(text)) for name, pattern in SCRIPTS.items()}
     else:
-        counts = {"zh": _count(text.encode(), _HAN), "latin": len(_LATIN_RUN.findall(text))}
+        counts = {"ja": 0, "zh": _count(text.encode(), _HAN), "latin": len(_LATIN_RUN.findall(text))}
+    return leading_script(counts)
+
+
+def leading_script(counts: dict[str, int]) -> str:
+    """The writing of a text in which those of SCRIPTS were found so often."""
+    if counts["ja"] * 5 > counts["zh"]:  # Japanese mixes kana into Han; Chinese quotes a little kana at most
+        counts = {**counts, "ja": counts["ja"] + counts["zh"], "zh": 0}
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] else "other"
 
 
+_SPACES = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f"
+_SMALL = bytes.maketrans(_SPACES + _ASCII_LETTERS[26:], b" " * len(_SPACES) + _ASCII_LETTERS[:26])
 _FULL_WIDTH = tuple(zip("，：（）！？；～　…", [*",:()!?;~ ", "..."], strict=True))
 
 
 @lru_cache(maxsize=8_192)
 def normalise(text: str) -> str:
     """The form in which texts are compared: NFKC, case folded, whitespace collapsed."""
-    if not text.isascii():
-        for wide, narrow in _FULL_WIDTH:  # all that NFKC changes in most Chinese texts, at a tenth of its price
-            text = text.replace(wide, narrow)
-        if not unicodedata.is_normalized("NFKC", text):
-            text = unicodedata.normalize("NFKC", text)
+    if text.isascii():  # at half the price of the same on characters
+        data = text.encode().translate(_SMALL)
+        return (b" ".join(data.split()) if b"  " in data else data.strip()).decode()
+    for wide, narrow in _FULL_WIDTH:  # all that NFKC changes in most Chinese texts, at a tenth of its price
+        text = text.replace(wide, narrow)
+    if not unicodedata.is_normalized("NFKC", text):
+        text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
 
 

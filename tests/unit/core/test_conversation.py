@@ -53,6 +53,17 @@ def test_what_is_written_reads_back_equal(example: Example) -> None:
     assert b"\n" not in line
 
 
+@given(examples, words)
+def test_a_dumped_example_is_its_json_with_its_id(example: Example, said: str) -> None:
+    plain = Example((Message("user", said), Message("assistant", said)), SOMEWHERE, meta=example.meta)
+    half = Example((Message("text", f"{said}\ud800"),), SOMEWHERE)
+    for one in (example, plain, half):
+        fresh = Example(one.messages, one.origin, one.tools, one.meta, one.rejected)
+        line = fresh.dumped()
+        assert fresh.id == one.id
+        assert line == jsonl.dump(one.to_json()) == fresh.dumped()
+
+
 @given(examples, origins, objects)
 def test_the_id_is_the_content_and_not_where_it_came_from(example: Example, origin: Origin, meta: dict) -> None:
     assert Example(example.messages, origin, example.tools, meta).id == example.id

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
-from tuneloop.data.characters import count_words
+from tuneloop.data.characters import count_words, scripts_of
 from tuneloop.data.config import DataConfig
 from tuneloop.data.steps import RowStep, Step
 from tuneloop.texts import words
@@ -29,6 +29,11 @@ PIECES = [
 @given(st.lists(st.text(st.sampled_from(ODD), max_size=12), max_size=8))
 def test_words_are_counted_as_one_by_one(texts: list[str]) -> None:
     assert count_words(texts).tolist() == [words.count_words(text) for text in texts]
+
+
+@given(st.lists(st.text(st.sampled_from(f"{ODD}éЖאกㄅ½ｱ"), max_size=12), max_size=8))
+def test_the_writing_is_found_as_one_by_one(texts: list[str]) -> None:
+    assert scripts_of(texts) == [words.script_of(text) for text in texts]
 
 
 @cache  # for all examples of a choice, as a run has one for all rows

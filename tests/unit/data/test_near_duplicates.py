@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from stepping import decide, run
 
 from tuneloop.core.conversation import Example, Message, Origin, ToolCall
+from tuneloop.data.shingles import least_likeness_of_ends
+from tuneloop.data.stance import core, stance
 from tuneloop.data.steps import STEPS, Rows
 from tuneloop.data.steps.exact_duplicates import ExactDuplicates
 from tuneloop.data.steps.near_duplicates import REASON, NearDuplicates
@@ -233,6 +235,49 @@ def test_clusters_are_those_of_comparing_all_with_all(recipe: Any, shards: int, 
     verdict = decide(NearDuplicates(threshold=threshold), rows, shards)
     assert verdict.clusters is not None and verdict.clusters.tolist() == cluster
     assert sorted(verdict.rejected) == [row for row, first in enumerate(cluster) if row != first]
+
+
+PART = st.lists(st.sampled_from(["abcdefghijkl", "mnopqr", "stuv", "退款订单银行卡账户", "余额"]), max_size=3).map(
+    "".join
+)
+
+
+@settings(max_examples=400)
+@given(st.tuples(PART, PART), st.tuples(PART, PART), st.integers(0, 20), st.booleans())
+def test_ends_are_at_least_as_alike_as_is_said(one: Any, other: Any, cut: int, same: bool) -> None:
+    before, ends = (one[0], one[0] if same else other[0]), (one[1], other[1][cut:])
+    texts = (before[0] + ends[0], before[1] + ends[1])
+    left, right, first, second = (plain(text) for text in (*texts, *ends))
+    least = least_likeness_of_ends(len(left & right), texts, ends)
+    assert least <= (len(first & second) / len(first | second) if first | second else 0)
+
+
+PIECES = [
+    "refund",
+    "a",
+    " ",
+    "not ",
+    "cannot",
+    "can't",
+    "never",
+    "no",
+    "12",
+    "1,000.5",
+    "没有",
+    "有",
+    "不",
+    "未来",
+    "退款",
+    "非常",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=9), st.lists(st.sampled_from(PIECES), max_size=9))
+def test_answers_with_other_cores_have_other_wordings(one: list[str], other: list[str]) -> None:
+    rows = [example("?", f"refund order card account paid {''.join(parts)}", 0) for parts in (one, other)]
+    first, second = (stance(row) for row in rows)
+    assert core(rows[0]) == core(rows[1]) or first.wording != second.wording
+    assert stance(rows[0], worded=False) == first._replace(wording=0, numbers=0, negations=0)
 
 
 @settings(max_examples=40)

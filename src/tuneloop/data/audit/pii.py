@@ -11,7 +11,7 @@ from tuneloop.data.audit.question import Question
 from tuneloop.data.audit.reading import Reading, Row
 from tuneloop.data.findings import Level, finding
 from tuneloop.guard.digits import shape
-from tuneloop.guard.pii import Found, find
+from tuneloop.guard.pii import Found, find, may_hold_each
 from tuneloop.guard.rules import RULES
 from tuneloop.pages.numbers import count, share
 
@@ -40,8 +40,11 @@ class Pii(Question):
         counted: dict[str, Counter[str]] = {}
         examples: dict[str, list[JsonObject]] = {}
         rows: Counter[str] = Counter()
-        for row in data.rows:
-            found = find("\n".join([row.prompt, row.answer, *(one.content for one in row.example.rejected)]))
+        texts = [
+            "\n".join([row.prompt, row.answer, *(one.content for one in row.example.rejected)]) for row in data.rows
+        ]
+        for row, text, doubt in zip(data.rows, texts, may_hold_each(texts).tolist(), strict=True):
+            found = find(text) if doubt else []
             for one in found:
                 counted.setdefault(one.kind, Counter())[one.strength] += 1
                 shown = examples.setdefault(one.kind, [])

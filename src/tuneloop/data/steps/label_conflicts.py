@@ -140,5 +140,5 @@ class LabelConflicts(SetStep):
         return finding("WARN", "label_conflicts", len(disputed), told, questions=len(shown), examples=examples)
 
 
-def _same_question(one: Seen, other: Seen) -> bool:
+def _same_question(one: Seen, other: Seen, shared: int) -> bool:
     return one[1] == other[1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeInt
 
 from tuneloop.core.conversation import Example, JsonObject, Message
-from tuneloop.data.stance import Stance, are_short, asked, dispute, is_short, question_key, stance
+from tuneloop.data.stance import Stance, are_short, asked, core, dispute, is_short, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
 from tuneloop.texts.words import normalise, spoken
 
@@ -133,24 +133,24 @@ class NearDuplicates(SetStep):
     def _view(self, example: Example) -> View:
         from tuneloop.data.near import View
 
-        if self.of != "conversation":
-            return View((self._text(example),), self._bare(example))
-        answers = _joined([_spoken(message) for message in example.messages if message.weight > 0])
-        return View((self._text(example), answers), self._bare(example), _Claim(example))
+        text = self._text(example)
+        more = _Claim(example, text) if self.of == "conversation" and self.drop else None
+        return View((text,), self._bare(example), more)
 
-    def _same(self, one: Seen, other: Seen) -> bool:
-        """Whether one of two rows with alike texts can go."""
+    def _same(self, one: Seen, other: Seen, shared: int) -> bool:
+        """Whether one of two rows with alike texts, which have so many shingles in common, can go."""
         if self.of != "conversation" or not self.drop:
             return True
-        from tuneloop.data.shingles import jaccard
+        from tuneloop.data.shingles import jaccard, least_likeness_of_ends, sets
 
-        ((_, answer), claim), ((_, other_answer), other_claim) = one, other
-        stances = claim.stance, other_claim.stance
-        if dispute(*stances, stances[0].wording == stances[1].wording and claim.question == other_claim.question):
+        claim, other_claim = one[1], other[1]
+        if _disagree(claim, other_claim):
             return False
-        agree = stances[0].answer > 0 and stances[0].answer == stances[1].answer
-        silent = not len(answer) and not len(other_answer)
-        return agree or silent or jaccard(answer, other_answer) >= self.threshold / 2
+        if 0 < claim.stance.answer == other_claim.stance.answer or claim.said == other_claim.said:
+            return True
+        texts, answers = (claim.text, other_claim.text), (claim.said, other_claim.said)
+        least = self.threshold / 2
+        return least_likeness_of_ends(shared, texts, answers) >= least or jaccard(*sets(answers)) >= least
 
     def _text(self, example: Example) -> str:
         return _joined(self._parts(example))
@@ -169,18 +169,43 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 class _Claim:
-    """What a row asks and commits itself to, worked out once and only when the row is like another."""
+    """What a row asks, says and commits itself to, worked out once and only when the row is like another.
 
-    def __init__(self, example: Example) -> None:
-        self._example = example
+    `text`: the whole conversation as it is compared.
+    """
+
+    def __init__(self, example: Example, text: str) -> None:
+        self._example, self.text = example, text
 
     @cached_property
     def stance(self) -> Stance:
+        """Without its wording."""
+        return stance(self._example, worded=False)
+
+    @cached_property
+    def worded(self) -> Stance:
         return stance(self._example)
+
+    @cached_property
+    def core(self) -> bytes:
+        return core(self._example)
 
     @cached_property
     def question(self) -> int:
         return question_key(self._example)
+
+    @cached_property
+    def said(self) -> str:
+        """All answers, normalised."""
+        return _joined([_spoken(message) for message in self._example.messages if message.weight > 0])
+
+
+def _disagree(one: _Claim, other: _Claim) -> bool:
+    """Whether the answers contradict one another; their wordings are asked for only where they may be equal."""
+    if one.core != other.core:
+        return dispute(one.stance, other.stance, same_question=False) is not None
+    same = one.worded.wording == other.worded.wording and one.question == other.question
+    return dispute(one.worded, other.worded, same) is not None
 
 
 def _spoken(message: Message) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.steps import Rejection, RowStep
 from tuneloop.guard import digits, pii
-from tuneloop.guard.documents import Kinds, Rewriting, is_own
+from tuneloop.guard.documents import OWN, Kinds, Rewriting, is_own
 from tuneloop.guard.pii import Found
 from tuneloop.guard.rules import Strength
 from tuneloop.guard.surrogates import Surrogates
@@ -85,7 +85,9 @@ class Pii(RowStep):
 def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[str]:
     """Everything that is searched in a JSON value, each text behind its key."""
     for inner, one in value.items() if isinstance(value, dict) else [(key, one) for one in value]:
-        if isinstance(one, (dict, list)):
+        if type(one) is str and inner not in OWN:  # most are
+            found.append(f"{inner}: {one}")
+        elif isinstance(one, (dict, list)):
             found.append(str(inner))
             _lines(one, str(inner), found)
         elif isinstance(one, float) and one % 1:
