@@ -58,7 +58,8 @@ def configured(service: Service, site: Site | None = None) -> uvicorn.Config:
     """uvicorn's settings: one process, no log of its own for requests, no trust in headers of proxies."""
     config = service.config
     return uvicorn.Config(
-        build(service, site), host=config.host, port=config.port, **_protocols(config), loop="asyncio", lifespan="on",
+        build(service, site), host=config.host, port=config.port, **_protocols(config), lifespan="on",
+        loop="auto" if config.tls.certificate is None else "asyncio",  # uvloop's start_tls is another one
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
 
