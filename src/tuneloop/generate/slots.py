@@ -175,18 +175,20 @@ class Slots:
         """`attend` for tokens that go on: writes their keys and values (of so many heads each), reads [T, H, D]."""
         self._write(layer, kv_TW)
         held, size = self._layers[layer], q_THD.shape[2]
+        fused = how.get("softcap") is None and how.get("s_aux") is None
+        mask = self._mask(how.get("sliding_window"), q_THD.dtype if fused else torch.bool)
         if self._resumed is not None:
             rows, row_T, new_T = self._resumed
-            mask = self._mask(how.get("sliding_window"))
             q_RLHD = q_THD.new_zeros(mask.shape[0], mask.shape[2], *q_THD.shape[1:])
             q_RLHD[row_T, new_T] = q_THD
-            k, v = _keys_values(held[rows, : mask.shape[3]], heads, size)
+            k, v = _keys_values(held, rows, mask.shape[3], heads, size)
             return _read(q_RLHD.transpose(1, 2), k, v, mask, **how).transpose(1, 2)[row_T, new_T]
         out = []
         for rows, longest in self._stretches:
-            mask = self._mask(how.get("sliding_window"))[rows, :, :, :longest]
-            k, v = _keys_values(held[rows, :longest], heads, size)
-            out.append(_read(q_THD[rows, :, None], k, v, mask, **how)[:, :, 0])
+            k, v = _keys_values(held, rows, longest, heads, size)
+            # the query heads of one key/value head as if they were queries: no key is repeated
+            q = q_THD[rows].unflatten(1, (heads, -1)) if fused else q_THD[rows, :, None]
+            out.append(_read(q, k, v, mask[rows, :, :, :longest], **how).reshape(len(q), q_THD.shape[1], -1))
         return out[0] if len(out) == 1 else torch.cat(out)
 
     def _run(self, ids_T: Tensor, positions_T: Tensor, layout: Layout | None) -> Tensor:
@@ -222,14 +224,17 @@ class Slots:
     def _see(self, at_BL: Tensor, longest: int) -> None:
         """The new tokens of each row stand at these places; later ones are not written yet."""
         self._age_BLC = at_BL[:, :, None] - torch.arange(longest, device=self.core.device)
-        self._seen: dict[int | None, Tensor] = {}
+        self._seen: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
-    def _mask(self, window: int | None) -> Tensor:
-        """[B, 1, L, C]: which places each of a row's L new tokens sees, its own included."""
-        if window not in self._seen:
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """[B, 1, L, C]: which places each of a row's L new tokens sees, its own included; as bool, or as 0 and -inf."""
+        if (window, dtype) not in self._seen:
             age = self._age_BLC
-            self._seen[window] = ((age >= 0) if window is None else (age >= 0) & (age < window))[:, None]
-        return self._seen[window]
+            seen = ((age >= 0) if window is None else (age >= 0) & (age < window))[:, None]
+            if dtype is not torch.bool:
+                seen = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
+            self._seen[window, dtype] = seen
+        return self._seen[window, dtype]
 
     def _reserve(self, slots: int, places: int) -> None:
         """Room for so many rows of that length; new places are zeros, which masked shares of 0 leave finite."""
@@ -251,10 +256,14 @@ class Slots:
         return torch.from_numpy(values).to(self.core.device)
 
 
-def _keys_values(held_BLW: Tensor, heads: int, size: int) -> tuple[Tensor, Tensor]:
-    """Views of keys and values [B, K, L, D]; `size` of a key, a value may have another."""
-    keys, values = held_BLW.split([heads * size, held_BLW.shape[2] - heads * size], 2)
-    return tuple(part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (keys, values))  # type: ignore[return-value]  # two
+def _keys_values(held_SCW: Tensor, rows: slice, longest: int, heads: int, size: int) -> tuple[Tensor, Tensor]:
+    """Views of keys and values [B, K, L, D] of some rows' first places; `size` of a key, a value may have another."""
+    _, places, width = held_SCW.shape
+    other, begin = width // heads - size, rows.start * places * width
+    shape, strides = (rows.stop - rows.start, heads, longest), (places * width, width, 1)
+    keys = held_SCW.as_strided((*shape, size), (strides[0], size, *strides[1:]), begin)
+    values = held_SCW.as_strided((*shape, other), (strides[0], other, *strides[1:]), begin + heads * size)
+    return keys, values
 
 
 def _read(
@@ -271,9 +280,6 @@ def _read(
     """Queries [B, H, L, D] of keys and values [B, K, C, D] where the mask [B, 1, L, C] lets them, [B, H, L, D]."""
     if softcap is not None or s_aux is not None:
         return written_out(q, k, v, scaling, 0.0, mask, softcap, s_aux)
-    if q.shape[2] == 1:  # the query heads of one key/value head as if they were queries: no key is repeated
-        q = q.unflatten(1, (k.shape[1], -1))[:, :, :, 0]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).flatten(1, 2)[:, :, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
 
 

@@ -116,11 +116,11 @@ class Encoder:
             if self._read > MANY and self._making.acquire(blocking=False):  # once, and never released
                 self._pairs = _alike(self.tokenizer, found)
             return found
-        quick = {place: ids for place, text in enumerate(texts) if (ids := pairs.ids(text)) is not None}
-        slow = iter(self._slowly([text for place, text in enumerate(texts) if place not in quick]))
+        read = pairs.read(texts)
+        slow = iter(self._slowly([text for text, ids in zip(texts, read, strict=True) if ids is None]))
         return [
-            Encoded(text, quick[place], Spans(text, quick[place], pairs.sizes)) if place in quick else next(slow)
-            for place, text in enumerate(texts)
+            next(slow) if ids is None else Encoded(text, ids, Spans(text, ids, pairs.sizes))
+            for text, ids in zip(texts, read, strict=True)
         ]
 
     def _slowly(self, texts: Sequence[str]) -> list[Encoded]:
@@ -182,10 +182,7 @@ class Encoder:
 def _alike(tokenizer: PreTrainedTokenizerBase, found: Sequence[Encoded]) -> BytePairs | None:
     """The faster way, where there is one that reads these texts as the tokenizer did."""
     pairs = BytePairs.of(tokenizer)
-    if pairs is None:
+    read = [] if pairs is None else pairs.read([one.text for one in found])
+    if any(ids is not None and ids.tolist() != one.ids.tolist() for ids, one in zip(read, found, strict=False)):
         return None
-    for one in found:
-        ids = pairs.ids(one.text)
-        if ids is not None and ids.tolist() != one.ids.tolist():
-            return None
     return pairs

@@ -81,8 +81,7 @@ def alike(name: str, texts: Sequence[str]) -> int:
     tokenizer, pairs = ways(name)
     own = tokenizer(list(texts), add_special_tokens=False)
     taken = 0
-    for text, ids, encoding in zip(texts, own["input_ids"], own.encodings, strict=True):
-        found = pairs.ids(text)
+    for text, ids, encoding, found in zip(texts, own["input_ids"], own.encodings, pairs.read(texts), strict=True):
         if found is not None:
             taken += 1
             assert found.tolist() == ids, text
@@ -121,7 +120,7 @@ def test_any_text_is_read_alike_or_left(name: str, parts: list[str]) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate
-        assert ways(name)[1].ids(text) is None
+        assert ways(name)[1].read([text]) == [None]
         return
     alike(name, [text])
 
@@ -142,7 +141,7 @@ def test_a_token_that_merges_do_not_reach_is_none() -> None:
     pairs = BytePairs.of(tokenizer)
     assert pairs is not None
     for text in ("abc", "abca ab bc", "aabcabca", "ababcc"):
-        found = pairs.ids(text)
+        (found,) = pairs.read([text])
         assert found is not None and found.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(tokenizer("abc", add_special_tokens=False)["input_ids"]) == 2
 
@@ -154,7 +153,7 @@ def test_bytes_that_the_vocabulary_lacks_are_left_to_the_tokenizer() -> None:
 
     pairs = BytePairs.of(changed(train_tokenizer(), lacking))
     assert pairs is not None and set(pairs.absent) == {0xD1, 0x47}
-    assert pairs.ids("привет") is None and pairs.ids("Go") is None and pairs.ids("да, so") is not None
+    assert [ids is None for ids in pairs.read(["привет", "Go", "да, so"])] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +190,7 @@ def test_the_encoder_changes_over_and_says_the_same(monkeypatch: pytest.MonkeyPa
 def test_one_that_reads_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = made("gpt2")
     monkeypatch.setattr(borders, "MANY", 10)
-    monkeypatch.setattr(BytePairs, "ids", lambda self, text: np.array([1, 2, 3], np.int32))
+    monkeypatch.setattr(BytePairs, "read", lambda self, texts: [np.array([1, 2, 3], np.int32)] * len(texts))
     encoder = Encoder(tokenizer)
     for _ in range(2):
         assert [one.ids.tolist() for one in encoder.encode(TEXTS)] == tokenizer(list(TEXTS), add_special_tokens=False)[
