@@ -18,7 +18,7 @@ from tuneloop.generate.live import Ask, Busy, Finish, Piece, Served, Ticket, Tok
 from tuneloop.serve.adapters import UnknownModel
 from tuneloop.serve.auth import Who
 from tuneloop.serve.calls import split
-from tuneloop.serve.errors import Refused, away, busy, stopping, store_unavailable
+from tuneloop.serve.errors import Refused, away, busy, slow, stopping, store_unavailable
 from tuneloop.serve.mailbox import Mailbox
 from tuneloop.serve.recording import record
 from tuneloop.serve.service import Service
@@ -68,6 +68,7 @@ class Answering:
         self._mailbox = Mailbox(MOST_WAITING)
         self._tickets: list[Ticket] = []
         self._waiting: list[tuple[int, Piece]] = []
+        self._behind = False
         self.left = False
         """Whether the client is gone."""
 
@@ -79,6 +80,7 @@ class Answering:
         def told(piece: Piece) -> None:
             self._mailbox.put(place, piece)
             if self._mailbox.full:  # nobody takes them: the client does not read
+                self._behind = True
                 self.give_up()
 
         self._tickets.append(self.service.engine.submit(ask, told))
@@ -114,10 +116,20 @@ class Answering:
                         raise ClientDisconnect if self.left else refused
 
     def refusal(self, piece: Piece) -> Refused | None:
-        """As `refusal`; a fault that is none of ours is another one."""
+        """What a client is told where a piece ends an answer that cannot be given."""
+        if piece.finish == "refused":
+            return Refused(400, piece.why or "the prompt cannot be answered", code="prompt_refused")
+        if piece.finish == "busy":
+            return busy("there is no room just now; try again", piece.retry_after)
+        if piece.finish == "timeout":
+            return Refused(504, "the answer took too long and was given up", code="timeout")
+        if piece.finish == "cancelled":  # by us or by the engine: a client that left is told nothing
+            return slow() if self._behind else stopping()
         if piece.finish == "error" and self.service.engine.now().away is not None:
             return away()
-        return refusal(piece)
+        if piece.finish == "error":  # `why` is the operator's: it may tell about the machine
+            return Refused(500, "a fault of the engine; the server's log tells more", code="engine_error")
+        return None
 
     def _note(self, taken: Sequence[tuple[int, Piece]]) -> None:
         now = time.monotonic() - self._asked
@@ -187,21 +199,6 @@ def begin(service: Service, who: Who, model: str, user: str | None, asks: Sequen
         raise Refused(503, str(error), code="engine_unavailable") from None
     service.under_way.add(answering)
     return answering
-
-
-def refusal(piece: Piece) -> Refused | None:
-    """What a client is told where a piece ends an answer that cannot be given."""
-    if piece.finish == "refused":
-        return Refused(400, piece.why or "the prompt cannot be answered", code="prompt_refused")
-    if piece.finish == "busy":
-        return busy("there is no room just now; try again", piece.retry_after)
-    if piece.finish == "timeout":
-        return Refused(504, "the answer took too long and was given up", code="timeout")
-    if piece.finish == "cancelled":  # by the engine, when it is closed: a client that left is told nothing
-        return stopping()
-    if piece.finish == "error":  # `why` is the operator's: it may tell about the machine
-        return Refused(500, "a fault of the engine; the server's log tells more", code="engine_error")
-    return None
 
 
 def by_answer(pieces: Sequence[tuple[int, Piece]]) -> dict[int, list[Piece]]:

@@ -13,7 +13,7 @@ from tuneloop.core.conversation import ToolCall
 from tuneloop.generate.live import Piece, TokenLogprob
 from tuneloop.serve import requests as asked
 from tuneloop.serve import responses as told
-from tuneloop.serve.answering import Answer, Answering, begin, by_answer, refusal
+from tuneloop.serve.answering import Answer, Answering, begin, by_answer
 from tuneloop.serve.asking import asks_of, fingerprint, usage_of
 from tuneloop.serve.auth import Who, demand
 from tuneloop.serve.calls import CallReader, arguments_of, call_id
@@ -107,9 +107,9 @@ async def _chunks(answering: Answering, with_usage: bool) -> AsyncIterator[bytes
         if not pieces:
             yield ALIVE
         for number, group in by_answer(pieces).items():
-            for choice in _told(number, group, answering.answers[number], readers[number]):
+            refused = answering.refusal(group[-1])
+            for choice in _told(number, group, answering.answers[number], readers[number], given=refused is None):
                 yield chunk(choice)
-            refused = refusal(group[-1])
             if refused is not None:
                 yield event(orjson.dumps(refused.body()))
                 return
@@ -118,8 +118,10 @@ async def _chunks(answering: Answering, with_usage: bool) -> AsyncIterator[bytes
     yield DONE
 
 
-def _told(number: int, pieces: Sequence[Piece], answer: Answer, reader: CallReader | None) -> list[told.ChunkChoice]:
-    """The chunks of what is new in one answer."""
+def _told(
+    number: int, pieces: Sequence[Piece], answer: Answer, reader: CallReader | None, given: bool
+) -> list[told.ChunkChoice]:
+    """The chunks of what is new in one answer; `given`: it does not end by a refusal."""
     text, calls = "".join(piece.text for piece in pieces), tuple[ToolCall, ...]()
     over = pieces[-1].finish is not None
     if reader is not None:
@@ -137,7 +139,7 @@ def _told(number: int, pieces: Sequence[Piece], answer: Answer, reader: CallRead
     if delta or tokens:
         logprobs: dict[str, Any] = {"logprobs": _logprobs(tokens)} if answer.ask.logprobs is not None else {}
         chunks.append(told.ChunkChoice(index=number, delta=told.Delta(**delta), finish_reason=None, **logprobs))
-    if over and refusal(pieces[-1]) is None:
+    if over and given:
         last = told.ChunkChoice(
             index=number, delta=told.Delta(), finish_reason=_reason(answer, bool(calls)), answer_id=answer.signed
         )

@@ -14,7 +14,7 @@ from tuneloop.generate.engine import Request as Question
 from tuneloop.generate.live import Ask, TokenLogprob
 from tuneloop.serve import requests as asked
 from tuneloop.serve import responses as told
-from tuneloop.serve.answering import Answer, Answering, begin, by_answer, refusal
+from tuneloop.serve.answering import Answer, Answering, begin, by_answer
 from tuneloop.serve.asking import fingerprint, several, usage_of
 from tuneloop.serve.auth import Who, demand
 from tuneloop.serve.config import LimitsConfig
@@ -95,7 +95,7 @@ async def _chunks(answering: Answering, with_usage: bool) -> AsyncIterator[bytes
             yield ALIVE
         for number, pieces in by_answer(taken).items():
             answer, over = answering.answers[number], pieces[-1].finish is not None
-            refused = refusal(pieces[-1])
+            refused = answering.refusal(pieces[-1])
             tokens = [token for piece in pieces for token in piece.logprobs]
             choice = told.TextChoice(
                 index=number, text="".join(piece.text for piece in pieces),

@@ -65,6 +65,11 @@ def stopping() -> Refused:
     return Refused(503, "the service is shutting down; try again", code="shutting_down", headers={"Retry-After": "5"})
 
 
+def slow() -> Refused:
+    """408: pieces of the answer waited, more and more of them."""
+    return Refused(408, "the answer was not read as fast as it was written, and was given up", code="slow")
+
+
 def away() -> Refused:
     """503: the server behind this one does not answer."""
     return Refused(503, "the model's server is away; try again", code="engine_away", headers={"Retry-After": "2"})

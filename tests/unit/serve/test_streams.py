@@ -14,9 +14,13 @@ import httpx
 import pytest
 from serving import SECONDS, tune_run, until
 
+from tuneloop.core.conversation import Message
 from tuneloop.core.errors import ModelError
+from tuneloop.generate.engine import Decoding, Request
 from tuneloop.generate.live import Ask, Piece
+from tuneloop.serve import answering
 from tuneloop.serve.adapters import Roster
+from tuneloop.serve.auth import LOCAL
 from tuneloop.serve.mailbox import Mailbox
 from tuneloop.serve.server import Server
 
@@ -195,3 +199,20 @@ def test_while_draining_nothing_new_begins_and_what_is_under_way_ends(served: An
     assert found[0].status_code == 200
     server.handle_exit(signal.SIGTERM, None)  # the second signal does not wait
     assert server.should_exit
+
+
+def test_who_does_not_read_fast_enough_is_told_so(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told that the service shuts down."""
+    monkeypatch.setattr(answering, "MOST_WAITING", 3)
+    one = opened()
+    ask = Ask(Request((Message("user", "word " * 50),)), Decoding(200), "toy")
+
+    async def slowly() -> list[Any]:
+        made = answering.begin(one.service, LOCAL, "toy", None, [ask])
+        until(lambda: one.engine.cancelled)  # and this loop takes nothing
+        found = [made.refusal(piece) async for taken in made.pieces(SECONDS) for _, piece in taken]
+        made.end()
+        return found
+
+    *given, last = asyncio.run(slowly())
+    assert given and given == [None] * len(given) and (last.status_code, last.code) == (408, "slow")
