@@ -94,3 +94,8 @@ def test_help_is_light_and_shows_an_example(path: tuple[str, ...]) -> None:
 def test_every_argument_and_option_is_explained(path: tuple[str, ...]) -> None:
     silent = [p.name for p in ALL[path].params if not (getattr(p, "help", None) or p.name == "help")]
     assert silent == []
+
+
+def test_it_is_a_module_too() -> None:
+    found = subprocess.run([sys.executable, "-m", "tuneloop", "--help"], capture_output=True, text=True, check=True)
+    assert "First steps" in " ".join(found.stdout.split()) and "tuneloop" in found.stdout
