@@ -55,7 +55,7 @@ def command(path: Path, folder: Path) -> Run:
     """`tuneloop prepare` with all its processes, start-up included."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps({"name": "benchmark", "data": data_of(str(path))}), "utf-8")  # JSON is YAML
-    prepare = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "prepare", str(recipe)]
+    prepare = [sys.executable, "-m", "tuneloop", "prepare", str(recipe)]
     before = _children()
     done = subprocess.run(
         [*prepare, "--runs", str(folder / "runs"), "--json"], stdout=subprocess.PIPE, text=True, check=True

@@ -133,7 +133,7 @@ def _tuneloop(spec: dict[str, Any], spec_path: Path, folder: Path, variant: str)
     if variant == "uncached":
         chosen["tune"]["memory"] = {"trunk_cache": False}
     path.write_text(json.dumps(chosen), "utf-8")  # JSON is YAML
-    command = [sys.executable, "-c", "from tuneloop.cli.main import main; main()", "tune", str(path)]
+    command = [sys.executable, "-m", "tuneloop", "tune", str(path)]
     run = ran([*command, "--runs", str(folder / "runs")], folder, metrics)
     rows = [json.loads(line) for line in next(folder.glob(metrics)).read_text("utf-8").splitlines()]
     said = {"seconds": "seconds", "losses": "loss", "tokens": "tokens"}

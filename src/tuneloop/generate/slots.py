@@ -58,6 +58,7 @@ class Slots:
         """
         self.core, self.start, self.seats = core, start, seats
         self._prefix = None if beginning is None else virtual.layers_of(beginning)
+        self._before = [_in_rows(*pair) for pair in self._prefix or ()]
         self.lengths_B = torch.zeros(0, dtype=torch.long, device=core.device)
         self._layers: dict[int, Tensor] = {}  # [S, C, W]
         self._places = 0
@@ -165,7 +166,7 @@ class Slots:
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout | None, **how: Any
     ) -> Tensor:
         """Writes one layer's keys and values [1, K, T, D] to the slots; what the queries read there, [1, T, H, D]."""
-        layer, kv_TW = module.layer_idx, torch.cat([part[0].transpose(0, 1).flatten(1) for part in (key, value)], 1)
+        layer, kv_TW = module.layer_idx, _in_rows(key, value)
         if layout is None:
             return self.exchange(layer, query[0].transpose(0, 1), kv_TW, key.shape[1], **how)[None]
         self._write(layer, kv_TW)
@@ -211,9 +212,8 @@ class Slots:
         held.view(-1, held.shape[2]).index_copy_(
             0, self._written_N, kv_TW if self._paths_N is None else kv_TW[self._paths_N]
         )
-        if self._paths_N is not None and self._prefix is not None:
-            before = torch.cat([part[0].transpose(0, 1).flatten(1) for part in self._prefix[layer]], 1)
-            held[self._joining, : self.start] = before.to(held.dtype)
+        if self._paths_N is not None and self._before:
+            held[self._joining, : self.start] = self._before[layer]
 
     def _held(self, layer: int, like: Tensor) -> Tensor:
         """A layer's keys and values [S, C, W]; like[..., W]."""
@@ -256,6 +256,11 @@ class Slots:
         return torch.from_numpy(values).to(self.core.device)
 
 
+def _in_rows(keys: Tensor, values: Tensor) -> Tensor:
+    """Keys and values [1, K, T, D] as a slot holds them, [T, W]."""
+    return torch.cat([part[0].transpose(0, 1).flatten(1) for part in (keys, values)], 1)
+
+
 def _keys_values(held_SCW: Tensor, rows: slice, longest: int, heads: int, size: int) -> tuple[Tensor, Tensor]:
     """Views of keys and values [B, K, L, D] of some rows' first places; `size` of a key, a value may have another."""
     _, places, width = held_SCW.shape
@@ -277,8 +282,11 @@ def _read(
     s_aux: Tensor | None = None,
     **_others: Any,
 ) -> Tensor:
-    """Queries [B, H, L, D] of keys and values [B, K, C, D] where the mask [B, 1, L, C] lets them, [B, H, L, D]."""
-    if softcap is not None or s_aux is not None:
+    """Queries [B, H, L, D] of keys and values [B, K, C, D] where the mask [B, 1, L, C] lets them, [B, H, L, D].
+
+    A mask of bools is for scores that no fused kernel computes.
+    """
+    if mask.dtype is torch.bool:
         return written_out(q, k, v, scaling, 0.0, mask, softcap, s_aux)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
 

@@ -141,7 +141,7 @@ class Encoder:
         index = encoded.places.token_at(char)
         if index and encoded.places.of(index - 1)[1] > char:
             return None
-        ids = encoded.ids[:index].tolist()
+        ids = encoded.ids
         first = next((i for i in range(index - 1, -1, -1) if ids[i] in self._anchors), None)
         if first is None:
             alone = self.ids(encoded.text[:char])
@@ -153,7 +153,7 @@ class Encoder:
                 alone = self.ids(head)
                 if len(self._heads) < 1000:  # mostly the heads of assistant turns: a handful, seen again and again
                     self._heads[head] = alone
-        return index if alone == ids[first:] else None
+        return index if alone == ids[first:index].tolist() else None
 
     def join(self, prompt: str, answer: str) -> Encoded:
         """ids(prompt) followed by the ids of the answer, for texts whose tokens would merge across the border."""

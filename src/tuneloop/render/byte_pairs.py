@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ SETTLED = re.compile(
 Japanese, Korean, signs and emoji."""
 BORDER = "\ue000"
 """Stands between texts that are read together: for private use, and so never in one of them."""
+_GOING_ON = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 with which no character begins."""
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 OURS = (r"\p{Han}|\p{N}|\r?\n", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 IN_ONE = {
@@ -89,15 +91,14 @@ class BytePairs:
         """
         import numpy as np
 
-        taken = [text for text in texts if self._takes(text)]
-        if not taken:
+        takes = list(map(self._takes, texts))
+        if not any(takes):
             return [None] * len(texts)
-        given = BORDER.join(taken)
+        given = BORDER.join(compress(texts, takes))
         ids = np.frombuffer(self.core.encode_to_tiktoken_buffer(given, self.special), np.int32)
         ends = np.flatnonzero(ids == len(self.sizes))
         parts = iter([ids[begin:end] for begin, end in zip([0, *(ends + 1)], [*ends, len(ids)], strict=True)])
-        known = set(taken)
-        return [next(parts) if text in known else None for text in texts]
+        return [next(parts) if taken else None for taken in takes]
 
     def _takes(self, text: str) -> bool:
         if len(text) > LONGEST or SETTLED.fullmatch(text) is None:
@@ -140,7 +141,7 @@ class Spans:
 
 def _characters(data: bytes) -> int:
     """Characters that begin in these bytes of UTF-8."""
-    return len(data) - len(data.translate(None, bytes(range(0x80)) + bytes(range(0xC0, 0x100))))
+    return len(data.translate(None, _GOING_ON))
 
 
 def _pattern(cuts: Mapping[str, Any]) -> str | None:
