@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from tuneloop.core import digest
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
-from tuneloop.generate import slots
+from tuneloop.generate import exact, slots
 from tuneloop.generate.intake import Intake
 from tuneloop.generate.live import Ask, Busy, Load, Piece, Served
 from tuneloop.generate.next_tokens import next_tokens
@@ -34,6 +34,7 @@ from tuneloop.generate.slots import Parts, Slots
 from tuneloop.models.cache import adapter_digest
 from tuneloop.models.fit import available_memory
 from tuneloop.models.mixed import MixedAdapters
+from tuneloop.track import console
 
 if TYPE_CHECKING:
     from tuneloop.models.find import Base
@@ -198,6 +199,8 @@ class ContinuousEngine:
         self._mixed = MixedAdapters(model, self._base)
         self._served[self._name] = Served(self._name, self._digest, self.context, facts=self._facts)
         self._form, self._capacity = self._made()
+        if isinstance(self._form, Slots) and (why := self._form.uncompiled()):
+            console.decided("answers", f"steps by PyTorch's own operations, half as long again as compiled ones: {why}")
         head = model.get_output_embeddings()
         assert head is not None
         self._waiting = Intake(Prompts(self.renderer, self.context, head.weight.shape[0]).ready, self._change)
@@ -206,7 +209,7 @@ class ContinuousEngine:
         """How rows are computed, and how many tokens of them fit into memory."""
         self._known = PrefixCache(int(REMEMBERED * available_memory(str(self.core.device))))
         words = self.renderer.tokenizer.encode("The quick brown fox 快速的棕色狐狸 0123", add_special_tokens=False)
-        a_token = slots.exact(self.core, None, 0, [words, words[2:]])
+        a_token = exact.bytes_a_token(self.core, None, 0, [words, words[2:]])
         if a_token is None:
             longest = self.context or 1 << 20
             return Padded(self.core, None, 0, self.limits.seats, longest), float("inf")

@@ -8,13 +8,11 @@ query heads, K key/value heads, D head size, W keys and values of a token (one l
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,15 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
-from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention, virtual
 from tuneloop.forward.attention import Unsupported, packed_attention, written_out
 from tuneloop.forward.layout import Layout
 from tuneloop.forward.norms import hasten_norms, own_norms
 from tuneloop.forward.objective import logit_finish, trunk_of
 from tuneloop.forward.tree import Tree
-from tuneloop.generate import lean
-from tuneloop.track import console
+from tuneloop.generate import compiled, lean
 
 NAME = "tuneloop_slots"
 SPARE = 64
@@ -39,13 +35,8 @@ WORTH = 2048
 """Prompt tokens for which rows at work are stopped; fewer wait until more seats are free."""
 STRETCH = 32
 """Rows whose attention is computed at once on CPU, as far as the longest of them goes."""
-HEAD, CHECKED = 96, 4
-"""First tokens of how many prompts are computed both ways, to see whether this form is exact."""
 Parts = list[Tensor]
 """What a row's L tokens left, layer by layer [L, W]: each one's keys, then its values."""
-ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Difference of the logits, as a share of their spread, that rounding alone may cause; 0.1 in 16 bits."""
-_KNOWN: WeakKeyDictionary[PreTrainedModel, dict[tuple[torch.dtype, bool], int | None]] = WeakKeyDictionary()
 
 
 class Slots:
@@ -64,6 +55,7 @@ class Slots:
         self._places = 0
         self._paths_N: Tensor | None = None
         self._resumed: tuple[slice, Tensor, Tensor] | None = None  # the rows; of each token which of them, and where
+        self._at: tuple[Tensor, Tensor] | None = None  # in a step: slot and place of each token
         self._trunk = lean.trunk(core)
         self._finish = logit_finish(core)
 
@@ -82,6 +74,13 @@ class Slots:
         if not len(self):
             return max(count, 1)
         return count if count == len(lengths) or (count and tokens[count - 1] >= WORTH) else 0
+
+    def uncompiled(self) -> str | None:
+        """Why steps on this CPU go by PyTorch's operations alone, where they could be compiled."""
+        if self._trunk is None or self.core.device.type != "cpu":
+            return None
+        found = compiled.kernels(compiled.Heads(*self._trunk.heads, self.core.dtype))
+        return found if isinstance(found, str) else None
 
     def join(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """New rows behind those that are here; the logits [new rows, V] after each."""
@@ -112,7 +111,7 @@ class Slots:
         self._reserve(first + len(rows), longest + 1)
         for row, (_, known) in enumerate(rows, first):
             for layer, part in enumerate(known):
-                self._held(layer, part)[row, : len(part)] = part
+                self.held(layer, part)[row, : len(part)] = part
         row_T = self._tensor(np.repeat(np.arange(len(rows)), count_R))
         new_T = self._tensor(np.concatenate([np.arange(count) for count in count_R]))
         at_RL = self._tensor(known_R)[:, None] + torch.arange(int(count_R.max()), device=self.core.device)
@@ -136,15 +135,18 @@ class Slots:
     def step(self, ids: Sequence[int]) -> Tensor:
         """One more token of each row; the logits [B, V] after it."""
         lengths = [length + 1 for length in self.lengths_B.tolist()]
-        longest = max(lengths)
-        self._reserve(len(self), longest)
+        self._reserve(len(self), max(lengths))
         width = len(self) if self.core.device.type != "cpu" else STRETCH
         ends = [*range(0, len(self), width), len(self)]
         self._stretches = [(slice(start, end), max(lengths[start:end])) for start, end in pairwise(ends)]
-        begins_B = torch.arange(len(self), device=self.core.device) * self._places
-        self._written_N, self._paths_N = begins_B + self.lengths_B, None
-        self._see(self.lengths_B[:, None], longest)
-        hidden_BH = self._run(torch.tensor(ids, device=self.core.device), self.lengths_B, layout=None)
+        row_B = torch.arange(len(self), device=self.core.device)
+        self._written_N, self._paths_N = row_B * self._places + self.lengths_B, None
+        self._see(self.lengths_B[:, None], max(lengths))
+        self._at = row_B, self.lengths_B
+        try:
+            hidden_BH = self._run(torch.tensor(ids, device=self.core.device), self.lengths_B, layout=None)
+        finally:
+            self._at = None
         self.lengths_B = self.lengths_B + 1
         return self._logits(hidden_BH)
 
@@ -174,9 +176,17 @@ class Slots:
 
     def exchange(self, layer: int, q_THD: Tensor, kv_TW: Tensor, heads: int, **how: Any) -> Tensor:
         """`attend` for tokens that go on: writes their keys and values (of so many heads each), reads [T, H, D]."""
-        self._write(layer, kv_TW)
-        held, size = self._layers[layer], q_THD.shape[2]
+        size = q_THD.shape[2]
         fused = how.get("softcap") is None and how.get("s_aux") is None
+        if fused and self._at is not None and kv_TW.shape[1] == 2 * heads * size:
+            kernels = compiled.kernels_for(q_THD, q_THD.shape[1], heads, size)
+            if kernels is not None:
+                scaling = how.get("scaling") or size**-0.5
+                return kernels.attend(
+                    q_THD, kv_TW, None, self.held(layer, kv_TW), self._at, how.get("sliding_window"), scaling
+                ).view(q_THD.shape)
+        self._write(layer, kv_TW)
+        held = self._layers[layer]
         mask = self._mask(how.get("sliding_window"), q_THD.dtype if fused else torch.bool)
         if self._resumed is not None:
             rows, row_T, new_T = self._resumed
@@ -195,7 +205,11 @@ class Slots:
     def _run(self, ids_T: Tensor, positions_T: Tensor, layout: Layout | None) -> Tensor:
         """Last hidden states [T, H]."""
         if self._trunk is not None:
-            return self._trunk(ids_T, positions_T, self, layout)[0]
+            if self._at is not None:
+                kernels = compiled.kernels_for(self._layers[0], *self._trunk.heads)
+                if kernels is not None:
+                    return self._trunk.step(ids_T, self._at, self, kernels)
+            return self._trunk.run(ids_T, positions_T, self, layout)
         found = trunk_of(self.core)(
             input_ids=ids_T[None], position_ids=positions_T[None], use_cache=False, slots=self, layout=layout
         )
@@ -208,14 +222,14 @@ class Slots:
         return self._finish(logits_BV) if self._finish else logits_BV
 
     def _write(self, layer: int, kv_TW: Tensor) -> None:
-        held = self._held(layer, kv_TW)
+        held = self.held(layer, kv_TW)
         held.view(-1, held.shape[2]).index_copy_(
             0, self._written_N, kv_TW if self._paths_N is None else kv_TW[self._paths_N]
         )
         if self._paths_N is not None and self._before:
             held[self._joining, : self.start] = self._before[layer]
 
-    def _held(self, layer: int, like: Tensor) -> Tensor:
+    def held(self, layer: int, like: Tensor) -> Tensor:
         """A layer's keys and values [S, C, W]; like[..., W]."""
         if layer not in self._layers:
             self._layers[layer] = like.new_zeros(self._slots, self._places, like.shape[-1])
@@ -323,50 +337,3 @@ def attending(core: PreTrainedModel) -> Iterator[None]:
         else:
             own_norms(core)
             core.set_attn_implementation(before or "eager")
-
-
-def exact(
-    core: PreTrainedModel, beginning: DynamicCache | None, start: int, prompts: Sequence[Sequence[int]]
-) -> int | None:
-    """Bytes of memory that a token takes here, or None where this form is not exact for the model; found out once.
-
-    A few prompts are joined without their last token, which comes by a step; the logits must be the model's own.
-    """
-    known, key = _KNOWN.setdefault(core, {}), (core.dtype, beginning is None)
-    if key not in known:
-        known[key] = _compared(core, beginning, start, prompts)
-    return known[key]
-
-
-def _compared(
-    core: PreTrainedModel, beginning: DynamicCache | None, start: int, prompts: Sequence[Sequence[int]]
-) -> int | None:
-    sample = [list(prompt[:HEAD]) if len(prompt) > 1 else [*prompt, *prompt] for prompt in prompts[:CHECKED]]
-    try:
-        with attending(core):
-            slots = Slots(core, beginning, start, len(sample))
-            slots.join([prompt[:-1] for prompt in sample])
-            ours_BV = slots.step([prompt[-1] for prompt in sample]).float()
-    except (Unsupported, ModelError, TypeError, ValueError) as error:
-        return _said(core, str(error))
-    with attention.standard(core):
-        own_BV = torch.stack([_own(core, beginning, start, prompt) for prompt in sample]).float()
-    spread = (own_BV - own_BV.mean(-1, keepdim=True)).norm()
-    gap = ((ours_BV - own_BV).norm() / spread).item()
-    if gap <= ROUNDING.get(core.dtype, 0.1) and slots.bytes_a_token:
-        return slots.bytes_a_token
-    return _said(core, f"its logits differ by {gap:.2g} of their spread")
-
-
-def _said(core: PreTrainedModel, why: str) -> None:
-    console.decided("answers", f"{type(core).__name__}: rows of similar length are padded, without slots ({why})")
-
-
-def _own(core: PreTrainedModel, beginning: DynamicCache | None, start: int, prompt: list[int]) -> Tensor:
-    """The model's own logits [V] after a prompt."""
-    ids = torch.tensor([prompt], device=core.device)
-    if beginning is None:
-        return core(ids, use_cache=False).logits[0, -1]
-    positions = torch.arange(len(prompt), device=core.device)[None] + start
-    cache = copy.deepcopy(beginning)
-    return core(ids, position_ids=positions, past_key_values=cache, use_cache=True).logits[0, -1]

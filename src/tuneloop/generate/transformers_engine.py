@@ -17,7 +17,7 @@ from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention, virtual
 from tuneloop.forward.attention import Unsupported
 from tuneloop.forward.objective import refuse_long
-from tuneloop.generate import slots
+from tuneloop.generate import exact, slots
 from tuneloop.generate.decoding import DecodeLoop, Form, Row
 from tuneloop.generate.engine import Completion, Decoding, Done, Request
 from tuneloop.generate.padded import Padded, cache_name
@@ -159,7 +159,7 @@ def _bytes_in_slots(
         refuse_long(core, longest)
     except Unsupported:
         return None
-    return slots.exact(core, beginning, start, [row.prompt for row in rows])
+    return exact.bytes_a_token(core, beginning, start, [row.prompt for row in rows])
 
 
 def _refusal(prompt: Sequence[int], before: int, context: int | None) -> Completion | None:

@@ -1,4 +1,7 @@
-"""The short way through a model gives the very bits of transformers' own, and steps aside for what it does not know."""
+"""The short way through a model gives the very bits of transformers' own, and steps aside for what it does not know.
+
+Steps that are compiled give the same numbers but for rounding.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tuneloop.generate import lean, slots
+from tuneloop.generate import compiled, lean, slots
 from tuneloop.generate.slots import Slots
 from tuneloop.models.beside import beside
 from tuneloop.models.fewer_bits import hold
@@ -42,13 +45,22 @@ def logits(model: Any, short: bool) -> list[torch.Tensor]:
     ],
 )
 def test_the_short_way_gives_the_same_bits(
-    tiny_model: Callable[..., Any], name: str, changes: dict[str, Any], packed: bool
+    tiny_model: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    changes: dict[str, Any],
+    packed: bool,
 ) -> None:
     model = tiny_model(name, **changes).eval()
     if packed:
         pack(model)
-    for one, other in zip(logits(model, True), logits(model, False), strict=True):
+    native = logits(model, True)
+    monkeypatch.setattr(compiled, "kernels_for", lambda *_: None)
+    plain = logits(model, False)
+    for one, other in zip(logits(model, True), plain, strict=True):
         assert torch.equal(one, other)
+    for one, other in zip(native, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -108,5 +120,6 @@ def test_hooks_of_adapters_are_called(tiny_model: Callable[..., Any], place: str
     pack(model)
     model.model.layers[1].get_submodule(place).register_forward_hook(lambda module, given, out: out + 1.0)
     watched = logits(model, True)
-    assert not torch.equal(logits(plain, True)[0], watched[0])
-    assert all(torch.equal(one, other) for one, other in zip(watched, logits(model, False), strict=True))
+    for one, without, other in zip(watched, logits(plain, True), logits(model, False), strict=True):
+        assert not torch.allclose(one, without, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

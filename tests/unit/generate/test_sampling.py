@@ -8,7 +8,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from tuneloop.generate import sampling, slots, transformers_engine
+from tuneloop.generate import exact, sampling, transformers_engine
 from tuneloop.generate.engine import Completion, Decoding
 from tuneloop.generate.sampling import greedy, sample
 from tuneloop.generate.transformers_engine import TransformersEngine
@@ -129,7 +129,7 @@ def test_a_rows_samples_are_its_own(model: Any, monkeypatch: pytest.MonkeyPatch)
     assert together == alone
     monkeypatch.setattr(transformers_engine, "SEATS", 3)
     assert drawn(model, prompts[::-1], decoding, seeds[::-1]) == together[::-1]
-    monkeypatch.setattr(slots, "exact", lambda *_: None)
+    monkeypatch.setattr(exact, "bytes_a_token", lambda *_: None)
     assert drawn(model, prompts, decoding, seeds) == together
     assert drawn(model, prompts, decoding, [seed + 1 for seed in seeds]) != together
     several = drawn(model, [prompts[0]] * 20, decoding, list(range(20)))

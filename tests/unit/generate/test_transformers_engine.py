@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, Lla
 
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import attention
-from tuneloop.generate import padded, slots, transformers_engine
+from tuneloop.generate import exact, padded, slots, transformers_engine
 from tuneloop.generate.decoding import Row
 from tuneloop.generate.engine import Completion, Decoding
 from tuneloop.generate.transformers_engine import TransformersEngine
@@ -91,7 +91,7 @@ def generated(model: Any) -> Callable[[int], list[Completion]]:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the fast form where it is exact, and in the general one."""
     if request.param == "padded":
-        monkeypatch.setattr(slots, "exact", lambda *_: None)
+        monkeypatch.setattr(exact, "bytes_a_token", lambda *_: None)
 
 
 @pytest.mark.usefixtures("form")
@@ -130,7 +130,7 @@ def test_rows_take_the_places_of_those_that_are_finished(
 
 
 def test_padding_between_virtual_tokens_and_prompts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "exact", lambda *_: None)
+    monkeypatch.setattr(exact, "bytes_a_token", lambda *_: None)
     monkeypatch.setattr(padded, "WASTE", 1.0)  # everything in one batch
     prompts = some_prompts(shared=9, seed=4)
     assert TransformersEngine(model, Words()).complete(prompts, GREEDY) == one_by_one(model, prompts)
@@ -217,7 +217,7 @@ def test_one_row_that_does_not_fit_is_a_users_error(monkeypatch: pytest.MonkeyPa
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(padded.Padded, "join", never)
-    monkeypatch.setattr(slots, "exact", lambda *_: None)
+    monkeypatch.setattr(exact, "bytes_a_token", lambda *_: None)
     with pytest.raises(ModelError, match="out of memory on one prompt of 5 tokens; use a smaller max_new_tokens"):
         TransformersEngine(model, Words()).complete([[1] * 5] * 4, GREEDY)
 

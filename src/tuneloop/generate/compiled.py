@@ -1,0 +1,249 @@
+"""steps.c, compiled for this CPU and one model's heads where a gcc is at hand, and called without PyTorch's overhead.
+
+With few rows at a time a step of a small model spends half of its time between its matrix products: PyTorch's attention
+is made for long queries, and each of its operations costs some microseconds to begin. Compiling takes a third of a
+second, once for each machine. Without a compiler everything works by PyTorch's own operations.
+Shapes: T tokens, E hidden size, F size between gate and down, H query heads, K key/value heads, D head size, S slots,
+C places of a slot, W keys and values of a place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tuneloop.core import digest
+from tuneloop.models.cache import building, make_room, root
+
+SOURCE = Path(__file__).with_name("steps.c")
+FLAGS = (
+    "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
+    # sums in any order, so that vectors can be used; infinities and not-a-numbers keep their meaning
+    "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
+    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
+)  # fmt: skip
+COMPILING = 60.0
+"""Seconds after which a compiler is given up."""
+KEPT = 16 << 20
+"""Bytes of compiled files that stay in the cache folder."""
+EVERYTHING = 1 << 62
+"""A window without an end."""
+ROUNDING = {torch.bfloat16: 0.02, torch.float32: 1e-5}
+"""How far results may be from PyTorch's own, as a share of their size; the dtypes are those that are compiled for."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a layer's attention is compiled for: H, K and D, and whether numbers are bfloat16 or float32."""
+
+    asking: int
+    asked: int
+    size: int
+    dtype: torch.dtype
+
+
+class Unbuilt(Exception):
+    """Why nothing is compiled, for people."""
+
+
+class Kernels:
+    """The compiled functions, over contiguous CPU tensors of one dtype; outputs are new tensors."""
+
+    def __init__(self, library: ctypes.CDLL, heads: Heads) -> None:
+        self.heads = heads
+        pointer, count, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+        self._norm, self._gated, self._attend = library.norm, library.gated, library.attend
+        self._norm.argtypes = [*[pointer] * 4, count, count, number]
+        self._gated.argtypes = [*[pointer] * 3, count, count, count]
+        self._attend.argtypes = [pointer, count, pointer, count, *[pointer] * 6, count, count, count, number]
+        for function in (self._norm, self._gated, self._attend):
+            function.restype = None
+
+    def norm(self, x: Tensor, more: Tensor | None, weight_E: Tensor, epsilon: float) -> Tensor:
+        """Llama's RMSNorm of x [1, T, E], to which `more` is added in place before."""
+        _, tokens, size = x.shape
+        out = torch.empty_like(x)
+        added = None if more is None else more.data_ptr()
+        self._norm(x.data_ptr(), added, weight_E.data_ptr(), out.data_ptr(), tokens, size, epsilon)
+        return out
+
+    def gated(self, gate: Tensor, held: Tensor) -> Tensor:
+        """silu(gate) * held [1, T, F]; both may be parts of the same rows."""
+        _, tokens, size = gate.shape
+        out = gate.new_empty(1, tokens, size)
+        self._gated(gate.data_ptr(), held.data_ptr(), out.data_ptr(), tokens, size, gate.stride(1))
+        return out
+
+    def attend(
+        self,
+        queries_THD: Tensor,
+        kv_TW: Tensor,
+        turn: tuple[Tensor, Tensor] | None,
+        slots_SCW: Tensor,
+        at: tuple[Tensor, Tensor],
+        window: int | None,
+        scaling: float,
+    ) -> Tensor:
+        """Writes each token's keys and values to `at`, its slot and place [T]; what its queries read there.
+
+        The result is [1, T, H * D]. Queries and keys are turned before by the cosines and sines [T, D] of `turn`. A
+        token sees its own place and those before it, `window` at most. Between two tokens of kv there may be
+        gaps.
+        """
+        tokens, places = len(queries_THD), slots_SCW.shape[1]
+        if queries_THD.stride()[1:] != (self.heads.size, 1):
+            queries_THD = queries_THD.contiguous()
+        out = queries_THD.new_empty(1, tokens, self.heads.asking * self.heads.size)
+        cosines, sines = (None, None) if turn is None else (turn[0].data_ptr(), turn[1].data_ptr())
+        self._attend(
+            queries_THD.data_ptr(), queries_THD.stride(0), kv_TW.data_ptr(), kv_TW.stride(0), cosines, sines,
+            slots_SCW.data_ptr(), at[0].data_ptr(), at[1].data_ptr(), out.data_ptr(), tokens, places,
+            window or EVERYTHING, scaling,
+        )  # fmt: skip
+        return out
+
+
+def kernels_for(like: Tensor, asking: int, asked: int, size: int) -> Kernels | None:
+    """What is compiled for so many heads of tensors like this one, if anything is."""
+    if like.device.type != "cpu":
+        return None
+    found = kernels(Heads(asking, asked, size, like.dtype))
+    return found if isinstance(found, Kernels) else None
+
+
+@functools.cache
+def kernels(heads: Heads) -> Kernels | str:
+    """Compiled, or found in the cache folder, and compared with PyTorch; else why there are none. Found out once."""
+    try:
+        return _made(heads)
+    except Unbuilt as why:
+        return str(why)
+
+
+def _made(heads: Heads) -> Kernels:
+    if sys.platform != "linux" or heads.dtype not in ROUNDING or heads.asking % heads.asked or heads.size % 2:
+        raise Unbuilt("nothing is compiled for this system or model")
+    if not _shares_openmp():
+        raise Unbuilt("this build of PyTorch brings an OpenMP that gcc does not use")
+    compiler = _compiler()
+    path = _built(compiler, _definitions(heads))
+    try:
+        found = Kernels(ctypes.CDLL(str(path)), heads)
+    except OSError as error:
+        raise Unbuilt(f"what was compiled cannot be loaded: {error}") from error
+    gap = _gap(found)
+    if not gap <= ROUNDING[heads.dtype]:
+        raise Unbuilt(f"what {compiler} compiled differs from PyTorch by {gap:.2g}")
+    return found
+
+
+def _definitions(heads: Heads) -> list[str]:
+    """Of the preprocessor."""
+    sizes = {"SIZE": heads.size, "GROUP": heads.asking // heads.asked, "HEADS": heads.asked}
+    kind = ["-DBFLOAT16"] if heads.dtype is torch.bfloat16 else []
+    return [*kind, *(f"-D{name}={value}" for name, value in sizes.items())]
+
+
+def _compiler() -> str:
+    """The gcc of $CC or of the path; others bring an OpenMP of their own."""
+    for name in (os.environ.get("CC"), "gcc", "cc"):
+        path = shutil.which(name) if name else None
+        if path is not None and "Free Software Foundation" in _version(path):
+            return path
+    raise Unbuilt("there is no gcc")
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    try:
+        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=COMPILING, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout
+
+
+def _shares_openmp() -> bool:
+    """Whether gcc's OpenMP library, libgomp.so.1, is loaded as PyTorch's: a second pool of threads would slow both."""
+    return any(line.rstrip().endswith("/libgomp.so.1") for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def _built(compiler: str, definitions: list[str]) -> Path:
+    """The compiled file. Raises Unbuilt with the compiler's words."""
+    command = [compiler, *FLAGS, *definitions]
+    key = digest.of_value([digest.of_file(SOURCE), command, _version(compiler), _cpu()])
+    folder = root() / "compiled" / digest.short(key, 32)
+    path = folder / "steps.so"
+    if not path.is_file():
+        try:
+            with building(folder) as new:
+                done = subprocess.run(
+                    [*command, str(SOURCE), "-o", str(new / path.name), "-lm"],
+                    capture_output=True, text=True, timeout=COMPILING, check=False,
+                )  # fmt: skip
+                if done.returncode:
+                    raise Unbuilt(f"{compiler} fails: {done.stderr.strip()[-300:]}")
+            make_room(folder.parent, KEPT, folder)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Unbuilt(f"cannot compile: {error}") from error
+    states = path.stat(), folder.stat()
+    if any(state.st_uid not in (0, os.geteuid()) or state.st_mode & 0o022 for state in states):
+        raise Unbuilt(f"{path} could have been written by others: remove it")
+    return path
+
+
+def _cpu() -> list[str]:
+    """What `-march=native` looks at: a home directory may be shared by machines of different kinds."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    told = [line for line in lines if line.startswith(("model", "cpu family", "flags", "CPU", "Features", "isa"))]
+    return [platform.machine(), *dict.fromkeys(told)]
+
+
+def _gap(found: Kernels) -> float:
+    """The largest difference from PyTorch on a small example, as a share of the results' size."""
+    asking, asked, size, dtype = astuple(found.heads)
+    chance = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=chance).to(dtype)
+
+    with torch.inference_mode():
+        x, more, weight, angle = some(1, 3, 80), some(1, 3, 80), some(80), torch.rand(3, size // 2, generator=chance)
+        summed = (x + more).float()
+        normed = (summed * torch.rsqrt(summed.square().mean(-1, keepdim=True) + 1e-5)).to(dtype) * weight
+        both, heads, slots = some(1, 3, 80), some(3, asking + 2 * asked, size), some(3, 150, 2 * asked * size)
+        row, at = torch.tensor([0, 1, 2]), torch.tensor([0, 5, 146])
+        turn = (angle.cos().repeat(1, 2).to(dtype), angle.sin().repeat(1, 2).to(dtype))
+        rolled = torch.cat([-heads[..., size // 2 :], heads[..., : size // 2]], -1)
+        asks, keys = (
+            (heads * turn[0][:, None] + rolled * turn[1][:, None])
+            .split([asking + asked, asked], 1)[0]
+            .split([asking, asked], 1)
+        )
+        seen = []
+        for token, end in enumerate((at + 1).tolist()):
+            begin = max(0, end - 140)
+            held = slots[token].view(150, 2, asked, size).clone()
+            held[at[token]] = torch.stack([keys[token], heads[token, asking + asked :]])
+            k, v = (held[begin:end, part].transpose(0, 1)[None].float() for part in (0, 1))
+            q = asks[token][None, :, None].float()
+            seen.append(F.scaled_dot_product_attention(q, k, v, scale=0.2, enable_gqa=True).flatten())
+        pairs = [
+            (found.norm(x.clone(), more, weight, 1e-5), normed),
+            (found.gated(both[..., :40], both[..., 40:]), F.silu(both[..., :40]) * both[..., 40:]),
+            (
+                found.attend(heads[:, :asking], heads[:, asking:].flatten(1), turn, slots.clone(), (row, at), 140, 0.2),
+                torch.stack(seen)[None],
+            ),
+        ]
+    return max(float((ours.float() - own.float()).norm() / own.float().norm()) for ours, own in pairs)
