@@ -24,7 +24,7 @@ from tuneloop.forward import attention
 from tuneloop.generate import exact, slots
 from tuneloop.generate.intake import Intake
 from tuneloop.generate.live import Ask, Busy, Load, Piece, Served
-from tuneloop.generate.next_tokens import next_tokens
+from tuneloop.generate.next_tokens import advance, guess
 from tuneloop.generate.padded import Padded
 from tuneloop.generate.prefixes import PrefixCache
 from tuneloop.generate.prompts import Prompts
@@ -44,6 +44,8 @@ JOIN_TOKENS = 1_024
 """Prompt tokens that may join between two steps, so that answers under way do not stand still for long."""
 READ_TOKENS = 256
 """Tokens of a long prompt that are read between two steps of others."""
+PASS = 16
+"""Tokens of a pass up to which guesses are added to it: a CPU computes few rows nearly as fast as one."""
 MEMORY, REMEMBERED = 0.4, 0.1
 """Shares of the free memory for the keys and values of rows at work, and of prompts that were answered."""
 
@@ -337,19 +339,24 @@ class ContinuousEngine:
         return longest * len(everyone) <= self._capacity and (not others or tokens <= JOIN_TOKENS)
 
     def _step(self) -> None:
-        started = time.monotonic()
-        count = len(self._rows)
-        with self._mixed.routed(self._routes()):
-            self._advance(self._rows, self._form.step([row.new[-1] for row in self._rows]))
-        rate = count / max(1e-6, time.monotonic() - started)
+        started, before, form = time.monotonic(), self._tokens, self._form
+        guessed = guess(self._rows, PASS) if isinstance(form, Slots) else [[]] * len(self._rows)
+        new = [[row.new[-1], *more] for row, more in zip(self._rows, guessed, strict=True)]
+        with self._mixed.routed(self._routes(list(map(len, new)))):
+            if isinstance(form, Slots) and any(guessed):
+                logits_TV = form.several(new)
+            else:
+                logits_TV = form.step([tokens[0] for tokens in new])
+            self._advance(self._rows, logits_TV, guessed)
+        rate = (self._tokens - before) / max(1e-6, time.monotonic() - started)
         self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
 
     def _whole(self, name: str) -> dict[str, Tensor | None]:
         return {} if name == self._name else {name: None}
 
-    def _routes(self) -> dict[str, Tensor | None]:
-        """Adapter → its rows; None where all rows are its own."""
-        names = [row.ask.model for row in self._rows]
+    def _routes(self, counts: Sequence[int]) -> dict[str, Tensor | None]:
+        """Adapter → its tokens, so many of each row; None where all tokens are its own."""
+        names = [row.ask.model for row, count in zip(self._rows, counts, strict=True) for _ in range(count)]
         if len(set(names)) == 1:
             return self._whole(names[0])
         return {
@@ -361,13 +368,14 @@ class ContinuousEngine:
     def _digest_of(self, row: Row) -> str:
         return self._served[row.ask.model].digest
 
-    def _advance(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
-        """Every row's next token, and what is said because of it; rows that are finished leave."""
-        rows = list(rows)
-        tokens = next_tokens(rows, logits_BV.float(), self.renderer)
-        self._tokens += len(tokens)
-        taken = {row: row.take(token, self.renderer.stop_ids) for row, token in zip(rows, tokens, strict=True)}
-        ended = {row: finish for row, finish in taken.items() if finish is not None}
+    def _advance(self, rows: Sequence[Row], logits_TV: Tensor, guessed: Sequence[list[int]] | None = None) -> None:
+        """Every row's next tokens, and what is said because of them; rows that are finished leave."""
+        rows, guessed = list(rows), guessed or [[]] * len(rows)
+        taken = advance(rows, guessed, logits_TV.float(), self.renderer)
+        self._tokens += sum(count for count, _ in taken)
+        if isinstance(self._form, Slots) and any(guessed):
+            self._form.shorten([1 + len(more) - count for more, (count, _) in zip(guessed, taken, strict=True)])
+        ended = {row: finish for row, (_, finish) in zip(rows, taken, strict=True) if finish is not None}
         if ended:
             self._leave(ended)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tuneloop.generate.constraint import Constraint
+from tuneloop.generate.guesses import Guesses
 from tuneloop.generate.live import Ask, Finish, Piece, TokenLogprob, Usage
 from tuneloop.generate.spoken import Spoken
 
@@ -30,6 +32,11 @@ class Row:
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     trouble: str | None = None
     """Why its schema cannot be followed to the end."""
+
+    @cached_property
+    def guesses(self) -> Guesses:
+        """At what comes next; asked for once the prompt is known."""
+        return Guesses(self.prompt)
 
     def cancel(self) -> None:
         """As Ticket.cancel."""

@@ -35,6 +35,8 @@ WORTH = 2048
 """Prompt tokens for which rows at work are stopped; fewer wait until more seats are free."""
 STRETCH = 32
 """Rows whose attention is computed at once on CPU, as far as the longest of them goes."""
+FEW = 16
+"""New tokens of a row up to which each reads its keys and values by itself; more do it together."""
 Parts = list[Tensor]
 """What a row's L tokens left, layer by layer [L, W]: each one's keys, then its values."""
 
@@ -55,7 +57,7 @@ class Slots:
         self._places = 0
         self._paths_N: Tensor | None = None
         self._resumed: tuple[slice, Tensor, Tensor] | None = None  # the rows; of each token which of them, and where
-        self._at: tuple[Tensor, Tensor] | None = None  # in a step: slot and place of each token
+        self._at: tuple[Tensor, Tensor] | None = None  # slot and place of each new token, where each reads by itself
         self._trunk = lean.trunk(core)
         self._finish = logit_finish(core)
 
@@ -107,25 +109,46 @@ class Slots:
         """
         first, count_R = len(self), np.array([len(ids) for ids, _ in rows])
         known_R = np.array([len(known[0]) for _, known in rows])
-        longest = int((known_R + count_R).max())
-        self._reserve(first + len(rows), longest + 1)
+        self._reserve(first + len(rows), int((known_R + count_R).max()) + 1)
         for row, (_, known) in enumerate(rows, first):
             for layer, part in enumerate(known):
                 self.held(layer, part)[row, : len(part)] = part
-        row_T = self._tensor(np.repeat(np.arange(len(rows)), count_R))
+        hidden_TH = self._go_on(slice(first, first + len(rows)), [ids for ids, _ in rows], known_R)
+        self.lengths_B = torch.cat([self.lengths_B, self._tensor(known_R + count_R)])
+        return self._logits(hidden_TH[self._tensor(count_R.cumsum() - 1)])
+
+    def several(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Some more tokens of each row, one at least; the logits [T, V] after each, row by row.
+
+        `shorten` takes back those that prove wrong.
+        """
+        count_B, known_B = np.array([len(ids) for ids in rows]), self.lengths_B.numpy(force=True)
+        self._reserve(len(self), int((known_B + count_B).max()))
+        hidden_TH = self._go_on(slice(0, len(self)), rows, known_B)
+        self.lengths_B = self.lengths_B + self._tensor(count_B)
+        return self._logits(hidden_TH)
+
+    def shorten(self, by: Sequence[int]) -> None:
+        """Each row forgets so many of its last tokens."""
+        self.lengths_B = self.lengths_B - self._tensor(np.array(by))
+
+    def _go_on(self, rows: slice, ids: Sequence[Sequence[int]], known_R: np.ndarray) -> Tensor:
+        """Last hidden states [T, H] of tokens that follow the known ones of these rows, row by row."""
+        count_R = np.array([len(one) for one in ids])
+        row_T = self._tensor(np.repeat(np.arange(len(ids)), count_R))
         new_T = self._tensor(np.concatenate([np.arange(count) for count in count_R]))
         at_RL = self._tensor(known_R)[:, None] + torch.arange(int(count_R.max()), device=self.core.device)
         at_T = at_RL[row_T, new_T]
-        self._written_N, self._paths_N = (first + row_T) * self._places + at_T, None
-        self._see(at_RL, longest)
-        self._resumed = slice(first, first + len(rows)), row_T, new_T
-        ids_T = self._tensor(np.concatenate([np.asarray(ids, np.int64) for ids, _ in rows]))
+        self._written_N, self._paths_N = (rows.start + row_T) * self._places + at_T, None
+        self._see(at_RL, int((known_R + count_R).max()))
+        self._resumed = rows, row_T, new_T
+        self._at = (rows.start + row_T, at_T) if count_R.max() <= FEW else None
         try:
-            hidden_TH = self._run(ids_T, at_T, layout=None)
+            return self._run(
+                self._tensor(np.concatenate([np.asarray(one, np.int64) for one in ids])), at_T, layout=None
+            )
         finally:
-            self._resumed = None
-        self.lengths_B = torch.cat([self.lengths_B, self._tensor(known_R + count_R)])
-        return self._logits(hidden_TH[self._tensor(count_R.cumsum() - 1)])
+            self._resumed = self._at = None
 
     def parts(self, row: int) -> Parts:
         """Copies of what a row's tokens have left, for `resume`."""
