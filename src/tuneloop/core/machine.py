@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 
@@ -16,9 +17,11 @@ def cores() -> int:
 
 
 def begin() -> None:
-    """For a process that is a command of ours: no look for garbage while libraries are imported, once a process."""
+    """For a process that is a command of ours: no look for garbage while libraries are imported, once a process; nor
+    at the end, where Python would look through all of them again before it gives back everything anyway."""
     if not gc.get_freeze_count():
         gc.set_threshold(*LIBRARIES_COME)
+        atexit.register(gc.freeze)
 
 
 def libraries_are_here() -> None:
