@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from tuneloop.core import docstrings
 from tuneloop.evaluate.metrics import METRICS, Metric
 
 MARKS = ("<!-- metrics -->", "<!-- end of metrics -->")
@@ -57,7 +58,7 @@ def section(name: str, metric: Metric) -> list[str]:
         lines += ["", "| option | default | |", "|---|---|---|"]
     for key, option in options.items():
         default = json.dumps(option.get_default(call_default_factory=True), ensure_ascii=False)
-        said = " ".join((option.description or "").split()).replace("|", "\\|")
+        said = " ".join(docstrings.of_fields(type(metric)).get(key, "").split()).replace("|", "\\|")
         lines.append(f"| `{key}` | `{default}` | {said} |")
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import statistics
 import sys
@@ -14,6 +15,8 @@ from rivals.train_tuneloop import recipe
 from training.flops import needed
 from training.measure import Failed, Ran, ran
 from training.works import WORKS, Work, timed
+
+import tuneloop
 
 RIVALS_FOLDER = Path(__file__).resolve().parents[1] / "rivals"
 TORCH = "torch==2.13.0"  # the CPU build where pip is told of one, as in the Makefile
@@ -94,8 +97,14 @@ def taking_part(work: Work, asked: list[str]) -> list[str]:
 
 
 def python(script: str, work: Path) -> str:
-    """The Python that runs a script of `rivals`; the plain loop needs nothing that tuneloop does not have."""
-    return python_of(script, RIVALS[script], work) if script in RIVALS else sys.executable
+    """The Python that runs a script of `rivals`; the plain loop needs nothing that tuneloop does not have.
+
+    tuneloop may run from a checkout: it gets the byte code that pip makes of whatever it installs, rivals included.
+    """
+    if script in RIVALS:
+        return python_of(script, RIVALS[script], work)
+    compileall.compile_dir(tuneloop.__path__[0], quiet=1)
+    return sys.executable
 
 
 def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from shell import write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tuneloop"
@@ -76,6 +78,49 @@ def test_importing_the_package_is_only_the_package() -> None:
     probe = "import sys; before = set(sys.modules); import tuneloop; print(*(set(sys.modules) - before))"
     listed = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert listed.stdout.split() == ["tuneloop"]
+
+
+def loaded_after(folder: Path, *arguments: object) -> set[str]:
+    """The modules of a process that has done a command."""
+    probe = (
+        "import atexit, json, sys; from pathlib import Path; from tuneloop.cli.main import main; "
+        "atexit.register(lambda: Path('modules.json').write_text(json.dumps([*sys.modules]))); main()"
+    )
+    typed = [sys.executable, "-c", probe, *map(str, arguments)]
+    answer = subprocess.run(typed, cwd=folder, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return set(json.loads((folder / "modules.json").read_text("utf-8")))
+
+
+def test_a_command_is_built_without_the_others(tmp_path: Path) -> None:
+    loaded = loaded_after(tmp_path, "tune", "--help")
+    commands = {path.stem for path in (SOURCE / "cli").glob("*.py")} - {"__init__", "main", "options"}
+    assert {name for name in commands if f"tuneloop.cli.{name}" in loaded} == {"tune"}
+    assert not {"pydantic", "yaml", *HEAVY} & loaded
+
+
+def test_data_is_prepared_and_its_tokens_counted_without_torch(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"base": "embedded"})
+    loaded = loaded_after(tmp_path, "prepare", recipe)
+    card = json.loads(next(tmp_path.glob("runs/*/out/card.json")).read_text("utf-8"))
+    assert card["tokens"]
+    assert "tokenizers" in loaded  # that is: the tokens were counted
+    assert not {"torch", "peft", "accelerate", "scipy", "matplotlib", "pandas", "sqlalchemy", "fastapi"} & loaded
+
+
+def test_a_start_loads_no_library_that_its_work_does_not_need(tmp_path: Path) -> None:
+    """What transformers imports by itself is not ours to save: scipy where it is installed, torch._dynamo, sympy."""
+    recipe = write_recipe(tmp_path, {"base": "embedded"}, method="full")
+    loaded = loaded_after(tmp_path, "tune", recipe, "--set", "track.to=[]")
+    assert "tuneloop.tune.loop" in loaded
+    others = {"peft", "bitsandbytes", "sklearn", "pandas", "pyarrow", "datasets", "matplotlib", "tensorboard"}
+    assert not (others | {"sqlalchemy", "fastapi", "nicegui", "uvicorn", "wandb", "mlflow", "llguidance"}) & loaded
+
+
+def test_no_file_of_ours_imports_scipy() -> None:
+    """Where it is installed, each start of transformers is longer, so it is no dependency; tests may have it."""
+    imports = re.compile(r"^\s*(import|from) scipy\b", re.MULTILINE)
+    assert [path for path in SOURCE.rglob("*.py") if imports.search(path.read_text("utf-8"))] == []
 
 
 @pytest.mark.parametrize("arguments", [["schema"], ["list"], ["runs", "list"], ["bases"], ["--version"]])

@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 from stepping import run
 
+from tuneloop.core import docstrings
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.core.plugins import Family
 from tuneloop.data.formats import FORMATS, Format, Parts, RowError
@@ -61,8 +62,8 @@ def examples() -> list[Example]:
 def test_documented_constructed_and_dumped(family: Family[Any], name: str) -> None:
     plugin = made(family, name)
     assert type(plugin).__doc__ and not type(plugin).__doc__.startswith("!"), f"{name} has no docstring"
-    for option, info in type(plugin).model_fields.items():
-        assert info.description, f"{name}.{option} has no documentation"
+    for option in type(plugin).model_fields:
+        assert docstrings.of_fields(type(plugin)).get(option), f"{name}.{option} has no documentation"
 
     class Holder(BaseModel):
         chosen: Annotated[family.interface, family]  # type: ignore[name-defined]

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from tuneloop.core import docstrings
 from tuneloop.core.conversation import Message, ToolCall
 from tuneloop.evaluate.metrics import METRICS, Aggregation, Better, Choice, Metric, Needs, Observation, Score
 from tuneloop.evaluate.metrics.judge import Judge
@@ -117,7 +118,7 @@ def test_states_its_facts(metric: Metric) -> None:
     assert (metric.sampling is not None) == (metric.NEEDS == "samples")
     assert type(metric).__doc__
     for name, option in type(metric).model_fields.items():
-        assert option.description, f"the option {name} has no documentation"
+        assert docstrings.of_fields(type(metric)).get(name), f"the option {name} has no documentation"
         assert not option.is_required(), f"the option {name} has no default"
 
 

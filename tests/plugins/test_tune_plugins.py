@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from toy import counting_rows, job_of
 
+from tuneloop.core import docstrings
 from tuneloop.core.plugins import Family
 from tuneloop.track import metrics
 from tuneloop.tune.config import TuneConfig
@@ -34,7 +35,7 @@ def test_documented_constructed_and_dumped(family: Family[Any], name: str) -> No
     assert family.name_of(plugin) == name
     assert type(plugin).__doc__ and type(plugin).__doc__ != family.interface.__doc__, f"{name} has no docstring"
     for option, info in type(plugin).model_fields.items():
-        assert info.description, f"{name}.{option} has no documentation"
+        assert docstrings.of_fields(type(plugin)).get(option), f"{name}.{option} has no documentation"
         assert not info.is_required(), f"{name}.{option} has no default"
 
     class Holder(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import logging
 import os
@@ -15,6 +14,7 @@ import typer
 
 from tuneloop import __version__
 from tuneloop.cli.options import Group
+from tuneloop.core import machine
 from tuneloop.core.errors import TuneloopError
 
 COMMANDS = {
@@ -32,10 +32,6 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-RARE_COLLECTIONS = (100_000, 50, 50)
-"""Importing torch and transformers makes a million objects that stay; looking for circles among them again and again
-takes a fifth of the start."""
-
 
 class Commands(Group):
     """The list of commands in `tuneloop --help`, by what they are for."""
@@ -47,8 +43,9 @@ class Commands(Group):
                 formatter.write_dl([(f"{name:<10}", " ".join(about.split())) for name, about in rows])
 
 
-def build() -> typer.Typer:
-    """The application with all commands; each file gives `command` (a function) or `app` (sub-commands)."""
+def build(asked: str | None = None) -> typer.Typer:
+    """The application with all commands, or with the one that is asked for, where there is one of that name: typer
+    looks at each function and option. Each file gives `command` (a function) or `app` (sub-commands)."""
     app = typer.Typer(
         name="tuneloop",
         cls=Commands,
@@ -60,7 +57,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_version)
-    for name in (name for names in COMMANDS.values() for name in names):
+    every = [name for names in COMMANDS.values() for name in names]
+    for name in [name for name in every if name == asked] or every:
         module = importlib.import_module(f"tuneloop.cli.{NO_COMMAND_FILE.get(name, name)}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name)
@@ -78,9 +76,9 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """Runs the command line. Usage errors (exit 2) and ^C (exit 130) are typer's; our users' errors exit 2 as well."""
     _quiet_libraries()
-    gc.set_threshold(*RARE_COLLECTIONS)
+    machine.begin()
     try:
-        build()(prog_name="tuneloop")
+        build(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name="tuneloop")
     except TuneloopError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -13,18 +13,29 @@ import pkgutil
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from tuneloop.core import docstrings
+
 
 class Branch(BaseModel):
     """A branch of the recipe: frozen, unknown keys forbidden; the string under each field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made).get("properties", {})
+        for name, about in docstrings.of_fields(cls).items():
+            if name in properties:
+                properties[name].setdefault("description", about)
+        return made
 
 
 class Plugin(Branch):
@@ -35,9 +46,11 @@ P = TypeVar("P", bound=Plugin)
 
 
 @lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...]) -> Any:  # of another type in Python 3.11 than later
-    """The entry points of all packages on the path, read once: a tenth of a second where many are installed."""
-    return entry_points()
+def _installed(path: tuple[str, ...]) -> dict[str, list[EntryPoint]]:
+    """The entry points of all packages on the path that are for us, by group; read once: a tenth of a second where
+    many packages are installed."""
+    found = entry_points()
+    return {group: [*found.select(group=group)] for group in found.groups if group.startswith("tuneloop.")}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -113,8 +126,8 @@ class Family(Generic[P]):
         folder = importlib.import_module(self.package).__path__
         return [module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
 
-    def _outside(self) -> list[Any]:
-        return list(_installed(tuple(sys.path)).select(group=f"tuneloop.{self.name}"))
+    def _outside(self) -> list[EntryPoint]:
+        return _installed(tuple(sys.path)).get(f"tuneloop.{self.name}", [])
 
     def _class_of(self, module: Any) -> type[P]:
         classes = [

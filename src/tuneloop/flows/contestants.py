@@ -109,11 +109,12 @@ def tuned_config(config: ModelConfig, run: Path) -> ModelConfig:
 def scorer(config: EvaluateConfig, tune: TuneConfig) -> Scorer:
     """Metrics of the model in training, for validation and early stopping."""
     from tuneloop.evaluate.during import measured, quick_scores
-    from tuneloop.generate.transformers_engine import TransformersEngine
 
     metrics = measured(config, tune.validation.metrics, tune.stop_metric)
 
     def score(model: nn.Module, renderer: Renderer, nll: Nll, examples: Sequence[Example]) -> Any:
+        from tuneloop.generate.transformers_engine import TransformersEngine  # the first step does not wait for it
+
         return quick_scores(
             config, metrics, Contestant(TransformersEngine(model, renderer), Local(renderer, nll)), examples
         )

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from rich.text import Text
 
+from tuneloop.core import docstrings
 from tuneloop.core.errors import RecipeError
 from tuneloop.core.plugins import Family, did_you_mean
 from tuneloop.track import console
@@ -58,14 +59,15 @@ def schema() -> dict[str, Any]:
 
 def _describe(family: Family[Any], name: str) -> dict[str, Any]:
     plugin = family.load(name)
+    about = docstrings.of_fields(plugin)
     options = [
         {
             "name": key,
-            "about": field.description or "",
+            "about": about.get(key, ""),
             "required": field.is_required(),
             "default": None if field.default is PydanticUndefined else field.get_default(call_default_factory=True),
         }
         for key, field in plugin.model_fields.items()
     ]
-    about, *more = (" ".join(part.split()) for part in (plugin.__doc__ or "").strip().split("\n\n"))
-    return {"name": name, "about": about, "more": " ".join(more), "options": options}
+    first, *more = (" ".join(part.split()) for part in (plugin.__doc__ or "").strip().split("\n\n"))
+    return {"name": name, "about": first, "more": " ".join(more), "options": options}

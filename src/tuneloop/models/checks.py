@@ -8,6 +8,9 @@ from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.models import safety
 
+PLAIN = {"llama": "LlamaForCausalLM"}
+"""Architecture → its causal language model, where the tokenizer is what its own files say. For all others transformers
+is asked, which brings torch in: more than a second, that preparing data has no other need of."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -29,6 +32,8 @@ def check_model_folder(folder: Path) -> None:
 
 def check_architecture(model_type: str, architectures: list[str] | None, source: object) -> None:
     """Raises ModelError unless transformers knows `model_type` as causal language model and the folder holds one."""
+    if model_type in PLAIN and architectures == [PLAIN[model_type]]:
+        return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from tuneloop.core import machine
 from tuneloop.core.errors import ModelError
 from tuneloop.core.plugins import did_you_mean
 from tuneloop.models.checks import check_architecture
@@ -84,6 +85,7 @@ def model_from(
             f"no layer of {type(model).__name__} can be held in {quantization}: transformers replaces plain "
             "linear layers only, and this architecture has a kind of its own. Take method lora instead of qlora"
         )
+    machine.libraries_are_here()
     return model.eval()
 
 
@@ -124,6 +126,8 @@ def _new_model(base: Base, seed: int, attn_implementation: str | None) -> PreTra
             )
     except CANNOT_BUILD as error:
         raise _cannot_build(config.model_type, error) from error
+    finally:
+        machine.libraries_are_here()
 
 
 def _cannot_build(model_type: str, error: Exception) -> ModelError:

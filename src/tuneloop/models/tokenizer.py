@@ -6,11 +6,11 @@ Apart from load.py, which brings in all that models need: counting tokens takes 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.core.errors import ModelError
 from tuneloop.models import safety
-from tuneloop.models.checks import check_tokenizer_files
+from tuneloop.models.checks import PLAIN, check_tokenizer_files
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, read_template
 
@@ -52,12 +52,24 @@ def tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a folder. Raises ModelError when there is none or when it is unreadable."""
     check_tokenizer_files(folder)
     safety.refuse_code(folder)
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = _loader_of(folder).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(f"{folder}: the tokenizer cannot be read: {error}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: this tokenizer has no fast version, so exact loss masks cannot be computed")
     return tokenizer
+
+
+def _loader_of(folder: Path) -> Any:
+    """AutoTokenizer, or the class that it would take, where that is plain: it asks for the model's configuration, whose
+    import brings in torch and all that models need."""
+    names = safety.read_config(folder / "tokenizer_config.json")
+    model_type = safety.read_config(folder / "config.json").get("model_type")
+    if model_type in PLAIN and names.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer

@@ -182,6 +182,6 @@ def test_branches_are_frozen_and_refuse_unknown_keys() -> None:
         Size().width = 4  # type: ignore[misc]
     with pytest.raises(ValidationError, match="not permitted"):
         TypeAdapter(Size).validate_python({"hight": 1})
-    assert Size.model_fields["width"].description == "In millimetres."
+    assert Size.model_json_schema()["properties"]["width"]["description"] == "In millimetres."
     assert recipe.dump(Size()) == "width: 3\n"
     assert issubclass(Plugin, Branch)

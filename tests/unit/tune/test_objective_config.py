@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from toy import conversations, job_of, lines_of, random_rows, tune_in
 
-from tuneloop.core import jsonl
+from tuneloop.core import docstrings, jsonl
 from tuneloop.core.conversation import Example, Message, Origin
 from tuneloop.core.errors import DataError, ModelError
 from tuneloop.core.runs import Run
@@ -70,7 +70,7 @@ def test_every_field_is_documented_and_guarded() -> None:
         branch = branch if isinstance(branch, type) else branch.__args__[0]  # type: ignore[union-attr]
         assert len(branch.model_fields) <= 12
         for name, info in branch.model_fields.items():
-            assert info.description, name
+            assert docstrings.of_fields(branch).get(name), name
             if info.annotation in (int, float):
                 with pytest.raises(ValidationError):
                     branch.model_validate(

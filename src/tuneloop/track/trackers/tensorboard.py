@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from tuneloop.pages.answers import HEAD
@@ -19,18 +20,24 @@ class TensorBoard(Tracker):
     package: ClassVar[str] = "tensorboard"
 
     def open(self, story: Story) -> Board:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        # steps after the checkpoint are computed again: the reader drops their first versions
-        purge = story.resumed + 1 if story.resumed else None
-        return Board(SummaryWriter(str(story.run / "tensorboard"), purge_step=purge))
+        return Board(story)
 
 
 class Board:
-    """A Sink over a SummaryWriter."""
+    """A Sink over a SummaryWriter, which is made when there is something to write: the first step need not wait for
+    the libraries of the event files."""
 
-    def __init__(self, writer: SummaryWriter) -> None:
-        self.writer = writer
+    def __init__(self, story: Story) -> None:
+        self.story = story
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        """Of RUN/tensorboard."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        # steps after the checkpoint are computed again: the reader drops their first versions
+        purge = self.story.resumed + 1 if self.story.resumed else None
+        return SummaryWriter(str(self.story.run / "tensorboard"), purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """As Sink.log."""
@@ -44,4 +51,5 @@ class Board:
 
     def close(self, finished: bool) -> None:
         """As Sink.close."""
-        self.writer.close()
+        if "writer" in self.__dict__:
+            self.writer.close()
