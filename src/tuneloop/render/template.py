@@ -155,7 +155,10 @@ class Renderer:
             return error
 
     def _read(self, wanted: Sequence[Asked]) -> list[Turn | Unrenderable]:
-        return read_turns(self.template, self.habits, wanted)
+        found = read_turns(self.template, self.habits, wanted)
+        if self.template.differed:
+            self._decide(decide.NOT_FOLLOWED)
+        return found
 
     def _decide(self, decision: str) -> None:
         if decision not in self.decisions:
