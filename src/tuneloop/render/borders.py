@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 BEFORE = ("\n", "a", "0", ".", "。")
 FEW = 16
-MANY = 4_000_000
-"""Characters from which on it pays to look for a faster way, which takes a second for a large vocabulary."""
+MANY, AN_ENTRY = 150_000, 26
+"""Characters from which on it pays to look for a faster way: those of the time in which its library is loaded, and each
+entry of the vocabulary is looked at (a second for 150,000)."""
 
 
 class Places(Protocol):
@@ -105,6 +106,7 @@ class Encoder:
         )
         self._heads: dict[str, list[int]] = {}
         self._read, self._pairs, self._making = 0, None, Lock()
+        self._many = MANY + AN_ENTRY * len(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Many texts at once; from several threads."""
@@ -114,7 +116,7 @@ class Encoder:
         if pairs is None:
             self._read += sum(map(len, texts))
             found = self._slowly(texts)
-            if self._read > MANY and self._making.acquire(blocking=False):  # once, and never released
+            if self._read > self._many and self._making.acquire(blocking=False):  # once, and never released
                 self._pairs = _alike(self.tokenizer, found)
             return found
         read = pairs.read(texts)

@@ -183,6 +183,7 @@ def test_the_encoder_changes_over_and_says_the_same(monkeypatch: pytest.MonkeyPa
         (one.ids.tolist(), [one.places.token_at(char) for char in range(9)]) for one in Encoder(tokenizer).encode(texts)
     ]
     monkeypatch.setattr(borders, "MANY", 10)
+    monkeypatch.setattr(borders, "AN_ENTRY", 0)
     encoder = Encoder(tokenizer)
     for turn in range(3):
         found = [(one.ids.tolist(), [one.places.token_at(char) for char in range(9)]) for one in encoder.encode(texts)]
@@ -192,6 +193,7 @@ def test_the_encoder_changes_over_and_says_the_same(monkeypatch: pytest.MonkeyPa
 def test_one_that_reads_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = made("gpt2")
     monkeypatch.setattr(borders, "MANY", 10)
+    monkeypatch.setattr(borders, "AN_ENTRY", 0)
     monkeypatch.setattr(BytePairs, "read", lambda self, texts: [np.array([1, 2, 3], np.int32)] * len(texts))
     encoder = Encoder(tokenizer)
     for _ in range(2):
@@ -215,6 +217,7 @@ def test_rows_are_rendered_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tokenizer_from(find_base(ModelConfig(base="embedded")).path)
     own = render_all(Renderer(tokenizer), examples)
     monkeypatch.setattr(borders, "MANY", 1_000)
+    monkeypatch.setattr(borders, "AN_ENTRY", 0)
     found = render_all(Renderer(tokenizer), examples)
     assert len(found[0]) == len(own[0]) >= 600 and len(found[1]) == len(own[1])
     for one, other in zip(*(rows for rows, _ in (found, own)), strict=True):
