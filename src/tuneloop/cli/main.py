@@ -16,6 +16,7 @@ import typer
 from tuneloop import __version__
 from tuneloop.cli.options import Group
 from tuneloop.core.errors import TuneloopError
+from tuneloop.core.machine import RARE_COLLECTIONS
 
 COMMANDS = {
     "The job": ("run", "check", "preview", "audit", "sweep", "demo"),
@@ -31,10 +32,6 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-
-RARE_COLLECTIONS = (100_000, 50, 50)
-"""Importing torch and transformers makes a million objects that stay; looking for circles among them again and again
-takes a fifth of the start."""
 
 
 class Commands(Group):

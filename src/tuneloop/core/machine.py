@@ -7,6 +7,10 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
+RARE_COLLECTIONS = (100_000, 50, 50)
+"""Importing torch and transformers makes a million objects that stay; looking for circles among them again and again
+takes a fifth of the start, and of the preparation of rows."""
+
 
 def cores() -> int:
     """The cores that this process may use."""
@@ -24,3 +28,14 @@ def without_collector() -> Generator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def rare_collector() -> Generator[None]:
+    """For work that makes many objects and few circles, such as exceptions with their frames."""
+    before = gc.get_threshold()
+    gc.set_threshold(*RARE_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -125,7 +125,7 @@ class Spans:
         """Of several texts with their ids, all at once; `sizes` are the bytes of each id."""
         import numpy as np
 
-        ends = np.cumsum(sizes[np.concatenate([np.zeros(0, np.int32), *ids])])
+        ends = np.cumsum(sizes[np.concatenate([np.zeros(0, np.int32), *ids])], dtype=np.int64)
         first = before = 0
         for text, row in zip(texts, ids, strict=True):
             last = first + len(row)

@@ -110,7 +110,7 @@ class ChatTemplate:
                 return [one for chat in chats for one in self._rendered(source, [chat], tools, prompt)]
             roles = [message["role"] for message in chats[0]]
             refused = Unrenderable(f"the chat template refuses the conversation: {error}", {"roles": roles})
-            refused.__cause__ = error
+            refused.__cause__ = error.with_traceback(None)
             return [refused]
         return [str(text) for text in written]
 

@@ -152,7 +152,7 @@ class Renderer:
                 self._decide(decide.FOLDED)
             return asked(messages, example.tools, self.habits, targets)
         except Unrenderable as error:
-            return error
+            return error.with_traceback(None)  # it would hold all frames, and in them itself
 
     def _read(self, wanted: Sequence[Asked]) -> list[Turn | Unrenderable]:
         found = read_turns(self.template, self.habits, wanted)

@@ -93,7 +93,8 @@ class Traces:
     def learn(self, chat: Sequence[JsonObject], prompt: bool, text: str) -> None:
         """Follows the template through a conversation for which it wrote `text`; or compares, if it is known."""
         found = _shape(chat, prompt)
-        if found is None or self._template is None or len(chat) > LONGEST:
+        template = self._template
+        if found is None or template is None or len(chat) > LONGEST:
             return
         shape, contents = found
         known = self._find(shape, contents)
@@ -101,23 +102,21 @@ class Traces:
         if known is None and self._left > 0:
             self._left -= 1
             trace = Trace(contents)
-            known = self._followed(trace, chat, prompt)
+            known = self._followed(template, trace, chat, prompt)
             agrees = self._keep(shape, trace.asked, known)
         if not agrees or (known and known.filled(contents) != text):
             self.differed, self._template = True, None
-            self._known.clear()
 
     def _find(self, shape: Shape, contents: Sequence[str]) -> Written | None:
-        known = self._known.get(shape)
+        known = self._known.get(shape) if self._template is not None else None
         while isinstance(known, Fork):
             known = known.after.get(known.question.of(contents))
         return known
 
-    def _followed(self, trace: Trace, chat: Sequence[JsonObject], prompt: bool) -> Written:
+    def _followed(self, template: Template, trace: Trace, chat: Sequence[JsonObject], prompt: bool) -> Written:
         """The template's output for stand-ins; an empty one where it does something with them that is not followed."""
         from jinja2 import TemplateError
 
-        assert self._template is not None
         number = iter(range(len(trace.contents)))
         messages = [
             {key: value if key == "role" else trace.content(next(number)) for key, value in message.items()}
@@ -125,8 +124,8 @@ class Traces:
         ]
         given = {**self.variables, "messages": _aliased(messages), "tools": None, "documents": None}
         try:
-            context = self._template.new_context({**given, "add_generation_prompt": prompt})
-            output = joined(self._template.root_render_func(context))
+            context = template.new_context({**given, "add_generation_prompt": prompt})
+            output = joined(template.root_render_func(context))
         except (NotTraceable, TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
             return NOWHERE  # the template itself has gone through with this conversation: it lies in the stand-ins
         return NOWHERE if trace.refused else Written.of(output)

@@ -141,7 +141,7 @@ def read_turns(template: ChatTemplate, habits: Habits, wanted: Sequence[Asked]) 
         try:
             out.append(_read_turn(template, habits, one, prompt, full))
         except Unrenderable as error:
-            out.append(error)
+            out.append(error.with_traceback(None))  # it would hold all frames, and in them itself
     return out
 
 
