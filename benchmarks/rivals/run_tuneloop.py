@@ -41,11 +41,11 @@ def data_of(path: str, like: str = ALL) -> dict[str, Any]:
 
 def work(path: Path, folder: Path, like: str) -> int:
     """All of `tuneloop prepare` but the card; the rows kept."""
+    from tuneloop.core.machine import without_collector
     from tuneloop.data import assembly, split
     from tuneloop.data.config import DataConfig
     from tuneloop.data.passes import refine
     from tuneloop.data.source import recognise
-    from tuneloop.data.workers import without_collector
 
     config = DataConfig.model_validate(data_of(str(path), like))
     with without_collector():  # as `prepare_in` does

@@ -5,7 +5,7 @@ Knows nothing of files, tokens or models. `to_json` and `from_json` are the shap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -81,8 +81,10 @@ class Message:
             content=value["content"],
             reasoning=value.get("reasoning_content"),
             tool_calls=tuple(
-                ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
-                for call in value.get("tool_calls", ())
+                [
+                    ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
+                    for call in value.get("tool_calls", ())
+                ]
             ),
             tool_call_id=value.get("tool_call_id"),
             train=value.get("train"),
@@ -117,6 +119,9 @@ class Example:
     @cached_property
     def id(self) -> str:
         """Digest of what is trained on: messages, tools and rejected answer, neither origin nor meta."""
+        texts = self._escaped()
+        if texts is not None:
+            return _id_of(texts)
         rejected = [[message.to_json() for message in self.rejected]] if self.rejected else []
         said = [[message.to_json() for message in self.messages], list(self.tools), *rejected]
         told = [m for m in (*self.messages, *self.rejected) if m.train is not None or m.tool_calls]
@@ -133,28 +138,35 @@ class Example:
 
     def dumped(self) -> bytes:
         """`to_json` as one line of JSON. Of plain texts the id is found on the way, from the same escaped texts."""
-        plain = not (self.tools or self.rejected) and all(message.is_plain for message in self.messages)
-        if not plain or "id" in self.__dict__:
+        texts = None if "id" in self.__dict__ else self._escaped()
+        if texts is None:
             return jsonl.dump(self.to_json())
         try:
-            texts = [(message.role, orjson.dumps(message.content)) for message in self.messages]
             rest = orjson.dumps({"meta": self.meta, "origin": self.origin.to_json()})
         except TypeError:  # what only the standard library writes
             return jsonl.dump(self.to_json())
-        sorted_keys = b",".join([b'{"content":' + text + _ROLE_LAST[role] for role, text in texts])
         messages = b",".join([_ROLE_FIRST[role] + text + b"}" for role, text in texts])
-        self.__dict__["id"] = id_ = digest.short(digest.of_bytes(b"[[" + sorted_keys + b"],[]]"), 16)
+        self.__dict__["id"] = id_ = _id_of(texts)
         return b"".join([b'{"id":"', id_.encode(), b'","messages":[', messages, b"],", rest[1:]])
+
+    def _escaped(self) -> list[tuple[str, bytes]] | None:
+        """Role and content, as JSON, of plain messages that are all there is; else None."""
+        if self.tools or self.rejected or not all(message.is_plain for message in self.messages):
+            return None
+        try:
+            return [(message.role, orjson.dumps(message.content)) for message in self.messages]
+        except TypeError:  # halves of surrogate pairs
+            return None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Example:
         origin = value["origin"]
         return cls(
-            messages=tuple(Message.from_json(message) for message in value["messages"]),
+            messages=tuple([Message.from_json(message) for message in value["messages"]]),
             origin=Origin(origin["source"], origin["row"], tuple(origin.get("parents", ()))),
             tools=tuple(value.get("tools", ())),
             meta=dict(value.get("meta", {})),
-            rejected=tuple(Message.from_json(message) for message in value.get("rejected", ())),
+            rejected=tuple([Message.from_json(message) for message in value.get("rejected", ())]),
         )
 
     def with_messages(self, messages: tuple[Message, ...]) -> Example:
@@ -182,6 +194,12 @@ class Example:
             if message.role == "assistant" if message.train is None else message.train > 0:  # its weight, asked often
                 return index
         raise DataError(f"example {self.id} ({self.origin.source}, row {self.origin.row}) has no supervised message")
+
+
+def _id_of(texts: Iterable[tuple[str, bytes]]) -> str:
+    """The id of plain messages: `digest.of_texts` of them, whose keys stand in order."""
+    messages = b",".join([b'{"content":' + text + _ROLE_LAST[role] for role, text in texts])
+    return digest.short(digest.of_bytes(b"[[" + messages + b"],[]]"), 16)
 
 
 @dataclass(frozen=True, slots=True)

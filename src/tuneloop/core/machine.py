@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 
-LIBRARIES_COME, LIBRARIES_ARE_HERE = (1_000_000, 50, 50), (100_000, 50, 50)
+LIBRARIES_COME, RARE = (1_000_000, 50, 50), (100_000, 50, 50)
 """The collector's thresholds. Importing torch, transformers and peft makes some 700,000 objects that stay; to
-look for circles among them took a tenth of the start, at Python's own thresholds a fifth."""
+look for circles among them took a tenth of the start, at Python's own thresholds a fifth. Rows are such objects, too."""
 
 
 def cores() -> int:
@@ -31,4 +33,29 @@ def libraries_are_here() -> None:
     """
     if gc.get_threshold() == LIBRARIES_COME:
         gc.freeze()
-        gc.set_threshold(*LIBRARIES_ARE_HERE)
+        gc.set_threshold(*RARE)
+
+
+@contextmanager
+def rare_collector() -> Generator[None]:
+    """For work that makes many objects and few circles, such as exceptions with their frames."""
+    before = gc.get_threshold()
+    if before[0] < RARE[0]:
+        gc.set_threshold(*RARE)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@contextmanager
+def without_collector() -> Generator[None]:
+    """Rows hold no circles, but Python would look for some among all of them again and again: up to a third of
+    the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

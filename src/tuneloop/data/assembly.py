@@ -12,6 +12,7 @@ import polars as pl
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, JsonObject
+from tuneloop.core.machine import without_collector
 from tuneloop.data.config import DataConfig
 from tuneloop.data.facts import SAMPLE, SPLITS, Facts, Measure, SourceFacts
 from tuneloop.data.findings import finding
@@ -20,7 +21,6 @@ from tuneloop.data.source import Source
 from tuneloop.data.split import OUT, STEP, TRAIN, Columns, Division, divide, near
 from tuneloop.data.steps import STEPS, Rejection, Step
 from tuneloop.data.trays import Trays
-from tuneloop.data.workers import without_collector
 
 MEASURED = 2_000
 """Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""

@@ -18,11 +18,12 @@ import numpy as np
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Drop, Example, JsonObject
+from tuneloop.core.machine import without_collector
 from tuneloop.data import shards
 from tuneloop.data.source import Source
 from tuneloop.data.steps import STEPS, Rejection, RowStep, SetStep, Step
 from tuneloop.data.trays import Tray, Trays, dropped
-from tuneloop.data.workers import Executor, each, without_collector
+from tuneloop.data.workers import Executor, each
 
 if TYPE_CHECKING:
     from tuneloop.data.read import Piece

@@ -16,6 +16,7 @@ from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.core.errors import DataError
 from tuneloop.core.example_file import ExampleFile
+from tuneloop.core.machine import without_collector
 from tuneloop.core.runs import Run
 from tuneloop.data import llama_factory
 from tuneloop.data.audit import audit, to_html, to_markdown
@@ -24,7 +25,7 @@ from tuneloop.data.facts import SPLITS, Meaning, Measure
 from tuneloop.data.llama_factory_lints import lint
 from tuneloop.data.read import existing, input_files
 from tuneloop.data.source import Recognition, Source, recognise
-from tuneloop.data.workers import Executor, without_collector
+from tuneloop.data.workers import Executor
 from tuneloop.track import console
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def source_files(config: DataConfig) -> list[Path]:
     return found
 
 
+@without_collector()
 def load_examples(path: Path) -> list[Example]:
     """The Examples of a file that this stage wrote. Raises DataError with file:line for what is none."""
     return list(ExampleFile(path))

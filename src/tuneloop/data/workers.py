@@ -5,10 +5,8 @@ Functions and arguments are plain and picklable; files lie on a disk that all wo
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 from tuneloop.core.errors import MissingExtra
@@ -36,18 +34,6 @@ def each(
         yield from _in_processes(function, tasks)
     else:
         yield from map(function, tasks)
-
-
-@contextmanager
-def without_collector() -> Generator[None]:
-    """Rows hold no circles, but Python would look for some among all of them again and again: a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _in_processes(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BEFORE = ("\n", "a", "0", ".", "。")
-MANY = 4_000_000
-"""Characters from which on it pays to look for a faster way, which takes a second for a large vocabulary."""
+FEW = 16
+MANY, AN_ENTRY = 150_000, 26
+"""Characters from which on it pays to look for a faster way: those of the time in which its library is loaded, and each
+entry of the vocabulary is looked at (a second for 150,000)."""
 
 
 class Places(Protocol):
@@ -104,6 +106,7 @@ class Encoder:
         )
         self._heads: dict[str, list[int]] = {}
         self._read, self._pairs, self._making = 0, None, Lock()
+        self._many = MANY + AN_ENTRY * len(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Many texts at once; from several threads."""
@@ -113,13 +116,15 @@ class Encoder:
         if pairs is None:
             self._read += sum(map(len, texts))
             found = self._slowly(texts)
-            if self._read > MANY and self._making.acquire(blocking=False):  # once, and never released
+            if self._read > self._many and self._making.acquire(blocking=False):  # once, and never released
                 self._pairs = _alike(self.tokenizer, found)
             return found
         read = pairs.read(texts)
         slow = iter(self._slowly([text for text, ids in zip(texts, read, strict=True) if ids is None]))
+        fast = [(text, ids) for text, ids in zip(texts, read, strict=True) if ids is not None]
+        spans = Spans.of_all([text for text, _ in fast], [ids for _, ids in fast], pairs.sizes)
         return [
-            next(slow) if ids is None else Encoded(text, ids, Spans(text, ids, pairs.sizes))
+            next(slow) if ids is None else Encoded(text, ids, next(spans))
             for text, ids in zip(texts, read, strict=True)
         ]
 
@@ -141,19 +146,26 @@ class Encoder:
         index = encoded.places.token_at(char)
         if index and encoded.places.of(index - 1)[1] > char:
             return None
-        ids = encoded.ids
-        first = next((i for i in range(index - 1, -1, -1) if ids[i] in self._anchors), None)
-        if first is None:
-            alone = self.ids(encoded.text[:char])
-            first = 0
-        else:
-            head = encoded.text[encoded.places.of(first)[0] : char]
-            alone = self._heads.get(head)
-            if alone is None:
-                alone = self.ids(head)
-                if len(self._heads) < 1000:  # mostly the heads of assistant turns: a handful, seen again and again
-                    self._heads[head] = alone
-        return index if alone == ids[first:index].tolist() else None
+        near = self._anchor(encoded.ids, index)
+        if near is None:
+            return index if self.ids(encoded.text[:char]) == encoded.ids[:index].tolist() else None
+        first, inside = near
+        head = encoded.text[encoded.places.of(first)[0] : char]
+        alone = self._heads.get(head)
+        if alone is None:
+            alone = self.ids(head)
+            if len(self._heads) < 1000:  # mostly the heads of assistant turns: a handful, seen again and again
+                self._heads[head] = alone
+        return index if alone == inside else None
+
+    def _anchor(self, ids: NDArray[np.int32], end: int) -> tuple[int, list[int]] | None:
+        """The last anchor before a token, as its place and the ids from there on; mostly it is a few tokens away."""
+        for begin in (max(0, end - FEW), 0):
+            inside = ids[begin:end].tolist()
+            for place in range(len(inside) - 1, -1, -1):
+                if inside[place] in self._anchors:
+                    return begin + place, inside[place:]
+        return None
 
     def join(self, prompt: str, answer: str) -> Encoded:
         """ids(prompt) followed by the ids of the answer, for texts whose tokens would merge across the border."""

@@ -114,29 +114,42 @@ class BytePairs:
 class Spans:
     """Where the tokens of a text stand, by the bytes of each."""
 
-    def __init__(self, text: str, ids_T: NDArray[np.int32], sizes: NDArray[np.int32]) -> None:
-        self._text, self._ids, self._sizes = text, ids_T, sizes
+    def __init__(self, text: str, ends_T: NDArray[np.int64], before: int) -> None:
+        """`ends_T`: the bytes before the end of each token, in several texts of which `before` come earlier."""
+        self._text, self._ends, self._before = text, ends_T, before
+
+    @classmethod
+    def of_all(
+        cls, texts: Sequence[str], ids: Sequence[NDArray[np.int32]], sizes: NDArray[np.int32]
+    ) -> Iterator[Spans]:
+        """Of several texts with their ids, all at once; `sizes` are the bytes of each id."""
+        import numpy as np
+
+        ends = np.cumsum(sizes[np.concatenate([np.zeros(0, np.int32), *ids])], dtype=np.int64)
+        first = before = 0
+        for text, row in zip(texts, ids, strict=True):
+            last = first + len(row)
+            yield cls(text, ends[first:last], before)
+            before, first = int(ends[last - 1]) if last else 0, last
 
     def token_at(self, char: int) -> int:
         """The first token that begins at or after a character."""
-        before = char if self._text.isascii() else len(self._text[:char].encode())
-        return int(self._begins.searchsorted(before))
+        if char <= 0:
+            return 0
+        begin = char if self._text.isascii() else len(self._text[:char].encode())
+        return min(int(self._ends.searchsorted(begin + self._before)) + 1, len(self._ends))
 
     def of(self, index: int) -> tuple[int, int]:
         """The characters from which and before which a token stands; a part of one counts as all of it."""
-        begin = int(self._begins[index])
-        end = begin + int(self._sizes[self._ids[index]])
+        begin = int(self._ends[index - 1]) - self._before if index else 0
+        end = int(self._ends[index]) - self._before
         if self._text.isascii():
             return begin, end
-        data = self._text.encode()
-        return _characters(data[: begin + 1]) - 1, _characters(data[:end])
+        return _characters(self._data[: begin + 1]) - 1, _characters(self._data[:end])
 
     @cached_property
-    def _begins(self) -> NDArray[np.int64]:
-        import numpy as np
-
-        sizes = self._sizes[self._ids]
-        return np.cumsum(sizes) - sizes
+    def _data(self) -> bytes:
+        return self._text.encode()
 
 
 def _characters(data: bytes) -> int:

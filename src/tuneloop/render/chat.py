@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.core.errors import ModelError
 from tuneloop.render.rendered import Unrenderable
+from tuneloop.render.traced import Traces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +34,8 @@ FIXED_DATE = (
     )
     + " -}}{%- endmacro -%}"
 )  # fmt: skip
+MANY = 16
+"""Conversations at once from which on it pays to follow the template rather than to run it."""
 THINK_OPEN, THINK_CLOSE = "<think>\n", "\n</think>\n\n"
 # Words that no template trims, splits or capitalises away; nine letters because Mistral checks the length of call ids.
 _ASK, _SAY, _WHY, _KEY, _NAME, _CALL = "qqaskedqq", "qqsaidqq", "qqwhyqq", "qqkeyqq", "qqnameqq", "qqcallid0"
@@ -45,6 +48,7 @@ class ChatTemplate:
     tokenizer: PreTrainedTokenizerBase
     source: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    _known: dict[str, Traces] = field(default_factory=dict[str, Traces], init=False, compare=False, repr=False)
 
     def text(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = (), *, prompt: bool = False) -> str:
         """The conversation as the template writes it; with `prompt`, up to where the assistant's turn begins.
@@ -60,24 +64,53 @@ class ChatTemplate:
         self, chats: Sequence[Sequence[JsonObject]], tools: Sequence[JsonObject] = (), *, prompt: bool = False
     ) -> list[str | Unrenderable]:
         """As `text`, for many conversations with the same tools: what surrounds a call costs as much as its work."""
-        from jinja2 import TemplateError
-
         given: list[Any] | None = list(tools) or None
         source = self.source or self.tokenizer.get_chat_template(None, given)
         if "strftime_now" in source:
             source = FIXED_DATE + source
+        if given or len(chats) < MANY:
+            return self._rendered(source, chats, given, prompt)
+        traces = self._traces(source)
+        found: list[str | Unrenderable | None] = [traces.text(chat, prompt) for chat in chats]
+        left = [chat for chat, text in zip(chats, found, strict=True) if text is None]
+        rendered = self._rendered(source, left, None, prompt) if left else []
+        for chat, text in zip(left, rendered, strict=True):
+            if isinstance(text, str):
+                traces.learn(chat, prompt, text)
+        others = iter(rendered)
+        return [next(others) if text is None else text for text in found]
+
+    def _traces(self, source: str) -> Traces:
+        """What is known of the template with these variables; the tokenizer's own may change."""
+        variables = {**self.tokenizer.special_tokens_map, **self.variables}
+        known = self._known.get(source)
+        if known is None or known.variables != variables:
+            known = self._known[source] = Traces(source, variables)
+        return known
+
+    @property
+    def differed(self) -> bool:
+        """Whether following the template once gave another text than the template itself, which writes all since."""
+        return any(traces.differed for traces in self._known.values())
+
+    def _rendered(
+        self, source: str, chats: Sequence[Sequence[JsonObject]], tools: list[Any] | None, prompt: bool
+    ) -> list[str | Unrenderable]:
+        """What the template itself gives."""
+        from jinja2 import TemplateError
+
         try:
             written: Any = self.tokenizer.apply_chat_template(
-                [list(chat) for chat in chats], given, chat_template=source, add_generation_prompt=prompt,
+                [list(chat) for chat in chats], tools, chat_template=source, add_generation_prompt=prompt,
                 tokenize=False, **self.variables,
             )  # fmt: skip
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             # a template is a program: what it cannot do with a row comes as any of these
             if len(chats) > 1:
-                return [one for chat in chats for one in self.texts([chat], tools, prompt=prompt)]
+                return [one for chat in chats for one in self._rendered(source, [chat], tools, prompt)]
             roles = [message["role"] for message in chats[0]]
             refused = Unrenderable(f"the chat template refuses the conversation: {error}", {"roles": roles})
-            refused.__cause__ = error
+            refused.__cause__ = error.with_traceback(None)
             return [refused]
         return [str(text) for text in written]
 

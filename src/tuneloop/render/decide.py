@@ -59,6 +59,7 @@ def before_prose(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [bos] if isinstance(bos, int) and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
+NOT_FOLLOWED = "following the chat template gave another text than running it: it is run for every row, which is slower"
 FOLDED = "the template has no place for reasoning: a row's reasoning stands before its answer in <think>"
 
 

@@ -6,7 +6,7 @@ Shapes: T tokens and R rows in all; S spans, stretches of one weight within a ro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, overload
 
 from tuneloop.render.rendered import Rendered
@@ -124,3 +124,11 @@ def supervised_of(rows: Sequence[Rendered]) -> list[int]:
 def flat(rows: Sequence[Rendered]) -> FlatRows:
     """Rows that are in memory already."""
     return rows if isinstance(rows, FlatRows) else FlatRows.of(chain([rows]))
+
+
+def ids_of(rows: Sequence[Any]) -> list[NDArray[np.int32]]:
+    """The token ids [T] of each row."""
+    if not isinstance(rows, FlatRows):
+        return [row.ids for row in rows]
+    ids, ends = rows.arrays["ids"], rows.arrays["ends"].tolist()
+    return [ids[begin:end] for begin, end in pairwise([0, *ends])]

@@ -78,13 +78,18 @@ def _tokenised(
     rendered: list[Rendered] = []
     drops: list[Drop] = []
     for example, found, encoded in zip(batch, planned, renderer.encode(planned), strict=True):
+        if isinstance(found, Unrenderable):
+            drops.append(_drop(example, found))
+            continue
         try:
-            if isinstance(found, Unrenderable):
-                raise found
             rendered += renderer.finish(example, found, encoded, max_length, overlong)
         except Unrenderable as error:
-            drops.append(Drop(example, "render", error.reason, example.origin, error.evidence))
+            drops.append(_drop(example, error))
     return rendered, drops
+
+
+def _drop(example: Example, why: Unrenderable) -> Drop:
+    return Drop(example, "render", why.reason, example.origin, why.evidence)
 
 
 def _batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:

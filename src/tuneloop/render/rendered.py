@@ -35,7 +35,9 @@ class Rendered:
     @property
     def supervised(self) -> int:
         """The number of tokens with a weight above 0."""
-        return int((self.weights > 0).sum())
+        import numpy as np
+
+        return int(np.count_nonzero(self.weights > 0))
 
 
 class Unrenderable(DataError):

@@ -152,10 +152,13 @@ class Renderer:
                 self._decide(decide.FOLDED)
             return asked(messages, example.tools, self.habits, targets)
         except Unrenderable as error:
-            return error
+            return error.with_traceback(None)  # it would hold all frames, and in them itself
 
     def _read(self, wanted: Sequence[Asked]) -> list[Turn | Unrenderable]:
-        return read_turns(self.template, self.habits, wanted)
+        found = read_turns(self.template, self.habits, wanted)
+        if self.template.differed:
+            self._decide(decide.NOT_FOLLOWED)
+        return found
 
     def _decide(self, decision: str) -> None:
         if decision not in self.decisions:

@@ -48,6 +48,24 @@ class Passage:
 
 def check(messages: Sequence[Message], tools: Sequence[JsonObject], habits: Habits) -> None:
     """Raises Unrenderable for what the template would leave out without a word, and for forged turns."""
+    if habits.ignored:
+        _refuse_ignored(messages, tools, habits)
+    # all texts at once: nearly always there is nothing to be found in them
+    whole = "\0".join([_words(message) for message in messages])
+    if not any(control in whole for control in habits.control):
+        return
+    for index, message in enumerate(messages):
+        words = _words(message)
+        for control in habits.control:
+            if control in words:
+                raise Unrenderable(
+                    f"message {index} ({message.role}) contains {control!r}, with which the chat template begins or "
+                    "ends turns: the model would see a turn that nobody wrote; remove it from the text",
+                    {"message": index, "token": control},
+                )
+
+
+def _refuse_ignored(messages: Sequence[Message], tools: Sequence[JsonObject], habits: Habits) -> None:
     used = {message.role for message in messages} | ({"tools"} if tools else set())
     if any(message.tool_calls for message in messages):
         used.add("tool_calls")
@@ -58,22 +76,22 @@ def check(messages: Sequence[Message], tools: Sequence[JsonObject], habits: Habi
             f"{what}, give another `chat_template`, or put it into the messages",
             {"ignored": lost},
         )
-    for index, message in enumerate(messages):
-        words = "\0".join(
-            [message.content, message.reasoning or "", *(_flat(call.arguments) for call in message.tool_calls)]
-        )
-        for control in habits.control:
-            if control in words:
-                raise Unrenderable(
-                    f"message {index} ({message.role}) contains {control!r}, with which the chat template begins or "
-                    "ends turns: the model would see a turn that nobody wrote; remove it from the text",
-                    {"message": index, "token": control},
-                )
+
+
+def _words(message: Message) -> str:
+    """All that a message brings into the conversation."""
+    if not message.tool_calls and message.reasoning is None:
+        return message.content
+    return "\0".join(
+        [message.content, message.reasoning or "", *(_flat(call.arguments) for call in message.tool_calls)]
+    )
 
 
 def supervised(messages: Sequence[Message]) -> list[int]:
     """Indices of the messages to train on. Raises Unrenderable for weights that make no sense, or none at all."""
     for index, message in enumerate(messages):
+        if message.train is None:
+            continue
         if not (math.isfinite(message.weight) and message.weight >= 0):
             raise Unrenderable(f"message {index} has train {message.weight}; a loss weight is 0 or more")
         if message.weight and message.role not in ("assistant", "text"):
@@ -123,7 +141,7 @@ def read_turns(template: ChatTemplate, habits: Habits, wanted: Sequence[Asked]) 
         try:
             out.append(_read_turn(template, habits, one, prompt, full))
         except Unrenderable as error:
-            out.append(error)
+            out.append(error.with_traceback(None))  # it would hold all frames, and in them itself
     return out
 
 
@@ -144,14 +162,14 @@ def _read_turn(template: ChatTemplate, habits: Habits, one: Asked, prompt: Writt
     assert isinstance(prompt, str) and isinstance(full, str)
     index, message = one.index, one.message
     written = _written(template, habits, one, prompt, full)
-    found = [(written.find(stop), stop) for stop in habits.stops if stop in written]
+    found = [(place, stop) for stop in habits.stops if (place := written.find(stop)) >= 0]
     if found:
         start, stop = min(found)
         answer = written[:start] + stop
     else:  # no end token here, so the one that generation waits for takes the place of what follows the answer
         answer = (written.removesuffix(habits.tail) if habits.tail else written) + habits.stops[0]
     for part, name in zip(split_thinking(message), ("reasoning", "content"), strict=True):
-        if part and part not in answer and _bare(part) not in _bare(answer):
+        if part and not answer.startswith(part) and part not in answer and _bare(part) not in _bare(answer):
             beside = " beside tool calls" if message.tool_calls else ""
             raise Unrenderable(
                 f"the chat template leaves out or changes the {name} of message {index}{beside}", {"message": index}
@@ -188,6 +206,8 @@ def passages(turns: Iterable[Turn]) -> list[Passage]:
     """As few texts as train every turn once, each turn after exactly its inference prompt; in the order of turns."""
     out: list[Passage] = []
     left = sorted(turns, key=lambda turn: turn.index)
+    if len(left) == 1:
+        return [Passage(left[0].text, (left[0],))]
     while left:
         text = left[-1].text
         inside = [turn for turn in left[:-1] if text.startswith(turn.text)]

@@ -14,6 +14,7 @@ import numpy as np
 from tuneloop.forward.mixing import Mixture
 from tuneloop.forward.plan import epoch_steps
 from tuneloop.forward.tree import families, in_order
+from tuneloop.render.flat import ids_of
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.config import TuneConfig
 
@@ -43,7 +44,7 @@ class Order:
         if self.config.shuffle != "families":
             return None
         # several families in each step: steps of a single one would each pull the weights to one side
-        return families([row.ids for row in self.rows], max(2, self.config.batch_size // 4))
+        return families(ids_of(self.rows), max(2, self.config.batch_size // 4))
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Cost:
         """Of the steps of an epoch; of more than SAMPLED, so many of them are counted and stand for all."""
         picked = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, SAMPLED).astype(int))]
         sums = np.zeros(3)
-        ids = [row.ids for row in rows]
+        ids = ids_of(rows)
         for step in picked:
             lengths = [len(ids[row]) for row in step]
             known = sum(in_order([ids[row] for row in step], range(len(step)))[1])

@@ -13,6 +13,7 @@ from tuneloop.core import digest
 from tuneloop.core.conversation import Drop, Example, Origin
 from tuneloop.core.errors import DataError
 from tuneloop.core.example_file import ExampleFile
+from tuneloop.core.machine import rare_collector
 from tuneloop.forward.mixing import Mix
 from tuneloop.render import store
 from tuneloop.render.flat import FlatRows, flat, lengths_of, supervised_of
@@ -84,6 +85,7 @@ def with_canaries(
     return replace(rows, rendered=both, drops=[*rows.drops, *more.drops]), made
 
 
+@rare_collector()
 def _rendered(renderer: Renderer, examples: Sequence[Example], config: TuneConfig, title: str) -> Rows:
     """Rendered now; Examples of a file are in memory a few at a time."""
     started = time.perf_counter()

@@ -22,7 +22,7 @@ from tuneloop.forward.mixing import draw
 from tuneloop.forward.objective import Objective
 from tuneloop.forward.plan import micro_batches, share_of_rank
 from tuneloop.forward.preference import mean_log_p, odds_ratio_loss
-from tuneloop.render.flat import lengths_of
+from tuneloop.render.flat import ids_of, lengths_of
 from tuneloop.render.rendered import Rendered
 from tuneloop.tune.moe import Balance
 from tuneloop.tune.objective import ObjectiveConfig
@@ -121,7 +121,7 @@ class Terms:
     @cached_property
     def _ids(self) -> list[np.ndarray] | None:
         """What the rows begin with, where that is shared."""
-        return [row.ids for row in self.rows] if self.objective.share else None
+        return ids_of(self.rows) if self.objective.share else None
 
     def _of(self, picked: Sequence[int]) -> list[Rendered]:
         """Rows, and after them their rejected answers."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+
+from tuneloop.core.machine import LIBRARIES_COME, RARE, rare_collector, without_collector
 
 SCRIPT = """
 import gc
@@ -27,14 +30,14 @@ library = [[number] for number in range(1000)]
 machine.libraries_are_here()
 frozen = gc.get_freeze_count()
 assert frozen > 1000
-assert gc.get_threshold() == machine.LIBRARIES_ARE_HERE
+assert gc.get_threshold() == machine.RARE
 circle("a")
 gc.collect()
 library.clear()
 assert gc.get_freeze_count() < frozen - 900, "what has no circles is freed as ever"
 machine.begin()
 machine.libraries_are_here()
-assert gc.get_threshold() == machine.LIBRARIES_ARE_HERE, "once a process"
+assert gc.get_threshold() == machine.RARE, "once a process"
 circle("b")
 gc.collect()
 """
@@ -43,3 +46,21 @@ gc.collect()
 def test_libraries_are_set_aside_once_and_circles_are_still_freed() -> None:
     answer = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert (answer.returncode, answer.stdout.split("\n")[:2]) == (0, ["freed a", "freed b"]), answer.stderr
+
+
+def test_the_collector_is_as_it_was_afterwards() -> None:
+    before = gc.get_threshold()
+    with rare_collector():
+        assert gc.get_threshold() == RARE
+    assert gc.get_threshold() == before
+    gc.set_threshold(*LIBRARIES_COME)
+    try:
+        with rare_collector():
+            assert gc.get_threshold() == LIBRARIES_COME, "rarer still"
+    finally:
+        gc.set_threshold(*before)
+    with without_collector():
+        with without_collector():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()

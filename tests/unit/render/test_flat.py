@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneloop.render.flat import FlatRows, lengths_of, supervised_of
+from tuneloop.render.flat import FlatRows, ids_of, lengths_of, supervised_of
 from tuneloop.render.rendered import Rendered
 
 ROWS = st.lists(
@@ -36,6 +36,7 @@ def test_rows_come_out_as_they_went_in(batches: list[list[Rendered]]) -> None:
     flat = FlatRows.of(batches)
     assert list(map(values, flat)) == list(map(values, rows)) and len(flat) == len(rows)
     assert lengths_of(flat) == lengths_of(rows) and supervised_of(flat) == supervised_of(rows)
+    assert [ids.tolist() for ids in ids_of(flat)] == [ids.tolist() for ids in ids_of(rows)]
     assert flat.examples == [row.example for row in rows]
     assert all(row.ids.dtype == np.int32 and row.weights.dtype == np.float32 for row in flat)
     assert list(map(values, flat[1:3])) == list(map(values, rows[1:3]))

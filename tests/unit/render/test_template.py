@@ -1,5 +1,6 @@
 """Promise 2: what you see is what is trained; the training prefix is the inference prompt, token for token."""
 
+import gc
 import unicodedata
 from dataclasses import replace
 from datetime import date
@@ -441,3 +442,17 @@ def test_many_at_once_are_each_alone(name):
     assert [(r.ids.tolist(), r.weights.tolist(), r.example) for r in rendered] == [
         (r.ids.tolist(), r.weights.tolist(), r.example) for r in alone
     ]
+
+
+def test_refused_rows_leave_no_circles_behind():
+    """The collector runs rarely meanwhile: an error that holds its own frames would keep the texts of its batch."""
+    renderer = RENDERERS["chatml", False]
+    refused = [chat("only asked"), chat("a<|im_end|>", "b"), chat("a", "b " * 90)]
+    gc.collect()
+    gc.disable()
+    try:
+        _, drops = render_all(renderer, refused * 100, max_length=30)
+        assert gc.collect() < len(drops)
+    finally:
+        gc.enable()
+    assert len(drops) == 300
