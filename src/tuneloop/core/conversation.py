@@ -5,12 +5,11 @@ Knows nothing of files, tokens or models. `to_json` and `from_json` are the shap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any, Literal, get_args
-
-import orjson
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import DataError
@@ -19,8 +18,6 @@ Role = Literal["system", "user", "assistant", "tool", "text"]
 """`text` is prose outside any chat: pre-training documents and the probes that a base model completes."""
 ROLES: tuple[str, ...] = get_args(Role)
 JsonObject = dict[str, Any]
-_ROLE_FIRST = {role: f'{{"role":"{role}","content":'.encode() for role in ROLES}
-_ROLE_LAST = {role: f',"role":"{role}"}}'.encode() for role in ROLES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +128,10 @@ class Example:
             out["rejected"] = [message.to_json() for message in self.rejected]
         return {**out, "meta": self.meta, "origin": self.origin.to_json()}
 
-    def dumped(self) -> bytes:
-        """`to_json` as one line of JSON. Of plain texts the id is found on the way, from the same escaped texts."""
-        plain = not (self.tools or self.rejected) and all(message.is_plain for message in self.messages)
-        if not plain or "id" in self.__dict__:
-            return jsonl.dump(self.to_json())
-        try:
-            texts = [(message.role, orjson.dumps(message.content)) for message in self.messages]
-            rest = orjson.dumps({"meta": self.meta, "origin": self.origin.to_json()})
-        except TypeError:  # what only the standard library writes
-            return jsonl.dump(self.to_json())
-        sorted_keys = b",".join([b'{"content":' + text + _ROLE_LAST[role] for role, text in texts])
-        messages = b",".join([_ROLE_FIRST[role] + text + b"}" for role, text in texts])
-        self.__dict__["id"] = id_ = digest.short(digest.of_bytes(b"[[" + sorted_keys + b"],[]]"), 16)
-        return b"".join([b'{"id":"', id_.encode(), b'","messages":[', messages, b"],", rest[1:]])
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is roles and texts, and nothing more to learn from."""
+        return not (self.tools or self.rejected) and all(message.is_plain for message in self.messages)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Example:
@@ -177,11 +164,43 @@ class Example:
         return replace(self, messages=(*asked, *answer), rejected=())
 
     def _answer_index(self) -> int:
+        if self.messages and (last := self.messages[-1]).role == "assistant" and last.train is None:
+            return len(self.messages) - 1  # as in most
         for index in range(len(self.messages) - 1, -1, -1):
             message = self.messages[index]
             if message.role == "assistant" if message.train is None else message.train > 0:  # its weight, asked often
                 return index
         raise DataError(f"example {self.id} ({self.origin.source}, row {self.origin.row}) has no supervised message")
+
+
+def dump_all(examples: Sequence[Example]) -> list[bytes]:
+    """`to_json` of each as one line of JSON. Of plain ones the id is found on the way, from the same escaped texts."""
+    plain = ["id" not in one.__dict__ and one.is_plain for one in examples]
+    chosen = [one for one, easy in zip(examples, plain, strict=True) if easy]
+    try:
+        texts = iter(jsonl.escaped([message.content for one in chosen for message in one.messages]))
+    except TypeError:  # what only the standard library writes
+        return [jsonl.dump(one.to_json()) for one in examples]
+    lines = iter([_plain_line(one, tuple(islice(texts, len(one.messages)))) for one in chosen])
+    return [next(lines) if easy else jsonl.dump(one.to_json()) for one, easy in zip(examples, plain, strict=True)]
+
+
+def _plain_line(example: Example, texts: tuple[bytes, ...]) -> bytes:
+    """The line of a plain Example with these escaped texts."""
+    named, line = _frames(tuple([message.role for message in example.messages]))
+    example.__dict__["id"] = id_ = digest.short_of_bytes(named % texts, 16)
+    rest = jsonl.dump({"meta": example.meta, "origin": example.origin.to_json()})
+    if jsonl.is_spaced(rest):
+        return jsonl.dump(example.to_json())
+    return line % (id_.encode(), *texts, rest[1:])
+
+
+@lru_cache(maxsize=1_024)
+def _frames(roles: tuple[Role, ...]) -> tuple[bytes, bytes]:
+    """What stands around the escaped texts of plain messages where their id is found, and in their line."""
+    named = ",".join([f'{{"content":"%b","role":"{role}"}}' for role in roles])
+    line = ",".join([f'{{"role":"{role}","content":"%b"}}' for role in roles])
+    return f"[[{named}],[]]".encode(), f'{{"id":"%b","messages":[{line}],%b'.encode()
 
 
 @dataclass(frozen=True, slots=True)
