@@ -56,10 +56,11 @@ def work(path: Path, folder: Path, like: str) -> int:
 
 
 def main(path: Path, folder: Path, like: str = ALL) -> None:
-    """Warms up on two rows, then works."""
+    """Warms up on a few rows, then works."""
     warm = folder / "warm.jsonl"
     row = {"instruction": WARM_UP[0], "input": "", "output": WARM_UP[1]}
-    warm.write_text(f"{json.dumps(row)}\n{json.dumps({**row, 'output': row['output'] * 9})}\n", "utf-8")
+    lines = [json.dumps({**row, "output": row["output"] * times}) for times in range(1, 20)]
+    warm.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     (folder / "warm").mkdir()
     work(warm, folder / "warm", like)
     start = time.process_time()

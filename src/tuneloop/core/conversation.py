@@ -5,12 +5,12 @@ Knows nothing of files, tokens or models. `to_json` and `from_json` are the shap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any, Literal, get_args
-
-import orjson
 
 from tuneloop.core import digest, jsonl
 from tuneloop.core.errors import DataError
@@ -19,8 +19,6 @@ Role = Literal["system", "user", "assistant", "tool", "text"]
 """`text` is prose outside any chat: pre-training documents and the probes that a base model completes."""
 ROLES: tuple[str, ...] = get_args(Role)
 JsonObject = dict[str, Any]
-_ROLE_FIRST = {role: f'{{"role":"{role}","content":'.encode() for role in ROLES}
-_ROLE_LAST = {role: f',"role":"{role}"}}'.encode() for role in ROLES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +117,10 @@ class Example:
     @cached_property
     def id(self) -> str:
         """Digest of what is trained on: messages, tools and rejected answer, neither origin nor meta."""
-        texts = self._escaped()
-        if texts is not None:
-            return _id_of(texts)
+        if self.is_plain:
+            named, _ = _frames(tuple([message.role for message in self.messages]))
+            with suppress(TypeError):  # halves of surrogate pairs
+                return digest.short_of_bytes(named % tuple(jsonl.escaped([one.content for one in self.messages])), 16)
         rejected = [[message.to_json() for message in self.rejected]] if self.rejected else []
         said = [[message.to_json() for message in self.messages], list(self.tools), *rejected]
         told = [m for m in (*self.messages, *self.rejected) if m.train is not None or m.tool_calls]
@@ -136,27 +135,10 @@ class Example:
             out["rejected"] = [message.to_json() for message in self.rejected]
         return {**out, "meta": self.meta, "origin": self.origin.to_json()}
 
-    def dumped(self) -> bytes:
-        """`to_json` as one line of JSON. Of plain texts the id is found on the way, from the same escaped texts."""
-        texts = None if "id" in self.__dict__ else self._escaped()
-        if texts is None:
-            return jsonl.dump(self.to_json())
-        try:
-            rest = orjson.dumps({"meta": self.meta, "origin": self.origin.to_json()})
-        except TypeError:  # what only the standard library writes
-            return jsonl.dump(self.to_json())
-        messages = b",".join([_ROLE_FIRST[role] + text + b"}" for role, text in texts])
-        self.__dict__["id"] = id_ = _id_of(texts)
-        return b"".join([b'{"id":"', id_.encode(), b'","messages":[', messages, b"],", rest[1:]])
-
-    def _escaped(self) -> list[tuple[str, bytes]] | None:
-        """Role and content, as JSON, of plain messages that are all there is; else None."""
-        if self.tools or self.rejected or not all(message.is_plain for message in self.messages):
-            return None
-        try:
-            return [(message.role, orjson.dumps(message.content)) for message in self.messages]
-        except TypeError:  # halves of surrogate pairs
-            return None
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is roles and texts, and nothing more to learn from."""
+        return not (self.tools or self.rejected) and all(message.is_plain for message in self.messages)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Example:
@@ -189,6 +171,8 @@ class Example:
         return replace(self, messages=(*asked, *answer), rejected=())
 
     def _answer_index(self) -> int:
+        if self.messages and (last := self.messages[-1]).role == "assistant" and last.train is None:
+            return len(self.messages) - 1  # as in most
         for index in range(len(self.messages) - 1, -1, -1):
             message = self.messages[index]
             if message.role == "assistant" if message.train is None else message.train > 0:  # its weight, asked often
@@ -196,10 +180,34 @@ class Example:
         raise DataError(f"example {self.id} ({self.origin.source}, row {self.origin.row}) has no supervised message")
 
 
-def _id_of(texts: Iterable[tuple[str, bytes]]) -> str:
-    """The id of plain messages: `digest.of_texts` of them, whose keys stand in order."""
-    messages = b",".join([b'{"content":' + text + _ROLE_LAST[role] for role, text in texts])
-    return digest.short(digest.of_bytes(b"[[" + messages + b"],[]]"), 16)
+def dump_all(examples: Sequence[Example]) -> list[bytes]:
+    """`to_json` of each as one line of JSON. Of plain ones the id is found on the way, from the same escaped texts."""
+    plain = ["id" not in one.__dict__ and one.is_plain for one in examples]
+    chosen = [one for one, easy in zip(examples, plain, strict=True) if easy]
+    try:
+        texts = iter(jsonl.escaped([message.content for one in chosen for message in one.messages]))
+    except TypeError:  # what only the standard library writes
+        return [jsonl.dump(one.to_json()) for one in examples]
+    lines = iter([_plain_line(one, tuple(islice(texts, len(one.messages)))) for one in chosen])
+    return [next(lines) if easy else jsonl.dump(one.to_json()) for one, easy in zip(examples, plain, strict=True)]
+
+
+def _plain_line(example: Example, texts: tuple[bytes, ...]) -> bytes:
+    """The line of a plain Example with these escaped texts."""
+    named, line = _frames(tuple([message.role for message in example.messages]))
+    example.__dict__["id"] = id_ = digest.short_of_bytes(named % texts, 16)
+    rest = jsonl.dump({"meta": example.meta, "origin": example.origin.to_json()})
+    if jsonl.is_spaced(rest):
+        return jsonl.dump(example.to_json())
+    return line % (id_.encode(), *texts, rest[1:])
+
+
+@lru_cache(maxsize=1_024)
+def _frames(roles: tuple[Role, ...]) -> tuple[bytes, bytes]:
+    """What stands around the escaped texts of plain messages where their id is found, and in their line."""
+    named = ",".join([f'{{"content":"%b","role":"{role}"}}' for role in roles])
+    line = ",".join([f'{{"role":"{role}","content":"%b"}}' for role in roles])
+    return f"[[{named}],[]]".encode(), f'{{"id":"%b","messages":[{line}],%b'.encode()
 
 
 @dataclass(frozen=True, slots=True)

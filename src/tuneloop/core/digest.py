@@ -39,6 +39,11 @@ def of_bytes(data: bytes | mmap) -> str:
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
+def short_of_bytes(data: bytes, length: int = 12) -> str:
+    """`short` of `of_bytes`, for every row."""
+    return hashlib.sha256(data).hexdigest()[:length]
+
+
 def of_files(root: Path, files: Iterable[Path]) -> str:
     """Digest of several files: their paths below `root` and their bytes, in sorted order."""
     return of_value({str(path.relative_to(root)): of_file(path) for path in sorted(files)})

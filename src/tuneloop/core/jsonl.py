@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -17,6 +17,9 @@ from typing import IO, Any, NoReturn
 import orjson
 
 from tuneloop.core.errors import DataError
+
+_AT_ONCE = 64
+"""Texts that are escaped together: about as much as the processor's nearest cache holds."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -40,11 +43,29 @@ def dump(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=True).encode()
 
 
+def escaped(texts: Sequence[str]) -> list[bytes]:
+    """Each text as `dump` writes it, without its quotes, in half the time. Raises TypeError for halves of surrogate
+    pairs."""
+    out: list[bytes] = []
+    for start in range(0, len(texts), _AT_ONCE):
+        # a line end of its own stands between two texts, and never within one
+        found = orjson.dumps(texts[start : start + _AT_ONCE], option=orjson.OPT_INDENT_2).split(b'",\n  "')
+        found[0] = found[0].removeprefix(b'[\n  "')
+        found[-1] = found[-1].removesuffix(b'"\n]')
+        out += found
+    return out
+
+
 def parse_dumped(line: bytes) -> Any:
     """An object that `dump` wrote, whose first key is short; in half the time of `parse` and as exactly: orjson refuses
     to write what it would read as something else, and the standard library, which writes that, puts a space behind the
     first colon."""
-    return parse(line) if line.find(b'": ', 0, 40) >= 0 else orjson.loads(line)
+    return parse(line) if is_spaced(line) else orjson.loads(line)
+
+
+def is_spaced(line: bytes) -> bool:
+    """Whether the standard library wrote an object, for which orjson was not exact enough. Its first key is short."""
+    return line.find(b'": ', 0, 40) >= 0
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

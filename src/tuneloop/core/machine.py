@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 LIBRARIES_COME, RARE = (1_000_000, 50, 50), (100_000, 50, 50)
 """The collector's thresholds. Importing torch, transformers and peft makes some 700,000 objects that stay; to
-look for circles among them took a tenth of the start, at Python's own thresholds a fifth. Rows are such objects, too."""
+look for circles among them took a tenth of the start, at Python's own thresholds a fifth. Rows stay, too."""
 
 
 def cores() -> int:

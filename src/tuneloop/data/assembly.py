@@ -20,7 +20,7 @@ from tuneloop.data.passes import Refined, key_name
 from tuneloop.data.source import Source
 from tuneloop.data.split import OUT, STEP, TRAIN, Columns, Division, divide, near
 from tuneloop.data.steps import STEPS, Rejection, Step
-from tuneloop.data.trays import Trays
+from tuneloop.data.trays import Left, Trays
 
 MEASURED = 2_000
 """Rows whose tokens are counted for the forecast: known to about ± 2 % of the rows."""
@@ -47,7 +47,10 @@ def assemble(
     trays = Trays([tray for group in refined.values() for tray in group.trays])
     numbers, division = _divide(config, refined, trays)
     _write(folder, trays, numbers, division, config.steps)
-    return _facts(config, groups, refined, trays, numbers, division, measure)
+    facts = _facts(config, groups, refined, trays, numbers, division, measure)
+    for tray in trays:
+        tray.let_go()  # or the collector would look through all rows as soon as it is back
+    return facts
 
 
 def _divide(config: DataConfig, refined: Mapping[str, Refined], trays: Trays) -> tuple[np.ndarray, Division]:
@@ -91,22 +94,30 @@ def _write(folder: Path, trays: Trays, numbers: np.ndarray, division: Division, 
                 times = repeat[rows] if split == TRAIN else np.ones(len(rows), np.uint32)
                 file.writelines([lines[row] for row in np.repeat(rows, times).tolist()])
     hiding = [step for step in steps if type(step).redact is not Step.redact]
-    drops = (drop for tray in trays for drop in _redacted(tray.all_drops(), hiding))
-    jsonl.write_lines(folder / "dropped.jsonl", drops)
+    with jsonl.replacing(folder / "dropped.jsonl") as file:
+        for tray in trays:
+            file.writelines([line + b"\n" for line in _redacted(tray.all_drops(), hiding)])
 
 
-def _redacted(drops: Sequence[JsonObject], hiding: Sequence[Step]) -> Iterator[JsonObject]:
+def _redacted(left: Sequence[Left], hiding: Sequence[Step]) -> Iterator[bytes]:
     """Lines of dropped.jsonl with what the steps hide hidden, in the rows as in the evidence."""
+    if not hiding:
+        yield from (one.line for one in left)
+        return
+    drops = [jsonl.parse_dumped(one.line) for one in left]
     said = [{key: drop[key] for key in ("example", "reason", "evidence")} for drop in drops]
     shown: Sequence[JsonObject] = said
     for step in hiding:
         shown = step.redact_all(shown)
-    for drop, whole, hidden in zip(drops, said, shown, strict=True):
+    for one, drop, whole, hidden in zip(left, drops, said, shown, strict=True):
+        if hidden is whole:
+            yield one.line
+            continue
         example = hidden["example"]
-        if hidden is not whole and example.get("origin") == drop["origin"]:  # an Example, no raw row
+        if example.get("origin") == drop["origin"]:  # an Example, no raw row
             # the digest of what was there would let anybody try values until one fits
             hidden = {**hidden, "example": {**example, "id": Example.from_json(example).id}}
-        yield {**drop, **hidden}
+        yield jsonl.dump({**drop, **hidden})
 
 
 def _facts(
@@ -128,7 +139,7 @@ def _facts(
         "split": np.array(SPLITS, object)[division.fate[kept]].tolist(),
         "source": paths[rows].tolist(),
         "row": column["row"],
-        "id": [f"{id_:016x}" for id_ in column["id"].tolist()],
+        "id": _hexadecimal(column["id"]),
         "language": column["language"].tolist(),
         "prompt_words": column["prompt_words"],
         "answer_words": column["answer_words"],
@@ -157,6 +168,12 @@ def _facts(
         shares={name: 1.0 if name in groups else getattr(config.split, name) for name in SPLITS},
         forecast=measure(examples[:MEASURED]) if measure is not None and examples else None,
     )
+
+
+def _hexadecimal(ids: np.ndarray) -> list[str]:
+    """Ids, which are 64 bits, as they are written."""
+    digits = ids.astype(">u8").tobytes().hex()
+    return [digits[start : start + 16] for start in range(0, len(digits), 16)]
 
 
 def _templates(trays: Trays, numbers: np.ndarray, division: Division) -> list[JsonObject]:

@@ -82,7 +82,7 @@ def restore(text: str) -> str:
         changed, restored = once != restored, once
         if not (changed and suspicious(once)):
             break
-    if restored != text and _MENTION.search(text) and len(text) - len(restored) < len(text) // 10:
+    if restored != text and len(text) - len(restored) < len(text) // 10 and _MENTION.search(text):
         return text  # it speaks of encodings and shows what goes wrong
     return restored
 

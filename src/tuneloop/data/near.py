@@ -44,14 +44,12 @@ def keys_of(texts: Sequence[str], bare: Sequence[bool], apart: Sequence[str] | N
 def digests_of(texts: Sequence[str], apart: Sequence[str] | None = None) -> Keys:
     """The keys without which only equal texts can be found: 12 bytes a text."""
     parts = texts if apart is None else [f"{text}\0{other}" for text, other in zip(texts, apart, strict=True)]
+    data = [part.encode("utf-8", "surrogatepass") for part in parts]
+    digests = b"".join([hashlib.blake2b(one, digest_size=8).digest() for one in data])
     return {
-        "text": np.frombuffer(b"".join(map(_digest, parts)), "<u8").astype(np.uint64),
-        "length": np.array([len(text) for text in texts], np.uint32),
+        "text": np.frombuffer(digests, "<u8").astype(np.uint64),
+        "length": np.array(list(map(len, texts)), np.uint32),
     }
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def equal_pairs(keys: Keys) -> Pairs:
@@ -119,14 +117,15 @@ class View:
     more: Any = None
 
 
+Views = Callable[[Sequence[Example]], Sequence[View]]
 Seen = tuple[list[shingles.Hashes], Any]
 
 
 class Reader:
     """Rows that are compared, read in parts; the shingles of those read last are kept up to a budget."""
 
-    def __init__(self, rows: Rows, view: Callable[[Example], View], ignored: shingles.Hashes) -> None:
-        self._rows, self._view, self.ignored = rows, view, ignored
+    def __init__(self, rows: Rows, views: Views, ignored: shingles.Hashes) -> None:
+        self._rows, self._views, self.ignored = rows, views, ignored
         self._kept: dict[int, Seen] = {}
         self._size = 0
 
@@ -141,7 +140,7 @@ class Reader:
             self._kept = {row: self._kept[row] for row in wanted if row in self._kept}
             self._size = sum(len(found) for seen in self._kept.values() for found in seen[0])
         new = [row for row in wanted if row not in self._kept]
-        views = [self._view(example) for example in self._rows.read(new)] if new else []
+        views = self._views(self._rows.read(new)) if new else []
         found = iter(shingles.sets([text for view in views for text in view.texts]))
         for row, view in zip(new, views, strict=True):
             texts = [next(found) for _ in view.texts]
@@ -208,7 +207,7 @@ def similarities(pairs: Sequence[tuple[int, int]], keys: Keys, reader: Reader) -
     return [out.get(pair, 1.0) for pair in pairs]
 
 
-def shared_shingles(rows: Rows, view: Callable[[Example], View], share: float) -> shingles.Hashes:
+def shared_shingles(rows: Rows, views: Views, share: float) -> shingles.Hashes:
     """The shingles in more than this share of up to 500 bare rows, and in 20 of them at least: the text of templates.
 
     Looked at are the different texts with the smallest digests: chosen as if by chance, yet mostly the same ones when
@@ -216,5 +215,5 @@ def shared_shingles(rows: Rows, view: Callable[[Example], View], share: float) -
     """
     bare = np.flatnonzero(rows.keys["bare"])
     sample = np.sort(bare[np.unique(rows.keys["text"][bare], return_index=True)[1][:_SAMPLE]]).tolist()
-    texts = [view(example).texts[0] for example in rows.read(sample)] if sample else []
+    texts = [view.texts[0] for view in views(rows.read(sample))] if sample else []
     return shingles.common(shingles.sets(texts), share, _LEAST)

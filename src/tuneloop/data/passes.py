@@ -22,7 +22,7 @@ from tuneloop.core.machine import without_collector
 from tuneloop.data import shards
 from tuneloop.data.source import Source
 from tuneloop.data.steps import STEPS, Rejection, RowStep, SetStep, Step
-from tuneloop.data.trays import Tray, Trays, dropped
+from tuneloop.data.trays import Ledger, Left, Tray, Trays, dropped, left_of
 from tuneloop.data.workers import Executor, each
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
 
 Named = tuple[str, Any]  # a step with its name, which other processes could not look up
-BATCH = 1_000
+BATCH = 2_000
 """Rows that go through the steps and whose keys are computed together: their normalised texts are still remembered."""
 HELD = 32 << 20
-"""Bytes of rows that stay in memory from one pass to the next (as objects, about three times as many)."""
+"""Bytes of rows that stay in memory from one pass to the next (as objects and lines, about four times as many)."""
 Segment = tuple[tuple[Named, ...], tuple[Named, ...]]  # row steps, and the set steps after them
 
 
@@ -97,9 +97,9 @@ def refine(
         for task, tray in zip(tasks, each(_work, tasks, executor, sum(task.given.rows for task in tasks)), strict=True):
             tray.source = task.given.source  # not the copy that another process sent back
             out.trays.append(tray)
-            room -= tray.shard.size
+            room -= tray.size
             if room < 0:
-                tray.shard.held = None
+                tray.let_go()
             if isinstance(task.given, Tray):
                 task.given.shard.path.unlink()
                 task.given.shard.held = None
@@ -147,12 +147,14 @@ class _Batch:
 @without_collector()
 def _work(task: Task) -> Tray:
     """One shard of one pass."""
-    notes: Counter[str] = Counter()
-    drops: list[Drop] = []
+    notes, counted = Counter[str](), Counter[tuple[str, str]]()
+    left: list[Left] = []
     with shards.Writer(task.target.with_suffix(".jsonl")) as out:
         for batch in _batches(task.given, notes):
             after = _through(task.row_steps, batch)
-            drops += [row for row in after.rows if isinstance(row, Drop)]
+            drops = [(row, line) for row, line in zip(after.rows, after.lines, strict=True) if isinstance(row, Drop)]
+            left += [left_of(row, line) for row, line in drops]
+            counted.update((row.step, row.reason) for row, _ in drops)
             examples = [row for row in after.rows if isinstance(row, Example)]
             kept = np.flatnonzero([isinstance(row, Example) for row in after.rows])
             lines = shards.lines_of(examples, [after.lines[index] for index in kept.tolist()])
@@ -160,11 +162,11 @@ def _work(task: Task) -> Tray:
     tray = Tray(out.shard(), task.given.source, notes=notes)
     if isinstance(task.given, Tray):
         tray.drops, tray.counted, tray.notes = task.given.drops, task.given.counted, task.given.notes
-    if drops:
+    if left:
         path = task.target.with_suffix(".drops")
-        jsonl.write_lines(path, (drop.to_json() for drop in drops))
-        tray.drops.append(path)
-        tray.counted.update((drop.step, drop.reason) for drop in drops)
+        path.write_bytes(b"".join([one.line + b"\n" for one in left]))
+        tray.drops.append(Ledger(path, left))
+        tray.counted.update(counted)
     return tray
 
 

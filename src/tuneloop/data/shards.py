@@ -10,20 +10,28 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tuneloop.core import jsonl
-from tuneloop.core.conversation import Example
+from tuneloop.core.conversation import Example, dump_all
 from tuneloop.data.characters import count_words, scripts_of
-from tuneloop.texts.words import prompt_key, spoken
+from tuneloop.data.forms import prompt_keys
+from tuneloop.texts.words import spoken
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
 
 _AT_ONCE = 1_000
 """Rows that are read together and cut at their offsets, so that nobody looks for line ends."""
+
+
+class Held(NamedTuple):
+    """Rows in memory, and the lines that stand in the file."""
+
+    examples: list[Example]
+    lines: list[bytes]
 
 
 @dataclass
@@ -33,8 +41,8 @@ class Shard:
     path: Path
     offsets: np.ndarray
     columns: Keys = field(default_factory=dict[str, Any])
-    held: list[Example] | None = None
-    """The Examples themselves, where there is room for them; they never go to another process."""
+    held: Held | None = None
+    """The same rows, where there is room for them; they never go to another process."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -46,6 +54,9 @@ class Shard:
 
     def lines(self, indices: Iterable[int] | None = None) -> Iterator[bytes]:
         """The rows as they stand in the file, all or those of some indices."""
+        if self.held is not None:
+            yield from self.held.lines if indices is None else (self.held.lines[index] for index in indices)
+            return
         with self.path.open("rb") as file:
             for start in range(0, len(self), _AT_ONCE) if indices is None else ():
                 borders = self.offsets[start : start + _AT_ONCE + 1].tolist()
@@ -58,7 +69,8 @@ class Shard:
     def examples(self, indices: Iterable[int] | None = None) -> Iterator[Example]:
         """The rows as Examples."""
         if self.held is not None:
-            return iter(self.held) if indices is None else (self.held[index] for index in indices)
+            rows = self.held.examples
+            return iter(rows) if indices is None else (rows[index] for index in indices)
         return (Example.from_json(jsonl.parse_dumped(line)) for line in self.lines(indices))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,21 +82,19 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.open("wb")
-        self._sizes: list[int] = []
         self._columns: list[Keys] = []
-        self._held: list[Example] = []
+        self._held = Held([], [])
 
     def add(self, examples: Sequence[Example], lines: Sequence[bytes], columns: Keys) -> None:
         """Rows with their lines and columns."""
         self._file.write(b"".join(lines))
-        self._sizes += map(len, lines)
         self._columns.append(columns)
-        self._held += examples
+        self._held.examples.extend(examples)
+        self._held.lines.extend(lines)
 
     def shard(self) -> Shard:
         """What was added, which were at least the columns of no rows."""
-        offsets = np.zeros(len(self._sizes) + 1, np.int64)
-        np.cumsum(self._sizes, out=offsets[1:])
+        offsets = np.cumsum([0, *map(len, self._held.lines)])
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         return Shard(self._path, offsets, columns, self._held)
 
@@ -99,7 +109,8 @@ class Writer:
 
 def lines_of(examples: Sequence[Example], known: Sequence[bytes | None]) -> list[bytes]:
     """The lines of rows, those known from an earlier shard as they are. Their ids are found on the way."""
-    return [example.dumped() + b"\n" if line is None else line for example, line in zip(examples, known, strict=True)]
+    new = iter(dump_all([example for example, line in zip(examples, known, strict=True) if line is None]))
+    return [next(new) + b"\n" if line is None else line for line in known]
 
 
 PLACES = ("id", "row")
@@ -115,12 +126,16 @@ def places(examples: Sequence[Example]) -> Keys:
 
 def described(examples: Sequence[Example]) -> Keys:
     """What split and card need to know of every row."""
-    prompts = ["\n".join(map(spoken, example.prompt)) for example in examples]
+    prompts = [example.prompt for example in examples]
+    asked = ["\n".join([spoken(message) for message in prompt]) for prompt in prompts]
+    answered = [spoken(example.answer) for example in examples]
+    words = count_words([*asked, *answered]).astype(np.int32)
+    keys = prompt_keys([prompt or example.messages for prompt, example in zip(prompts, examples, strict=True)])
     return {
-        "prompt_key": np.array([int.from_bytes(prompt_key(example)[:8]) for example in examples], np.uint64),
+        "prompt_key": np.frombuffer(b"".join([key[:8] for key in keys]), ">u8").astype(np.uint64),
         "language": np.array(_languages(examples), "U8"),
-        "prompt_words": count_words(prompts).astype(np.int32),
-        "answer_words": count_words([spoken(example.answer) for example in examples]).astype(np.int32),
+        "prompt_words": words[: len(examples)],
+        "answer_words": words[len(examples) :],
         "label": np.array([label_of(example) for example in examples], np.object_),
         "parents": np.array([" ".join(example.origin.parents) for example in examples], np.object_),
     }

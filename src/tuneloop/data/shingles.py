@@ -56,11 +56,11 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _block(parts: Sequence[str], rows: Sequence[int]) -> tuple[Hashes, NDArray[np.int64]]:
-    codes = np.frombuffer("".join([part + _PAD for part in parts]).encode("utf-32-le", "surrogatepass"), "<u4")
-    sizes = np.array([len(part) for part in parts])
+    codes = np.frombuffer(_PAD.join([*parts, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
+    sizes = np.array(list(map(len, parts)))
     starts = np.cumsum(sizes + len(_PAD)) - sizes - len(_PAD)
     whole = _whole(codes, starts, sizes)
-    counts = np.add.reduceat(whole, starts, dtype=np.int64)
+    counts = np.add.reduceat(whole.view(np.uint8), starts, dtype=np.uint32)
 
     # 32 bits are enough: of two texts of 400 characters one shingle in 50,000 pairs is taken for another one
     codes = codes + np.uint32(1)  # so that NUL at the beginning counts
@@ -95,23 +95,23 @@ def sets(texts: Sequence[str]) -> list[Hashes]:
         return [np.empty(0, np.uint32) for _ in texts]
     hashes = np.concatenate([block for block, _ in blocks])
     rows = np.concatenate([row for _, row in blocks])
-    borders = np.searchsorted(rows, np.arange(len(texts) + 1)).tolist()
-    return [_distinct(hashes[start:end]) for start, end in pairwise(borders)]
-
-
-def _distinct(hashes: Hashes) -> Hashes:
-    hashes = np.sort(hashes)  # np.unique does the same at several times the cost for a few hundred values
-    keep = np.empty(len(hashes), bool)
-    keep[:1] = True
+    borders = np.searchsorted(rows, np.arange(len(texts) + 1))
+    for start, end in pairwise(borders.tolist()):
+        hashes[start:end].sort()
+    keep = np.ones(len(hashes), bool)
     np.not_equal(hashes[1:], hashes[:-1], out=keep[1:])
-    return hashes[keep]
+    keep[borders[borders < len(hashes)]] = True  # np.unique does the same at several times the cost
+    distinct, counts = hashes[keep], np.concatenate(([0], np.cumsum(keep)))
+    # copies, so that one text does not keep those of all others in memory
+    return [distinct[start:end].copy() for start, end in pairwise(counts[borders].tolist())]
 
 
 def jaccard(first: Hashes, second: Hashes) -> float:
     """Shared shingles as a share of all shingles of two sets; 0 where either is empty (nothing said is not alike)."""
     if not len(first) or not len(second):
         return 0.0
-    both = np.sort(np.concatenate((first, second)))
+    both = np.concatenate((first, second))
+    both.sort()
     shared = int(np.count_nonzero(both[1:] == both[:-1]))
     return shared / (len(both) - shared)
 

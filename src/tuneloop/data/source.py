@@ -82,10 +82,11 @@ class Source:
 
     def read(self, part: Sequence[Piece], notes: Counter[str]) -> Iterator[Example | Drop]:
         """The rows of a part, each an Example or a Drop with its reason; what was decided is counted in `notes`."""
+        path, reader, layout = self.path, self.reader, self._layout
         for row, record in self._records(part):
-            origin = Origin(self.path, row)
+            origin = Origin(path, row)
             try:
-                example = _example(self.reader, self._layout, record, origin, notes)
+                example = _example(reader, layout, record, origin, notes)
             except RowError as error:
                 yield Drop(record, self.format, error.reason, origin, error.evidence)
                 continue
@@ -94,10 +95,8 @@ class Source:
 
     def _records(self, part: Sequence[Piece]) -> Iterator[tuple[int, JsonObject]]:
         records = chain.from_iterable(piece.records() for piece in part)
-        chosen = self._chosen
-        for row, record in enumerate(self.reader.join(records), part[0].first):
-            if chosen is None or row in chosen:
-                yield row, record
+        rows, chosen = enumerate(self.reader.join(records), part[0].first), self._chosen
+        return rows if chosen is None else ((row, record) for row, record in rows if row in chosen)
 
     @cached_property
     def _chosen(self) -> range | frozenset[int] | None:
@@ -134,9 +133,9 @@ def unanswered(example: Example) -> str | None:
     """Why an Example has nothing to learn from, or None."""
     supervised = False
     for number, message in enumerate(example.messages):
-        if message.weight > 0:
+        if message.role == "assistant" if message.train is None else message.train > 0:  # its weight, asked of each
             supervised = True
-            if not message.tool_calls and not message.content.strip():
+            if not message.tool_calls and (not message.content or message.content.isspace()):
                 return f"the answer is empty (message {number}, {message.role})"
     return None if supervised else "no message is supervised: there is no answer, or all have weight 0"
 
@@ -179,13 +178,15 @@ def _example(reader: Format, layout: Layout, record: JsonObject, origin: Origin,
     parts = reader.parse(named)
     if not parts.messages:
         raise RowError("the conversation is empty")
-    for number, message in enumerate((*parts.messages, *parts.rejected)):
+    for number, message in enumerate((*parts.messages, *parts.rejected) if parts.rejected else parts.messages):
         if not message.content.isascii():
             _reject_half(number, message.content)
     if parts.notes:
         notes.update(parts.notes)
-    others = {key: value for key, value in others.items() if value is not None}
-    return Example(parts.messages, origin, parts.tools, {**others, **parts.meta}, parts.rejected)
+    meta = parts.meta
+    if others:
+        meta = {**{key: value for key, value in others.items() if value is not None}, **meta}
+    return Example(parts.messages, origin, parts.tools, meta, parts.rejected)
 
 
 def _reject_half(number: int, text: str) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tuneloop.core import digest
 from tuneloop.core.conversation import Example
+from tuneloop.guard import screen
 from tuneloop.texts.words import count_words, normalise, spoken
 
 SHORT_WORDS = 4
@@ -66,9 +67,9 @@ KINDS = ("label", "number", "polarity", "answer")
 """The fields in which two answers contradict one another when both have a value and the values differ."""
 
 
-def stance(example: Example, short_words: int = SHORT_WORDS, worded: bool = True) -> Stance:
+def stance(example: Example, short_words: int = SHORT_WORDS, worded: bool = True, cued: bool | None = None) -> Stance:
     """The stance of the example's last supervised message. `worded`: with the last three fields, which of a long answer
-    take most of the time; else they are 0."""
+    take most of the time; else they are 0. `cued`: what `are_cued` says of its content, where that is known."""
     answer, label = example.answer, example.meta.get("label")
     labelled = 0 if label in (None, "") else hash_of(normalise(str(label)))
     if answer.tool_calls:
@@ -77,7 +78,8 @@ def stance(example: Example, short_words: int = SHORT_WORDS, worded: bool = True
     text = normalise(answer.content)
     opening = _OPENING.match(text)
     polarity = 0 if opening is None else 1 if opening["yes"] else 2
-    concluded = _CONCLUSION.findall(text) if any(map(text.__contains__, _CUES)) else []
+    cued = any(map(text.__contains__, _CUES)) if cued is None else cued
+    concluded = _CONCLUSION.findall(text) if cued else []
     number = hash_of(concluded[-1][0] + _plain(concluded[-1][1])) if concluded else 0
     if not _is_short(text, short_words):
         if not worded:
@@ -100,21 +102,33 @@ def core(example: Example) -> bytes:
     return normalise(example.answer.content).encode("utf-8", "surrogatepass").translate(None, _OF_NUMBERS_AND_NEGATIONS)
 
 
-def is_short(example: Example, short_words: int = SHORT_WORDS) -> bool:
-    """Whether the last supervised message is a choice (a few words, or a tool call) rather than prose."""
-    return bool(example.answer.tool_calls) or _is_short(example.answer.content, short_words)
+def marks(texts: Sequence[str]) -> list[int]:
+    """A number of each normalised answer: where two differ, so do the `core`s, whatever they are."""
+    import numpy as np
+
+    data = np.frombuffer("\n".join([*texts, ""]).encode("utf-8", "surrogatepass"), np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))  # normalised texts have none
+    weights = np.random.default_rng(0).integers(1, 2**32, 256, np.uint32)
+    weights[np.frombuffer(_OF_NUMBERS_AND_NEGATIONS, np.uint8)] = 0
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    return np.add.reduceat(np.take(weights, data), starts, dtype=np.uint32).tolist()
+
+
+def are_cued(texts: Sequence[str]) -> list[bool]:
+    """Which normalised answers have a word that stands before a conclusion."""
+    return screen.matching(texts, "|".join(map(re.escape, _CUES))).tolist()
 
 
 def are_short(examples: Sequence[Example]) -> list[bool]:
-    """`is_short` of many examples."""
+    """Whether the last supervised message of each is a choice (a few words, or a tool call) rather than prose."""
     from tuneloop.data.characters import count_words as count_all
 
     answers = [example.answer for example in examples]
-    words = count_all([one.content if len(one.content) <= 40 * SHORT_WORDS else "" for one in answers]).tolist()
-    return [
-        bool(one.tool_calls) or (len(one.content) <= 40 * SHORT_WORDS and count <= SHORT_WORDS)
-        for one, count in zip(answers, words, strict=True)
-    ]
+    out = [bool(one.tool_calls) for one in answers]
+    rows = [row for row, one in enumerate(answers) if len(one.content) <= 40 * SHORT_WORDS]
+    for row, words in zip(rows, count_all([answers[row].content for row in rows]).tolist(), strict=True):
+        out[row] |= words <= SHORT_WORDS
+    return out
 
 
 def _is_short(text: str, short_words: int) -> bool:

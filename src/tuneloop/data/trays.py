@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,31 @@ from tuneloop.data.source import Source
 from tuneloop.data.steps import Rejection, Rows
 
 
+class Left(NamedTuple):
+    """A row that left, by its number in its source, and the line that says so."""
+
+    row: int
+    line: bytes
+
+
+@dataclass
+class Ledger:
+    """A file of rows that left."""
+
+    path: Path
+    held: list[Left] | None = None
+    """What stands in it, where there is room; it never goes to another process."""
+
+    def rows(self) -> list[Left]:
+        if self.held is not None:
+            return self.held
+        lines = self.path.read_bytes().splitlines()
+        return [Left(jsonl.parse_dumped(line)["origin"]["row"], line) for line in lines]
+
+    def __getstate__(self) -> JsonObject:
+        return {"path": self.path, "held": None}
+
+
 @dataclass
 class Tray:
     """A shard, the rows that set steps took out of it since it was written, and the drops of the passes before."""
@@ -24,7 +51,7 @@ class Tray:
     source: Source
     gone: dict[int, tuple[str, Rejection]] = field(default_factory=dict[int, tuple[str, Rejection]])
     """Index in the shard → the step and its reason."""
-    drops: list[Path] = field(default_factory=list[Path])
+    drops: list[Ledger] = field(default_factory=list[Ledger])
     counted: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """(step, reason) → rows in those files."""
     notes: Counter[str] = field(default_factory=Counter[str])
@@ -39,18 +66,40 @@ class Tray:
         """Rows that were read for this tray."""
         return self.rows + self.counted.total()
 
-    def all_drops(self) -> list[JsonObject]:
+    @property
+    def size(self) -> int:
+        """Bytes of what is held of it."""
+        return self.shard.size + sum(len(one.line) for ledger in self.drops for one in ledger.held or ())
+
+    def all_drops(self) -> list[Left]:
         """Everything that left, in the order of the rows."""
-        lines = [jsonl.parse_dumped(line) for path in self.drops for line in path.read_bytes().splitlines()]
+        left = [one for ledger in self.drops for one in ledger.rows()]
+        lines = list(self.shard.lines()) if self.gone else []
         indices = sorted(self.gone)
         for index, example in zip(indices, self.shard.examples(indices), strict=True):
-            lines.append(dropped(example, *self.gone[index]).to_json())
-        return sorted(lines, key=lambda line: line["origin"]["row"])
+            left.append(left_of(dropped(example, *self.gone[index]), lines[index]))
+        return sorted(left, key=lambda one: one.row)
+
+    def let_go(self) -> None:
+        """Keeps nothing in memory that stands in a file."""
+        self.shard.held = None
+        for ledger in self.drops:
+            ledger.held = None
 
 
 def dropped(example: Example, name: str, rejection: Rejection) -> Drop:
     """A step's rejection of a row as the Drop that is listed."""
     return Drop(example, name, rejection.reason, example.origin, rejection.evidence)
+
+
+def left_of(drop: Drop, line: bytes | None) -> Left:
+    """What is listed of a drop. An Example that has a line in a shard is not written anew."""
+    if line is not None and not jsonl.is_spaced(line):
+        rest = {"step": drop.step, "reason": drop.reason, "origin": drop.origin.to_json(), "evidence": drop.evidence}
+        if not jsonl.is_spaced(dumped := jsonl.dump(rest)):
+            line = b"".join((b'{"example":', line.removesuffix(b"\n"), b",", dumped[1:]))
+            return Left(drop.origin.row, line)
+    return Left(drop.origin.row, jsonl.dump(drop.to_json()))
 
 
 class Trays(Sequence[Tray]):
@@ -59,6 +108,7 @@ class Trays(Sequence[Tray]):
     def __init__(self, trays: Sequence[Tray]) -> None:
         self._trays = list(trays)
         self.starts = np.cumsum([0, *(tray.rows for tray in trays)])
+        self._starts: list[int] = self.starts.tolist()
 
     def __getitem__(self, index: int) -> Tray:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._trays[index]
@@ -83,8 +133,8 @@ class Trays(Sequence[Tray]):
 
     def locate(self, number: int) -> tuple[Tray, int]:
         """The tray of a row and its index there."""
-        tray = int(np.searchsorted(self.starts, number, "right")) - 1
-        return self._trays[tray], number - int(self.starts[tray])
+        tray = bisect_right(self._starts, number) - 1
+        return self._trays[tray], number - self._starts[tray]
 
     def view(self, name: str, numbers: np.ndarray) -> Rows:
         """Some rows as a set step sees them whose keys have that name."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 from sqlalchemy import make_url
 
-from tuneloop.core import digest
+from tuneloop.core import digest, machine
 from tuneloop.core import recipe as loading
 from tuneloop.core.errors import ModelError, RecipeError
 from tuneloop.core.plugins import Branch
@@ -87,7 +87,9 @@ def serve(model: str, runs: Path, config: ServeConfig, site: Callable[[Service],
         }  # fmt: skip
         kept.audit("operator", "serve", detail)
         server.log_to_stderr()
-        server.Server(service, site(service) if site is not None else None).run()
+        answering = server.Server(service, site(service) if site is not None else None)
+        machine.libraries_are_here()  # where no model was loaded for it: a service lives long
+        answering.run()
 
 
 def create_key(config: ServeConfig, name: str, roles: Sequence[str]) -> dict[str, Any]:

@@ -13,30 +13,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def column(texts: Sequence[str]) -> pl.Series:
-    """The texts; halves of surrogate pairs, which no column can hold, become U+FFFD."""
+def column(texts: Sequence[str] | pl.Series) -> pl.Series:
+    """The texts, which several patterns can be looked for in; halves of surrogate pairs, which no column can hold,
+    become U+FFFD."""
     import polars as pl
 
+    if isinstance(texts, pl.Series):
+        return texts
     try:
         return pl.Series(texts, dtype=pl.String)
     except UnicodeEncodeError:
         return pl.Series([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts])
 
 
-def matching(texts: Sequence[str], *patterns: str) -> NDArray[np.bool_]:
+def matching(texts: Sequence[str] | pl.Series, *patterns: str) -> NDArray[np.bool_]:
     """Which texts match all the patterns; each is looked for only where those before it are."""
     import numpy as np
 
-    rows = np.arange(len(texts))
-    for number, pattern in enumerate(patterns):
-        left = [texts[row] for row in rows.tolist()] if number else texts
-        rows = rows[column(left).str.contains(pattern).to_numpy()]
+    left, rows = column(texts), np.arange(len(texts))
+    for number, pattern in enumerate(patterns, 1):
+        found = left.str.contains(pattern)
+        rows = rows[found.to_numpy()]
+        left = left.filter(found) if number < len(patterns) else left
     out = np.zeros(len(texts), bool)
     out[rows] = True
     return out
 
 
-def matching_any(texts: Sequence[str], groups: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+def matching_any(texts: Sequence[str] | pl.Series, groups: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
     """Which texts match all patterns of one of the groups, in one query: each takes 0.1 ms, whatever it does."""
     import polars as pl
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -139,9 +139,33 @@ _SMALL = bytes.maketrans(_SPACES + _ASCII_LETTERS[26:], b" " * len(_SPACES) + _A
 _FULL_WIDTH = tuple(zip("，：（）！？；～　…", [*",:()!?;~ ", "..."], strict=True))
 
 
-@lru_cache(maxsize=8_192)
+REMEMBERED = 16_384
+"""Normalised texts that are kept in mind: several steps in a row ask for the same ones."""
+_forms: dict[str, str] = {}
+
+
 def normalise(text: str) -> str:
     """The form in which texts are compared: NFKC, case folded, whitespace collapsed."""
+    form = _forms.get(text)
+    if form is None:
+        form = _form(text)
+        remember((text,), (form,))
+    return form
+
+
+def remembered(texts: Iterable[str]) -> dict[str, str | None]:
+    """Each different text with its normalised form, or None where that is to be worked out."""
+    return {text: _forms.get(text) for text in texts}
+
+
+def remember(texts: Sequence[str], forms: Sequence[str]) -> None:
+    """Keeps normalised forms for those who ask next."""
+    if len(_forms) + len(texts) > REMEMBERED:
+        _forms.clear()
+    _forms.update(zip(texts, forms, strict=True))
+
+
+def _form(text: str) -> str:
     if text.isascii():  # at half the price of the same on characters
         data = text.encode().translate(_SMALL)
         return (b" ".join(data.split()) if b"  " in data else data.strip()).decode()
@@ -168,8 +192,12 @@ def content_key(example: Example) -> bytes:
 
 def prompt_key(example: Example) -> bytes:
     """Equal for Examples that ask the same; for documents without a prompt, equal when the documents are."""
-    asked = example.prompt or example.messages
-    return _digest([[message.role, normalise(message.content)] for message in asked])
+    return key_of_turns(example.prompt or example.messages)
+
+
+def key_of_turns(messages: Sequence[Message]) -> bytes:
+    """Equal for turns that say the same, whatever is called, thought or supervised in them."""
+    return _digest([[message.role, normalise(message.content)] for message in messages])
 
 
 def _comparable(message: Message) -> Sequence[object]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.core import jsonl
-from tuneloop.core.conversation import Drop, Example, Message, Origin, ToolCall
+from tuneloop.core.conversation import Drop, Example, Message, Origin, ToolCall, dump_all
 from tuneloop.core.errors import DataError
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -53,15 +53,15 @@ def test_what_is_written_reads_back_equal(example: Example) -> None:
     assert b"\n" not in line
 
 
-@given(examples, words)
-def test_a_dumped_example_is_its_json_with_its_id(example: Example, said: str) -> None:
-    plain = Example((Message("user", said), Message("assistant", said)), SOMEWHERE, meta=example.meta)
-    half = Example((Message("text", f"{said}\ud800"),), SOMEWHERE)
-    for one in (example, plain, half):
-        fresh = Example(one.messages, one.origin, one.tools, one.meta, one.rejected)
-        line = fresh.dumped()
-        assert fresh.id == one.id
-        assert line == jsonl.dump(one.to_json()) == fresh.dumped()
+@given(st.lists(examples, max_size=4), st.lists(words | st.text('",\\\n\ud800a', max_size=4), max_size=150))
+def test_dumped_examples_are_their_json_with_their_ids(some: list[Example], said: list[str]) -> None:
+    plain = [
+        Example((Message("user", one), Message("assistant", said[-1])), SOMEWHERE, meta={"a": one}) for one in said
+    ]
+    wanted = [jsonl.dump(one.to_json()) for one in (*some, *plain)]
+    fresh = [Example(one.messages, one.origin, one.tools, one.meta, one.rejected) for one in (*some, *plain)]
+    assert dump_all(fresh) == wanted == dump_all(fresh)
+    assert [one.id for one in fresh] == [one.id for one in (*some, *plain)]
 
 
 @given(examples, origins, objects)

@@ -36,6 +36,18 @@ def test_big_integers_stay_integers(number: int) -> None:
     assert type(jsonl.parse(jsonl.dump([number]))[0]) is int
 
 
+@given(
+    st.lists(st.text(st.sampled_from('",[]\\\n a中')) | st.text(st.characters(exclude_categories=["Cs"])), max_size=200)
+)
+def test_texts_are_escaped_together_as_each_by_itself(texts: list[str]) -> None:
+    assert [b'"' + text + b'"' for text in jsonl.escaped(texts)] == [jsonl.dump(text) for text in texts]
+
+
+def test_halves_of_surrogate_pairs_are_not_escaped_together() -> None:
+    with pytest.raises(TypeError):
+        jsonl.escaped(["a", "\ud83d"])
+
+
 def test_half_a_surrogate_pair_is_read_and_written(tmp_path: Path) -> None:
     assert jsonl.parse(r'{"a": "\ud83d"}') == {"a": "\ud83d"}
     assert jsonl.parse(r'{"a": "\ud83d\ude00"}') == {"a": "😀"}

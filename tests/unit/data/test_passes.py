@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuneloop.core.conversation import Example
+from tuneloop.core import jsonl
+from tuneloop.core.conversation import Drop, Example, Message, Origin
 from tuneloop.data import passes
 from tuneloop.data.config import DataConfig, SourceConfig
 from tuneloop.data.read import open_source
 from tuneloop.data.source import Source, recognise
 from tuneloop.data.steps import Rejection, Rows, SetStep, Step, Verdict
 from tuneloop.data.steps.near_duplicates import NearDuplicates
-from tuneloop.data.trays import Trays
+from tuneloop.data.trays import Trays, left_of
 
 Write = Callable[..., str]
 
@@ -46,8 +48,8 @@ def rows_of(found: passes.Refined) -> tuple[list[int], list[tuple[int, str]]]:
     """(rows left, (row, step) of those that went), in the order in which they are written."""
     trays = Trays(found.trays)
     left = [int(trays.column("row")[number]) for number in trays.left()]
-    drops = [drop for tray in found.trays for drop in tray.all_drops()]
-    return left, [(drop["origin"]["row"], drop["step"]) for drop in drops]
+    drops = [one for tray in found.trays for one in tray.all_drops()]
+    return left, [(one.row, json.loads(one.line)["step"]) for one in drops]
 
 
 RECIPE = ("exact_duplicates", {"length": {"of": "answer", "max_characters": 7}}, "exact_duplicates")
@@ -59,6 +61,26 @@ def test_every_row_is_left_or_listed(write: Write, tmp_path: Path) -> None:
     assert left == sorted(left) and [row for row, _ in drops] == sorted(row for row, _ in drops)
     assert {name for _, name in drops} == {"answer", "length"}, "an always-on step, and a step of the recipe"
     assert all(row % 9 == 8 for row, name in drops if name == "length")
+
+
+@pytest.mark.parametrize(
+    ("meta", "evidence"), [({}, {"n": 1}), ({"q": 'say ": x'}, {}), ({"n": 2**70}, {"a": [1]}), ({}, {"big": -(2**70)})]
+)
+def test_a_line_of_a_shard_is_listed_as_it_stands(meta: dict[str, Any], evidence: dict[str, Any]) -> None:
+    example = Example((Message("user", 'a "b",'), Message("assistant", "c")), Origin("s", 3), (), meta)
+    drop = Drop(example, "step", 'the "reason"', example.origin, evidence)
+    for line in (jsonl.dump(example.to_json()) + b"\n", None):
+        assert left_of(drop, line) == (3, jsonl.dump(drop.to_json()))
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_rows_are_listed_alike_from_memory_and_from_files(write: Write, tmp_path: Path, held: bool) -> None:
+    found = passes.refine([source(write)], steps(*RECIPE), tmp_path / "work")
+    before = [one for tray in found.trays for one in tray.all_drops()]
+    for tray in found.trays if not held else ():
+        tray.let_go()
+    assert [one for tray in found.trays for one in tray.all_drops()] == before
+    assert len(before) > 10
 
 
 def test_files_of_earlier_passes_are_gone(write: Write, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def test_all_patterns_match() -> None:
     assert screen.matching(texts, "a").tolist() == [True, False, True, False]
     assert screen.matching(texts, "a", "1").tolist() == [True, False, False, False]
     assert screen.matching(texts).all()
+    assert screen.matching(screen.column(texts), "a", "1").tolist() == [True, False, False, False]
 
 
 def test_halves_of_characters_become_the_sign_for_them() -> None:
@@ -35,3 +36,4 @@ def test_no_text_is_passed_over() -> None:
         each = pii.may_hold_each(TEXTS, strength).tolist()
         assert [one or not pii.may_hold(text, strength) for one, text in zip(each, TEXTS, strict=True)] == [True] * 7
         assert not each[0] and not each[1]
+        assert [pii.may_hold_each([text], strength).tolist() for text in TEXTS] == [[one] for one in each]

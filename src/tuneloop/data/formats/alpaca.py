@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from tuneloop.core.conversation import JsonObject, Message
 from tuneloop.data.formats import Format, Parts, RowError
 from tuneloop.data.turns import read_history, read_tools, reject_media, rest, text_of
@@ -30,9 +32,11 @@ class Alpaca(Format):
     def parse(self, record: JsonObject) -> Parts:
         reject_media(record)
         notes: list[str] = []
-        asked = [record.get(column) for column in (self.instruction, self.input) if column is not None]
-        prompt = "\n".join(text_of(part, "instruction") for part in asked if part not in (None, ""))
-        if not prompt.strip():
+        asked = [part for column in self._asked if (part := record.get(column)) is not None and part != ""]
+        prompt = asked[0] if len(asked) == 1 else None
+        if type(prompt) is not str:
+            prompt = "\n".join([text_of(part, "instruction") for part in asked])
+        if not prompt or prompt.isspace():
             raise RowError("no instruction")
         system = record.get(self.system) if self.system is not None else None
         messages = [Message("system", text_of(system, "system"))] if system else []
@@ -41,8 +45,17 @@ class Alpaca(Format):
             messages += [Message("user", question), Message("assistant", answer)]
         messages += [Message("user", prompt), Message("assistant", text_of(record.get(self.output), "output", notes))]
         tools = read_tools(record.get(self.tools)) if self.tools is not None else ()
+        meta = {} if record.keys() <= self._columns else rest(record, *self._columns)
+        return Parts(tuple(messages), tools, meta, tuple(notes))
+
+    @cached_property
+    def _asked(self) -> list[str]:
+        return [column for column in (self.instruction, self.input) if column is not None]
+
+    @cached_property
+    def _columns(self) -> frozenset[str]:
         columns = (self.instruction, self.input, self.output, self.system, self.history, self.tools)
-        return Parts(tuple(messages), tools, rest(record, *filter(None, columns)), tuple(notes))
+        return frozenset(column for column in columns if column)
 
     def likeness(self, record: JsonObject) -> float:
         if {"instruction", "output"} <= record.keys():

@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import JsonObject
@@ -35,13 +36,15 @@ class JsonLines(Piece):
             yield from objects or self._parsed(lines, number)
 
     def read_rows(self, rows: Sequence[int]) -> Iterator[JsonObject]:
-        wanted, first = np.array(rows, np.int64), 0
-        for lines, number in self._lines():
-            filled = [at for at, line in enumerate(lines) if _is_filled(line, self._codec)]
+        wanted, first, number = np.array(rows, np.int64), 0, self.line
+        for data, _ in self._blocks():
+            starts = _starts(data)
+            filled = np.flatnonzero(_filled(data, starts, self._codec))
             for row in wanted[(wanted >= first) & (wanted < first + len(filled))].tolist():
-                at = filled[row - first]
-                yield from self._parsed(lines[at : at + 1], number + at)
-            first += len(filled)
+                at = int(filled[row - first])
+                (line,) = _lines(data, starts, [at])
+                yield _parse_object(line.decode(self._codec), self.place, number + at)
+            first, number = first + len(filled), number + len(starts)
 
     @property
     def _codec(self) -> str:
@@ -50,12 +53,15 @@ class JsonLines(Piece):
 
     def _lines(self) -> Iterator[tuple[list[bytes], int]]:
         """Some lines at a time, and the number of the first."""
-        assert self.encoding is not None
         number = self.line
-        for data, _ in blocks(self.place, self.encoding, self.start, self.stop):
+        for data, _ in self._blocks():
             lines = data.removesuffix(b"\n").split(b"\n")
             yield lines, number
             number += len(lines)
+
+    def _blocks(self) -> Iterator[tuple[bytes, int]]:
+        assert self.encoding is not None
+        return blocks(self.place, self.encoding, self.start, self.stop)
 
     def _parsed(self, lines: Sequence[bytes], number: int) -> Iterator[JsonObject]:
         for at, line in enumerate(lines, number):
@@ -70,11 +76,10 @@ def survey(place: Place, encoding: str, rows_a_piece: int) -> Raw:
         cuts, codec, number = Cuts(place, name, rows_a_piece), codec_of(name), 1
         for data, offset in blocks(place, name):
             data.decode(codec)  # raises where the encoding is another one
-            lines = data.removesuffix(b"\n").split(b"\n")
-            filled = np.array([_is_filled(line, codec) for line in lines], bool)
-            starts = offset + np.cumsum([0, *(len(line) + 1 for line in lines[:-1])])
-            cuts.rows(starts[filled], number + np.flatnonzero(filled))
-            number += len(lines)
+            starts = _starts(data)
+            filled = np.flatnonzero(_filled(data, starts, codec))
+            cuts.rows(offset + starts[filled], number + filled)
+            number += len(starts)
         return cuts
 
     cuts, name = settle(place, encoding, count)
@@ -93,6 +98,27 @@ def _objects(lines: Sequence[bytes]) -> list[JsonObject] | None:
     except orjson.JSONDecodeError:
         return None
     return values if set(map(type, values)) <= {dict} else None
+
+
+def _starts(data: bytes) -> NDArray[np.int64]:
+    """Where each line of a block begins."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    return np.concatenate(([0], ends[ends < len(data) - 1] + 1))
+
+
+def _filled(data: bytes, starts: NDArray[np.int64], codec: str) -> NDArray[np.bool_]:
+    """Which lines of a block are rows."""
+    filled = np.frombuffer(data, np.uint8)[starts] == ord("{")
+    doubtful = np.flatnonzero(~filled).tolist()
+    filled[doubtful] = [_is_filled(line, codec) for line in _lines(data, starts, doubtful)]
+    return filled
+
+
+def _lines(data: bytes, starts: NDArray[np.int64], which: Sequence[int]) -> Iterator[bytes]:
+    """Some lines of a block, without their ends."""
+    for at in which:
+        stop = int(starts[at + 1]) if at + 1 < len(starts) else len(data)
+        yield data[int(starts[at]) : stop].removesuffix(b"\n")
 
 
 def _is_filled(line: bytes, codec: str) -> bool:

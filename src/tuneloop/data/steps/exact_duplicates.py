@@ -9,7 +9,6 @@ from tuneloop.core.conversation import Example
 from tuneloop.data.findings import finding
 from tuneloop.data.stance import hash_of
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.texts.words import content_key
 
 if TYPE_CHECKING:
     from tuneloop.data.steps import Keys
@@ -28,7 +27,9 @@ class ExactDuplicates(SetStep):
         """24 bytes a row: the digest of what the row says, in two halves, and that of its label (0 for none)."""
         import numpy as np
 
-        digests = np.frombuffer(b"".join([content_key(example) for example in examples]), "<u8").reshape(-1, 2)
+        from tuneloop.data.forms import content_keys
+
+        digests = np.frombuffer(b"".join(content_keys(examples)), "<u8").reshape(-1, 2)
         labels = [hash_of(str(label)) if (label := example.meta.get("label")) else 0 for example in examples]
         return {"low": digests[:, 0], "high": digests[:, 1], "label": np.array(labels, np.uint64)}
 

@@ -79,17 +79,17 @@ class LabelConflicts(SetStep):
             _, first, inverse = np.unique(rows.keys["text"], return_index=True, return_inverse=True)
             groups = first[inverse]
         else:
-            reader = near.Reader(rows, self._view, near.shared_shingles(rows, self._view, SHARED))
+            reader = near.Reader(rows, self._views, near.shared_shingles(rows, self._views, SHARED))
             groups = near.search(rows.keys, self.near, reader, _same_question).same.groups()
         return np.where(rows.keys["length"] > 0, groups, -1)
 
     def _text(self, example: Example) -> str:
         return normalise(question(example))
 
-    def _view(self, example: Example) -> View:
+    def _views(self, examples: Sequence[Example]) -> list[View]:
         from tuneloop.data.near import View
 
-        return View((self._text(example),), bare=True, more=question_key(example))
+        return [View((self._text(one),), bare=True, more=question_key(one)) for one in examples]
 
     def _rejected(self, rows: Rows, found: Disputes) -> dict[int, Rejection]:
         if self.policy == "report":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeInt
 
 from tuneloop.core.conversation import Example, JsonObject, Message
-from tuneloop.data.stance import Stance, are_short, asked, core, dispute, is_short, question_key, stance
+from tuneloop.data.stance import Stance, are_cued, are_short, asked, core, dispute, marks, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
 from tuneloop.texts.words import normalise, spoken
 
@@ -64,9 +65,8 @@ class NearDuplicates(SetStep):
 
         # equal conversations with different labels are no plain copies: they go the long way
         labels = [str(one.meta.get("label") or "") for one in examples] if self.of == "conversation" else None
-        texts = [self._text(one) for one in examples]
-        bare = are_short(examples) if self.of == "conversation" else [self.of == "prompt"] * len(examples)
-        return {**near.keys_of(texts, bare, labels), "words": count_words(texts).astype(np.uint32)}
+        texts = self._texts(examples)
+        return {**near.keys_of(texts, self._bare(examples), labels), "words": count_words(texts).astype(np.uint32)}
 
     def decide(self, rows: Rows) -> Verdict:
         import numpy as np
@@ -108,8 +108,8 @@ class NearDuplicates(SetStep):
         from tuneloop.data import near
 
         if self.ignore_shared is None:
-            return near.Reader(rows, self._view, np.empty(0, np.uint32))
-        return near.Reader(rows, self._view, near.shared_shingles(rows, self._view, self.ignore_shared))
+            return near.Reader(rows, self._views, np.empty(0, np.uint32))
+        return near.Reader(rows, self._views, near.shared_shingles(rows, self._views, self.ignore_shared))
 
     def _kept(self, groups: np.ndarray, rows: Rows) -> np.ndarray:
         """For each row the row of its group that stays."""
@@ -125,17 +125,17 @@ class NearDuplicates(SetStep):
         kept[order] = order[np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
         return kept
 
-    def _bare(self, example: Example) -> bool:
-        """Whether a template in this row is not compared: what tells two rows with short answers apart stands in their
+    def _bare(self, examples: Sequence[Example]) -> list[bool]:
+        """Whether a template in a row is not compared: what tells two rows with short answers apart stands in their
         prompts, two long answers tell by themselves."""
-        return self.of == "prompt" or (self.of == "conversation" and is_short(example))
+        return are_short(examples) if self.of == "conversation" else [self.of == "prompt"] * len(examples)
 
-    def _view(self, example: Example) -> View:
+    def _views(self, examples: Sequence[Example]) -> list[View]:
         from tuneloop.data.near import View
 
-        text = self._text(example)
-        more = _Claim(example, text) if self.of == "conversation" and self.drop else None
-        return View((text,), self._bare(example), more)
+        texts, bare = self._texts(examples), self._bare(examples)
+        more = _claims(examples, texts) if self.of == "conversation" and self.drop else [None] * len(texts)
+        return [View((text,), short, claim) for text, short, claim in zip(texts, bare, more, strict=True)]
 
     def _same(self, one: Seen, other: Seen, shared: int) -> bool:
         """Whether one of two rows with alike texts, which have so many shingles in common, can go."""
@@ -152,8 +152,13 @@ class NearDuplicates(SetStep):
         least = self.threshold / 2
         return least_likeness_of_ends(shared, texts, answers) >= least or jaccard(*sets(answers)) >= least
 
-    def _text(self, example: Example) -> str:
-        return _joined(self._parts(example))
+    def _texts(self, examples: Sequence[Example]) -> list[str]:
+        """What is compared of each Example."""
+        from tuneloop.data.forms import normalise
+
+        parts = [self._parts(example) for example in examples]
+        forms = iter(normalise([text for one in parts for text in one]))
+        return [" ".join([form for form in islice(forms, len(one)) if form]) for one in parts]
 
     def _parts(self, example: Example) -> list[str]:
         if self.of == "answer":
@@ -171,16 +176,16 @@ def _joined(texts: Sequence[str]) -> str:
 class _Claim:
     """What a row asks, says and commits itself to, worked out once and only when the row is like another.
 
-    `text`: the whole conversation as it is compared.
+    `text`: the whole conversation as it is compared. `mark`: that of the answer (`stance.marks`).
     """
 
-    def __init__(self, example: Example, text: str) -> None:
-        self._example, self.text = example, text
+    def __init__(self, example: Example, text: str, mark: int, cued: bool) -> None:
+        self._example, self.text, self.mark, self._cued = example, text, mark, cued
 
     @cached_property
     def stance(self) -> Stance:
         """Without its wording."""
-        return stance(self._example, worded=False)
+        return stance(self._example, worded=False, cued=self._cued)
 
     @cached_property
     def worded(self) -> Stance:
@@ -200,9 +205,17 @@ class _Claim:
         return _joined([_spoken(message) for message in self._example.messages if message.weight > 0])
 
 
+def _claims(examples: Sequence[Example], texts: Sequence[str]) -> list[_Claim]:
+    """The claims of Examples which say that as a whole."""
+    from tuneloop.data.forms import normalise
+
+    answers = normalise([example.answer.content for example in examples])
+    return list(map(_Claim, examples, texts, marks(answers), are_cued(answers)))
+
+
 def _disagree(one: _Claim, other: _Claim) -> bool:
     """Whether the answers contradict one another; their wordings are asked for only where they may be equal."""
-    if one.core != other.core:
+    if one.mark != other.mark or one.core != other.core:
         return dispute(one.stance, other.stance, same_question=False) is not None
     same = one.worded.wording == other.worded.wording and one.question == other.question
     return dispute(one.worded, other.worded, same) is not None

@@ -41,16 +41,14 @@ class Pii(RowStep):
     def look_all(self, examples: Sequence[Example]) -> Sequence[Example | Rejection]:
         import numpy as np
 
-        texts = [_texts(example) for example in examples]
-        starts = np.cumsum([0, *map(len, texts)])
-        doubtful = np.flatnonzero(pii.may_hold_each([text for one in texts for text in one], self.strength))
-        rows = np.searchsorted(starts, doubtful, "right") - 1
+        contents = [message.content for one in examples for message in (*one.messages, *one.rejected)]
+        besides = [(row, text) for row, one in enumerate(examples) for text in _besides(one)]
+        rows = np.repeat(np.arange(len(examples)), [len(one.messages) + len(one.rejected) for one in examples]).tolist()
+        texts, rows = [*contents, *(text for _, text in besides)], [*rows, *(row for row, _ in besides)]
         out: list[Example | Rejection] = list(examples)
-        for row, number in zip(rows.tolist(), (doubtful - starts[rows]).tolist(), strict=True):
-            example = examples[row]
-            is_content = number < len(example.messages) + len(example.rejected)
-            if not is_content or pii.find(texts[row][number], self.kinds, self.strength):
-                out[row] = self.look(example)
+        for number in np.flatnonzero(pii.may_hold_each(texts, self.strength)).tolist():
+            if number >= len(contents) or pii.find(texts[number], self.kinds, self.strength):
+                out[rows[number]] = self.look(examples[rows[number]])
         return out
 
     def look(self, example: Example) -> Example | Rejection:
@@ -97,17 +95,14 @@ def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[st
     return found
 
 
-def _texts(example: Example) -> list[str]:
-    """Everything that is searched: all contents, then the rest in no form that matters, for one look at many rows."""
-    messages = (*example.messages, *example.rejected)
-    parts = [message.content for message in messages]
-    for message in messages:
+def _besides(example: Example) -> list[str]:
+    """Everything but contents that is searched, in no form that matters: for one look at many rows."""
+    parts = [repr(example.meta)] if example.meta else []
+    for message in (*example.messages, *example.rejected):
         if message.reasoning:
             parts.append(message.reasoning)
         if message.tool_calls:
             parts += [repr(call.arguments) for call in message.tool_calls]
-    if example.meta:
-        parts.append(repr(example.meta))
     return parts
 
 

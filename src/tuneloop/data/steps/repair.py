@@ -40,7 +40,6 @@ _LATEX = re.compile(
 _ESCAPES = {"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v", "\r": "\\r", "\t": "\\t"}
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufff9-\ufffc\ufffe\uffff]")
 _ESCAPED = re.compile(r"\\(?:u[0-9a-f]{4}|[bfrt])")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Zero-width spaces part words in Thai, Lao, Khmer and Burmese; joiners shape letters in Arabic and Indic scripts and
 # join emoji; marks of direction order Hebrew and Arabic; tags make the flags of Scotland and Wales.
@@ -90,19 +89,24 @@ def _mojibake(text: str) -> str:
 
 
 def _control(text: str) -> str:
-    if _SURROGATE.search(text):  # two halves make a character; one alone is lost
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # two halves of a surrogate pair make a character; one alone is lost
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = _LATEX.sub(lambda match: _ESCAPES[match[0]], _ANSI.sub("", text))
     return _CONTROL.sub("", text)
 
 
 def _invisible(text: str) -> str:
+    if text.isascii():
+        return text
     text = _INVISIBLE.sub(lambda match: match[1] or "", text)
     return text if _RIGHT_TO_LEFT.search(text) else _DIRECTION.sub("", text)
 
 
 def _whitespace(text: str) -> str:
-    return _SPACE.sub(" ", _LINE_END.sub("\n", text))
+    text = _LINE_END.sub("\n", text)
+    return text if text.isascii() else _SPACE.sub(" ", text)
 
 
 def _html(text: str) -> str:

@@ -1,0 +1,120 @@
+"""The form in which texts are compared, and keys of what rows say, for many at once.
+
+As `texts.words` has them for one text and one row: most characters have one character as their form, which a table
+knows, and a text of others is sent there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneloop.core import jsonl
+from tuneloop.core.conversation import Example, Message
+from tuneloop.texts import words
+from tuneloop.texts.words import content_key, key_of_turns
+
+_FEW = 16
+"""So many texts take as long one by one."""
+_SPACE, _NONE = np.uint32(ord(" ")), np.uint32(2**32 - 1)
+_BLOCKS = (range(0x3400), range(0xA000, 0xAC00), range(0xD7A4, 0xD800), range(0xE000, 0x10000), range(0x1F000, 0x1FB00))
+"""Code points that are asked one by one; the blocks of Han and Hangul between them stay as they are."""
+_SAME = ((0x3400, 0xA000), (0xAC00, 0xD7A4))
+_JAMO = range(0x1160, 0x1200)
+"""They make one character with the letter before them."""
+
+
+def normalise(texts: Sequence[str]) -> list[str]:
+    """`words.normalise` of each text."""
+    forms = words.remembered(texts)
+    new = [text for text, form in forms.items() if form is None]
+    if len(new) > _FEW:
+        # apart, so that a text of one byte a character is not widened for the sake of others
+        groups = [text for text in new if text.isascii()], [text for text in new if not text.isascii()]
+        for group in groups:
+            found = _forms(group) if group else []
+            forms.update(zip(group, found, strict=True))
+            words.remember(group, found)
+    return [words.normalise(text) if (form := forms[text]) is None else form for text in texts]
+
+
+def content_keys(examples: Sequence[Example]) -> list[bytes]:
+    """`words.content_key` of each Example."""
+    plain = [not (one.tools or one.rejected) and _all_texts(one.messages) for one in examples]
+    said = _said([one.messages if easy else () for one, easy in zip(examples, plain, strict=True)], b"[[%b],[]]")
+    return [_digest(data) if data else content_key(one) for one, data in zip(examples, said, strict=True)]
+
+
+def prompt_keys(prompts: Sequence[Sequence[Message]]) -> list[bytes]:
+    """`words.prompt_key` of Examples with these prompts, or documents."""
+    said = _said(prompts, b"[%b]")
+    return [_digest(data) if data else key_of_turns(one) for one, data in zip(prompts, said, strict=True)]
+
+
+def _all_texts(messages: Sequence[Message]) -> bool:
+    return all(not one.tool_calls and one.reasoning is None and one.train is None for one in messages)
+
+
+def _said(conversations: Sequence[Sequence[Message]], frame: bytes) -> list[bytes]:
+    """Role and normalised content of the messages of each conversation as JSON within a frame; b"" where it is empty,
+    and for all of them where a text has half of a surrogate pair."""
+    try:
+        texts = iter(jsonl.escaped(normalise([message.content for one in conversations for message in one])))
+    except TypeError:
+        return [b""] * len(conversations)
+    roles = [tuple([message.role for message in one]) for one in conversations]
+    return [_framed(frame, one) % tuple(islice(texts, len(one))) if one else b"" for one in roles]
+
+
+@lru_cache(maxsize=1_024)
+def _framed(frame: bytes, roles: tuple[str, ...]) -> bytes:
+    """The frame around turns of these roles, whose texts are still to come."""
+    return frame % ",".join([f'["{role}","%b"]' for role in roles]).encode()
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _forms(texts: Sequence[str]) -> list[str]:
+    """The normalised texts, of which there is one at least, by one look at the table for all characters."""
+    plain = [text.replace("…", "...") for text in texts]  # the only common sign that becomes several
+    codes = np.frombuffer("\n".join([*plain, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
+    sizes = np.array(list(map(len, plain)), np.int64) + 1
+    ends = np.cumsum(sizes)
+    forms = np.take(_table(), codes, mode="clip")
+    odd = np.unique(np.searchsorted(ends, np.flatnonzero(forms == _NONE), "right"))
+    space = forms == _SPACE
+    kept = ~space  # of spaces in a row, line feeds behind the texts included, the first
+    kept[1:] |= ~space[:-1]
+    lengths = np.add.reduceat(kept.view(np.uint8), ends - sizes, dtype=np.int64)
+    forms = forms[kept]
+    forms[forms == _NONE] = _SPACE
+    whole, stops = forms.tobytes().decode("utf-32-le"), np.cumsum(lengths)
+    borders = zip((stops - lengths).tolist(), stops.tolist(), strict=True)
+    out = [whole[start : stop - 1] if stop > start else "" for start, stop in borders]
+    for row in map(int, odd):
+        out[row] = words.normalise(texts[row])
+    return out
+
+
+@cache
+def _table() -> NDArray[np.uint32]:
+    """For each code point its form, where that is one character which leaves its neighbours alone; else _NONE."""
+    table = np.full(_BLOCKS[-1].stop + 1, _NONE)
+    for start, stop in _SAME:
+        table[start:stop] = np.arange(start, stop)
+    for block in _BLOCKS:
+        for code in block:
+            wide = unicodedata.normalize("NFKC", chr(code))
+            form = wide.casefold()
+            alone = len(wide) == len(form) == 1 and unicodedata.category(wide)[0] != "M" and ord(wide) not in _JAMO
+            if alone:
+                table[code] = _SPACE if form.isspace() else ord(form)
+    return table
