@@ -84,13 +84,14 @@ void gated(const real *gate, const real *held, real *out, long tokens, long size
   }
 }
 
-/* to[SIZE] = a head turned by its place: its two halves are the coordinates of points (as rotate_half has it). Without
-   a cosine it is not turned. */
-INSIDE void turned(const real *head, const real *cosine, const real *sine, real *to) {
+/* to[SIZE] = a head of token t turned by its place, for which cosine and sine [T, SIZE] stand: its two halves are the
+   coordinates of points (as rotate_half has it). Without a cosine it is not turned. */
+INSIDE void turned(const real *head, const real *cosine, const real *sine, long t, real *to) {
   if (!cosine) {
     memcpy(to, head, SIZE * sizeof(real));
     return;
   }
+  cosine += t * SIZE, sine += t * SIZE;
   for (int d = 0; d < SIZE / 2; d++) {
     float low = read_one(head[d]), high = read_one(head[d + SIZE / 2]);
     float first = read_one(rounded(low * read_one(cosine[d]))), second = read_one(rounded(-high * read_one(sine[d])));
@@ -151,7 +152,7 @@ void attend(const real *queries, long asking, const real *held, long holding, co
       for (int h = 0; h < HEADS; h++) {
         const real *key = held + t * holding + h * SIZE;
         real *place = slots + (row[t] * places + at[t]) * width + h * SIZE;
-        turned(key, cosine ? cosine + t * SIZE : 0, sine + t * SIZE, place);
+        turned(key, cosine, sine, t, place);
         memcpy(place + HEADS * SIZE, key + HEADS * SIZE, SIZE * sizeof(real));
       }
 #pragma omp for collapse(2) schedule(dynamic)
@@ -161,7 +162,7 @@ void attend(const real *queries, long asking, const real *held, long holding, co
         for (int g = 0; g < GROUP; g++) {
           real asked[SIZE];
           const real *asks = queries + t * asking + ((long)h * GROUP + g) * SIZE;
-          turned(asks, cosine ? cosine + t * SIZE : 0, sine + t * SIZE, asked);
+          turned(asks, cosine, sine, t, asked);
           for (int d = 0; d < SIZE; d++) query[g * SIZE + d] = read_one(asked[d]) * scaling;
         }
         const long end = at[t] + 1, begin = end > window ? end - window : 0;
