@@ -11,11 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import platform
-import shutil
-import subprocess
-import sys
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -23,20 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuneloop.core import digest
-from tuneloop.models.cache import building, make_room, root
+from tuneloop.models import native
+from tuneloop.models.native import Unbuilt
 
 SOURCE = Path(__file__).with_name("steps.c")
-FLAGS = (
-    "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
-    # sums in any order, so that vectors can be used; infinities and not-a-numbers keep their meaning
-    "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
-    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
-)  # fmt: skip
-COMPILING = 60.0
-"""Seconds after which a compiler is given up."""
-KEPT = 16 << 20
-"""Bytes of compiled files that stay in the cache folder."""
 EVERYTHING = 1 << 62
 """A window without an end."""
 ROUNDING = {torch.bfloat16: 0.02, torch.float32: 1e-5}
@@ -51,10 +36,6 @@ class Heads:
     asked: int
     size: int
     dtype: torch.dtype
-
-
-class Unbuilt(Exception):
-    """Why nothing is compiled, for people."""
 
 
 class Kernels:
@@ -132,81 +113,20 @@ def kernels(heads: Heads) -> Kernels | str:
 
 
 def _made(heads: Heads) -> Kernels:
-    if sys.platform != "linux" or heads.dtype not in ROUNDING or heads.asking % heads.asked or heads.size % 2:
-        raise Unbuilt("nothing is compiled for this system or model")
-    if not _shares_openmp():
-        raise Unbuilt("this build of PyTorch brings an OpenMP that gcc does not use")
-    compiler = _compiler()
-    path = _built(compiler, _definitions(heads))
-    try:
-        found = Kernels(ctypes.CDLL(str(path)), heads)
-    except OSError as error:
-        raise Unbuilt(f"what was compiled cannot be loaded: {error}") from error
+    if heads.dtype not in ROUNDING or heads.asking % heads.asked or heads.size % 2:
+        raise Unbuilt("nothing is compiled for a model like this")
+    found = Kernels(native.load(SOURCE, _definitions(heads), threads=True), heads)
     gap = _gap(found)
     if not gap <= ROUNDING[heads.dtype]:
-        raise Unbuilt(f"what {compiler} compiled differs from PyTorch by {gap:.2g}")
+        raise Unbuilt(f"what was compiled differs from PyTorch by {gap:.2g}")
     return found
 
 
 def _definitions(heads: Heads) -> list[str]:
     """Of the preprocessor."""
     sizes = {"SIZE": heads.size, "GROUP": heads.asking // heads.asked, "HEADS": heads.asked}
-    kind = ["-DBFLOAT16"] if heads.dtype is torch.bfloat16 else []
-    return [*kind, *(f"-D{name}={value}" for name, value in sizes.items())]
-
-
-def _compiler() -> str:
-    """The gcc of $CC or of the path; others bring an OpenMP of their own."""
-    for name in (os.environ.get("CC"), "gcc", "cc"):
-        path = shutil.which(name) if name else None
-        if path is not None and "Free Software Foundation" in _version(path):
-            return path
-    raise Unbuilt("there is no gcc")
-
-
-@functools.cache
-def _version(compiler: str) -> str:
-    try:
-        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=COMPILING, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return said.stdout
-
-
-def _shares_openmp() -> bool:
-    """Whether gcc's OpenMP library, libgomp.so.1, is loaded as PyTorch's: a second pool of threads would slow both."""
-    return any(line.rstrip().endswith("/libgomp.so.1") for line in Path("/proc/self/maps").read_text().splitlines())
-
-
-def _built(compiler: str, definitions: list[str]) -> Path:
-    """The compiled file. Raises Unbuilt with the compiler's words."""
-    command = [compiler, *FLAGS, *definitions]
-    key = digest.of_value([digest.of_file(SOURCE), command, _version(compiler), _cpu()])
-    folder = root() / "compiled" / digest.short(key, 32)
-    path = folder / "steps.so"
-    if not path.is_file():
-        try:
-            with building(folder) as new:
-                done = subprocess.run(
-                    [*command, str(SOURCE), "-o", str(new / path.name), "-lm"],
-                    capture_output=True, text=True, timeout=COMPILING, check=False,
-                )  # fmt: skip
-                if done.returncode:
-                    raise Unbuilt(f"{compiler} fails: {done.stderr.strip()[-300:]}")
-            make_room(folder.parent, KEPT, folder)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Unbuilt(f"cannot compile: {error}") from error
-    states = path.stat(), folder.stat()
-    if any(state.st_uid not in (0, os.geteuid()) or state.st_mode & 0o022 for state in states):
-        raise Unbuilt(f"{path} could have been written by others: remove it")
-    return path
-
-
-def _cpu() -> list[str]:
-    """What `-march=native` looks at: a home directory may be shared by machines of different kinds."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    told = [line for line in lines if line.startswith(("model", "cpu family", "flags", "CPU", "Features", "isa"))]
-    return [platform.machine(), *dict.fromkeys(told)]
+    kind = ["BFLOAT16"] if heads.dtype is torch.bfloat16 else []
+    return [*kind, *(f"{name}={value}" for name, value in sizes.items())]
 
 
 def _gap(found: Kernels) -> float:

@@ -1,0 +1,45 @@
+/* Numbers of a model's type, `real` (bfloat16 or float32), read, rounded and raised, for the C files of this package. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INSIDE static inline __attribute__((always_inline))
+
+#ifdef BFLOAT16
+typedef uint16_t real;
+INSIDE float read_one(real x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float out;
+  memcpy(&out, &bits, sizeof out);
+  return out;
+}
+INSIDE real rounded(float x) { /* to the nearest, ties to even; not-a-numbers stay such */
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  uint32_t up = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return x == x ? (real)up : (real)0x7fc0;
+}
+#else
+typedef float real;
+INSIDE float read_one(real x) { return x; }
+INSIDE real rounded(float x) { return x; }
+#endif
+
+/* e^x to about one unit in the last place (Cephes' expf), written so that compilers can do many at once. */
+INSIDE float exponential(float x) {
+  float in = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  float whole = __builtin_rintf(in * 1.44269504088896341f);
+  float rest = in - whole * 0.693359375f + whole * 2.12194440e-4f;
+  float sum = 1.9875691500e-4f;
+  sum = sum * rest + 1.3981999507e-3f;
+  sum = sum * rest + 8.3334519073e-3f;
+  sum = sum * rest + 4.1665795894e-2f;
+  sum = sum * rest + 1.6666665459e-1f;
+  sum = sum * rest + 5.0000001201e-1f;
+  sum = sum * rest * rest + rest + 1.0f;
+  int32_t bits = ((int32_t)whole + 127) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return x == x ? sum * power : x;
+}
