@@ -19,8 +19,8 @@ from tuneloop.tune.loop import _step, train
 
 Make = Callable[..., Any]
 TOLERANCE = 1e-6
-"""Of the loss, relative: fp32 sums in another order. Gradients may have 3 times as much, relative to their norm:
-Qwen3's norms of queries and keys amplify rounding. That it is rounding alone shows in float64, where 1e-12 is kept."""
+"""Of the loss, relative: fp32 sums in another order. Gradients may have 5 times as much, relative to their norm:
+norms of small vectors (Qwen3's queries and keys, DeepSeek's latent ones) amplify rounding. That it is rounding alone shows in float64, where 1e-12 is kept."""
 
 
 def loss_and_gradient(model: Any, folder: Path, rows: Any = None, **options: Any) -> tuple[float, Tensor]:
@@ -47,7 +47,7 @@ def loss_and_gradient(model: Any, folder: Path, rows: Any = None, **options: Any
 
 def assert_equal(one: tuple[float, Tensor], other: tuple[float, Tensor], tolerance: float = TOLERANCE) -> None:
     assert one[0] == pytest.approx(other[0], rel=tolerance)
-    assert float((one[1] - other[1]).norm() / one[1].norm()) < 3 * tolerance
+    assert float((one[1] - other[1]).norm() / one[1].norm()) < 5 * tolerance
 
 
 @pytest.mark.parametrize("name", PACKED)

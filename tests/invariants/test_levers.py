@@ -12,7 +12,7 @@ from architectures import PACKED
 from peft.tuners.lora import Linear
 from toy import NO_DROPOUT, job_of, random_rows
 
-from tuneloop.forward.norms import hasten_norms
+from tuneloop.forward.hasten import hasten_norms
 from tuneloop.models.lora import PlainLora
 
 

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+from tuneloop.forward import fused
 from tuneloop.forward.blocked import blocked_attention
+from tuneloop.forward.hasten import hasten, own_forms
+from tuneloop.forward.kernels import kernels_for
 from tuneloop.forward.layout import Layout, Places
-from tuneloop.forward.norms import hasten_norms, own_norms
 
 NAME = "tuneloop_packed"
 SHORT = 1024
@@ -90,6 +92,11 @@ def packed_attention(
         raise Unsupported("the model does not hand the row layout to its attention")
     if others.get("position_bias") is not None:
         raise Unsupported("attention with position_bias")
+    kernels = kernels_for(query)
+    plain = prefix is None and softcap is None and s_aux is None and dropout == 0
+    if kernels is not None and plain and query.dtype is key.dtype is value.dtype and value.shape[3] == key.shape[3]:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return fused.attention(kernels, query, key, value, layout.for_kernels, sliding_window, scaling), None
     parts = []
     for block in layout.blocks:
         q = _block_of(query, block.rows, block.queries)
@@ -183,13 +190,13 @@ def standard(model: PreTrainedModel) -> Iterator[None]:
 
 
 def use_packed(model: PreTrainedModel) -> None:
-    """Makes a model attend within packed rows, with faster norms; generation then needs `use_standard` first."""
+    """Makes a model attend within packed rows, faster forms beside; generation then needs `use_standard` first."""
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
-    hasten_norms(model)
+    hasten(model)
 
 
 def use_standard(model: PreTrainedModel) -> None:
-    """The model's own attention and norms again (padded batches, generation with a cache)."""
+    """The model's own attention and forms again (padded batches, generation with a cache)."""
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-    own_norms(model)
+    own_forms(model)

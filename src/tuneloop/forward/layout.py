@@ -6,11 +6,13 @@ Shapes as in attention.py: T tokens, R rows of a block with Q queries and L keys
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tuneloop.forward.kernels import Rows
 from tuneloop.forward.tree import Tree
 
 WASTE = 1.5
@@ -60,8 +62,15 @@ class Layout:
     """Position of each token in the blocks' outputs laid end to end."""
     lengths: tuple[int, ...]
     """Tokens of each row."""
+    known: tuple[int, ...]
+    """How many of them, at its beginning, another row has brought."""
     paths_N: Tensor
     """The tokens of all rows, row by row; those that rows share occur several times."""
+
+    @cached_property
+    def for_kernels(self) -> Rows:
+        """The same for what is compiled."""
+        return Rows.of(self.paths_N, self.lengths, self.known, len(self.order_T))
 
     @classmethod
     def of(cls, tree: Tree) -> Layout:
@@ -69,12 +78,12 @@ class Layout:
         lengths = tuple(map(len, tree.paths))
         blocks = tuple(_block(tree, group) for group in _groups(tree))
         order_T = torch.cat([block.queries.tokens for block in blocks]).argsort()
-        return cls(blocks, order_T, lengths, torch.from_numpy(np.concatenate(tree.paths)))
+        return cls(blocks, order_T, lengths, tree.known, torch.from_numpy(np.concatenate(tree.paths)))
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on a device."""
         moved = tuple(block.to(device) for block in self.blocks)
-        return Layout(moved, self.order_T.to(device), self.lengths, self.paths_N.to(device))
+        return Layout(moved, self.order_T.to(device), self.lengths, self.known, self.paths_N.to(device))
 
     @property
     def shared(self) -> bool:

@@ -5,7 +5,7 @@ Shapes: N scored positions, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from tuneloop.forward.kernels import kernels_for
 
 CPU_ROWS = 128
 """Positions of one chunk on CPU, twice as many where the head is trained. Each chunk reads the head's whole weight (and
@@ -64,36 +66,24 @@ class _ChunkedNLL(torch.autograd.Function):
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         nll_N = torch.empty(len(targets_N), dtype=wide, device=hidden_ND.device)
         shaped_N = torch.empty_like(nll_N) if shaping != PLAIN else nll_N
-        uniform = shaping.smoothing / weight_VD.shape[0]
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias_V, dtype=wide) if needs_bias and bias_V is not None else None
+        slopes_wanted = needs_hidden or needs_weight or needs_bias
         for chunk in slabs(hidden_ND, weight_VD.shape[0]):
             h = hidden_ND[chunk]
-            logits = F.linear(h, weight_VD, bias_V)  # becomes their slope below, piece by piece
-            for piece in pieces(logits):
-                part = slice(chunk.start + piece.start, chunk.start + piece.stop)
-                target = targets_N[part, None]
-                log_p = logits[piece].to(wide)
-                torch.log_softmax(log_p, -1, out=log_p)
-                nll_N[part] = -log_p.gather(-1, target)[:, 0]
-                if shaping != PLAIN:
-                    shaped_N[part] = _shaped(nll_N[part], shaping, -log_p.mean(-1))
-                if not (needs_hidden or needs_weight or needs_bias):
-                    continue
-                slope = log_p.exp_()  # softmax, in place
-                slope.scatter_add_(-1, target, slope.new_full(target.shape, shaping.smoothing - 1.0))
-                if uniform:
-                    slope.sub_(uniform)
-                factor = weights_N[part] * nll_N[part].neg().exp() if shaping.dft else weights_N[part]
-                slope.mul_(factor[:, None])
-                if grad_bias is not None:
-                    grad_bias += slope.sum(0)
-                logits[piece] = slope
+            logits = F.linear(h, weight_VD, bias_V)
+            weights = weights_N[chunk] if slopes_wanted else None
+            nll_N[chunk], mean = likelihood(logits, targets_N[chunk], weights, shaping)
+            if shaping != PLAIN:
+                shaped_N[chunk] = _shaped(nll_N[chunk], shaping, mean)
+            if grad_bias is not None:
+                grad_bias += logits.sum(0, dtype=wide)
             if grad_hidden is not None:
                 torch.mm(logits, weight_VD, out=grad_hidden[chunk])
-            if grad_weight is not None:
-                grad_weight += logits.t() @ h
+            if needs_weight:
+                part = logits.t() @ h
+                grad_weight = part if grad_weight is None else grad_weight.to(wide).add_(part)
         ctx.save_for_backward(
             grad_hidden,
             grad_weight.to(weight_VD.dtype) if grad_weight is not None else None,
@@ -106,13 +96,46 @@ class _ChunkedNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         factor = grads[0]
-        scaled = [None if saved is None else saved * factor.to(saved.dtype) for saved in ctx.saved_tensors]
+        scaled: Sequence[Tensor | None] = ctx.saved_tensors
+        if factor.device.type != "cpu" or factor != 1:  # elsewhere to look would be to wait
+            scaled = [None if saved is None else saved * factor.to(saved.dtype) for saved in scaled]
         return (*scaled, None, None, None)
 
 
-def _shaped(nll_N: Tensor, shaping: Shaping, mean_N: Tensor) -> Tensor:
+def likelihood(
+    logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor | None, shaping: Shaping
+) -> tuple[Tensor, Tensor | None]:
+    """(-log p(target) [N], the mean of -log p over the vocabulary [N] where the shaping is not plain).
+
+    With weights [N] logits become, in place, the slopes of the weighted shaped loss.
+    """
+    kernels = kernels_for(logits_NV)
+    if kernels is not None:
+        return kernels.likelihood(logits_NV, targets_N, weights_N, shaping.smoothing, shaping.dft)
+    wide = torch.promote_types(logits_NV.dtype, torch.float32)
+    nll_N = torch.empty(len(targets_N), dtype=wide, device=logits_NV.device)
+    mean_N = torch.empty_like(nll_N) if shaping != PLAIN else None
+    for piece in pieces(logits_NV):
+        target = targets_N[piece, None]
+        log_p = logits_NV[piece].to(wide)
+        torch.log_softmax(log_p, -1, out=log_p)
+        nll_N[piece] = -log_p.gather(-1, target)[:, 0]
+        if mean_N is not None:
+            mean_N[piece] = -log_p.mean(-1)
+        if weights_N is None:
+            continue
+        slope = log_p.exp_()  # softmax, in place
+        slope.scatter_add_(-1, target, slope.new_full(target.shape, shaping.smoothing - 1.0))
+        if shaping.smoothing:
+            slope.sub_(shaping.smoothing / logits_NV.shape[1])
+        factor = weights_N[piece] * nll_N[piece].neg().exp() if shaping.dft else weights_N[piece]
+        logits_NV[piece] = slope.mul_(factor[:, None])
+    return nll_N, mean_N
+
+
+def _shaped(nll_N: Tensor, shaping: Shaping, mean_N: Tensor | None) -> Tensor:
     """The loss of each position; `mean_N` is the mean of -log p over the vocabulary."""
-    if shaping.smoothing:
+    if shaping.smoothing and mean_N is not None:
         nll_N = torch.lerp(nll_N, mean_N, shaping.smoothing)
     return nll_N * nll_N.detach().neg().exp() if shaping.dft else nll_N
 

@@ -1,4 +1,4 @@
-"""RMSNorm on CPU as one node of the autograd graph, put on the modules of a model whose class computes just that.
+"""Llama's RMSNorm on CPU as one node of the autograd graph.
 
 transformers writes it as eight operations with three float32 outputs that the backward pass reads again: 6 % of a step
 of LoRA on a model of 135 M parameters. Shapes: D hidden size.
@@ -7,13 +7,13 @@ of LoRA on a model of 135 M parameters. Shapes: D hidden size.
 from __future__ import annotations
 
 from functools import cache
-from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from tuneloop.forward.kernels import kernels_for
 
 
 class _Normed(torch.autograd.Function):
@@ -21,14 +21,21 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-        factor = _factor(x, epsilon)
+        ctx.kernels, x = kernels_for(x), x.contiguous()
+        if ctx.kernels is None:
+            factor = _factor(x, epsilon)
+            out = (x.float() * factor).to(x.dtype) * weight_D
+        else:
+            out, factor = ctx.kernels.norm(x, weight_D, epsilon)
         ctx.save_for_backward(x, weight_D, factor)
-        return (x.float() * factor).to(x.dtype) * weight_D
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight_D, factor = ctx.saved_tensors
+        if ctx.kernels is not None:
+            return (*ctx.kernels.norm_back(grads[0], x, weight_D, factor, ctx.needs_input_grad[1]), None)
         normed = x.float() * factor
         grad_weight = None
         if ctx.needs_input_grad[1]:
@@ -49,7 +56,8 @@ def _as_tensor(number: float, device: torch.device) -> Tensor:
         return torch.tensor(number, dtype=torch.float32, device=device)
 
 
-def _forward(self: Any, hidden_states: Tensor) -> Tensor:
+def norm(self: Any, hidden_states: Tensor) -> Tensor:
+    """The forward pass of a module that is written as Llama's RMSNorm is."""
     x, weight = hidden_states, self.weight
     if x.device.type != "cpu" or x.dtype is torch.float64 or x.dtype is not weight.dtype:
         return type(self).forward(self, x)
@@ -59,32 +67,9 @@ def _forward(self: Any, hidden_states: Tensor) -> Tensor:
     return out
 
 
-def normed(norm: Any, x: Tensor) -> Tensor:
+def normed(module: Any, x: Tensor) -> Tensor:
     """What a norm like Llama's makes of x, where no gradient is asked for."""
-    return (x * _factor(x, norm.variance_epsilon)).to(x.dtype) * norm.weight
-
-
-def hasten_norms(model: nn.Module) -> int:
-    """Puts the faster form on each RMSNorm of the model that is written as Llama's is; their number.
-
-    Nothing that is stored of a module changes.
-    """
-    found = [module for module in model.modules() if is_llamas(type(module))]
-    for module in found:
-        module.forward = MethodType(_forward, module)
-    return len(found)
-
-
-def own_norms(model: nn.Module) -> None:
-    """The model's own RMSNorms again."""
-    for module in model.modules():
-        if getattr(module.__dict__.get("forward"), "__func__", None) is _forward:
-            del module.forward
-
-
-def is_llamas(kind: type[nn.Module]) -> bool:
-    """transformers copies Llama's norm into most architectures, under other names; Gemma's counts from 1 and is not."""
-    ours, theirs = (getattr(one.forward, "__code__", None) for one in (LlamaRMSNorm, kind))
-    if ours is None or theirs is None:
-        return False
-    return all(getattr(ours, part) == getattr(theirs, part) for part in ("co_code", "co_names", "co_consts"))
+    kernels = kernels_for(x)
+    if kernels is not None and x.dtype is module.weight.dtype:
+        return kernels.norm(x.contiguous(), module.weight, module.variance_epsilon)[0]
+    return (x * _factor(x, module.variance_epsilon)).to(x.dtype) * module.weight

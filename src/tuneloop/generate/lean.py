@@ -18,8 +18,9 @@ from transformers.models.mistral import modeling_mistral as mistral
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
+from tuneloop.forward.hasten import is_llamas_norm
 from tuneloop.forward.layout import Layout
-from tuneloop.forward.norms import is_llamas, normed
+from tuneloop.forward.norms import normed
 from tuneloop.forward.objective import trunk_of
 from tuneloop.generate.compiled import Kernels
 from tuneloop.models.beside import beside, lay_beside
@@ -198,7 +199,7 @@ def _is_watched(module: nn.Module) -> bool:
 
 
 def _is_llamas_norm(norm: nn.Module) -> bool:
-    return is_llamas(type(norm)) and not _is_watched(norm)
+    return is_llamas_norm(type(norm)) and not _is_watched(norm)
 
 
 def _turns_by_halves(attention: nn.Module) -> bool:

@@ -22,8 +22,8 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
 from tuneloop.forward import attention, virtual
 from tuneloop.forward.attention import Unsupported, packed_attention, written_out
+from tuneloop.forward.hasten import hasten_norms, own_forms
 from tuneloop.forward.layout import Layout
-from tuneloop.forward.norms import hasten_norms, own_norms
 from tuneloop.forward.objective import logit_finish, trunk_of
 from tuneloop.forward.tree import Tree
 from tuneloop.generate import compiled, lean
@@ -358,5 +358,5 @@ def attending(core: PreTrainedModel) -> Iterator[None]:
         if before == attention.NAME:
             attention.use_packed(core)
         else:
-            own_norms(core)
+            own_forms(core)
             core.set_attn_implementation(before or "eager")

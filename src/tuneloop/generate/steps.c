@@ -80,7 +80,7 @@ INSIDE void read_places(const float *query, const real *keys, const real *values
     for (int g = 0; g < GROUP; g++) {
       float most = largest[g], sum = 0.0f;
       for (int c = 0; c < count; c++) most = scores[g][c] > most ? scores[g][c] : most;
-      const float faded = exponential(largest[g] - most); /* of -inf at first: next to nothing, times nothing */
+      const float faded = exponential(largest[g] - most); /* of -inf at first: nothing, times nothing */
       for (int c = 0; c < count; c++) scores[g][c] = exponential(scores[g][c] - most), sum += scores[g][c];
       for (int d = 0; d < SIZE; d++) sums[g * SIZE + d] *= faded;
       largest[g] = most, total[g] = total[g] * faded + sum;

@@ -26,7 +26,8 @@ INSIDE float read_one(real x) { return x; }
 INSIDE real rounded(float x) { return x; }
 #endif
 
-/* e^x to about one unit in the last place (Cephes' expf), written so that compilers can do many at once. */
+/* e^x to about one unit in the last place (Cephes' expf), written so that compilers can do many at once; 0 where it is
+   less than 2e-38. */
 INSIDE float exponential(float x) {
   float in = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
   float whole = __builtin_rintf(in * 1.44269504088896341f);
@@ -41,5 +42,5 @@ INSIDE float exponential(float x) {
   int32_t bits = ((int32_t)whole + 127) << 23;
   float power;
   memcpy(&power, &bits, sizeof power);
-  return x == x ? sum * power : x;
+  return x < -87.0f ? 0.0f : x == x ? sum * power : x;
 }

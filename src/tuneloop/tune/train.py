@@ -16,6 +16,7 @@ from tuneloop.core import jsonl
 from tuneloop.core.choice import choose
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import TrainingError
+from tuneloop.core.machine import freed_memory_stays
 from tuneloop.core.runs import Run
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import core_of
@@ -112,7 +113,7 @@ def tune(
     exposed = None
     with explained(need, longest), made.dropout():
         job = trunk.served(job, base, [*val_set.rendered, *val_set.rejected])
-        with expert_load.shown(job, run):
+        with expert_load.shown(job, run), freed_memory_stays():
             progress = train(job)
         if config.validation.canaries:
             exposed = canaries.exposure(config.validation.canaries, planted, made.objective, renderer, budget)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from tuneloop.forward.norms import hasten_norms
+from tuneloop.forward.hasten import hasten_norms
 
 
 def made(dtype: torch.dtype = torch.float32) -> Any:
