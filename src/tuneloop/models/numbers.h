@@ -39,8 +39,8 @@ INSIDE float exponential(float x) {
   sum = sum * rest + 1.6666665459e-1f;
   sum = sum * rest + 5.0000001201e-1f;
   sum = sum * rest * rest + rest + 1.0f;
-  int32_t bits = ((int32_t)whole + 127) << 23;
+  int32_t bits = x < -87.0f ? 0 : ((int32_t)whole + 127) << 23;
   float power;
   memcpy(&power, &bits, sizeof power);
-  return x < -87.0f ? 0.0f : x == x ? sum * power : x;
+  return x == x ? sum * power : x;
 }
