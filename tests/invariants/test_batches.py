@@ -19,8 +19,9 @@ from tuneloop.tune.loop import _step, train
 
 Make = Callable[..., Any]
 TOLERANCE = 1e-6
-"""Of the loss, relative: fp32 sums in another order. Gradients may have 5 times as much, relative to their norm:
-norms of small vectors (Qwen3's queries and keys, DeepSeek's latent ones) amplify rounding. That it is rounding alone shows in float64, where 1e-12 is kept."""
+"""Of the loss, relative: fp32 sums in another order. Gradients may have 5 times as much, relative to theirs: norms of
+small vectors (Qwen3's queries, DeepSeek's latent ones) amplify rounding. That it is rounding alone shows in float64,
+where 1e-12 is kept."""
 
 
 def loss_and_gradient(model: Any, folder: Path, rows: Any = None, **options: Any) -> tuple[float, Tensor]:

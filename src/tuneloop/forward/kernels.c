@@ -25,11 +25,37 @@ N tokens of all rows (those that rows share count in each), V vocabulary. */
 #define SERIAL 16384 /* numbers below which a second thread is not worth its waking */
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
+/* Factors of products are bfloat16, multiplied two at a time, where numbers are and the CPU can; else float32. */
+#if defined(BFLOAT16) && defined(__AVX512BF16__)
+#include <immintrin.h>
+#define PAIR 2
+typedef uint16_t part;
+INSIDE part part_of(real x) { return x; }
+INSIDE part narrowed(float x) { return rounded(x); }
+typedef __m512bh parts;
+INSIDE parts beside(const part *many) { return (parts)_mm512_loadu_si512(many); }
+INSIDE parts everywhere(const part *one) {
+  int32_t both;
+  memcpy(&both, one, sizeof both);
+  return (parts)_mm512_set1_epi32(both);
+}
+INSIDE vector dot(vector sum, parts one, parts many) { return (vector)_mm512_dpbf16_ps((__m512)sum, one, many); }
+#else
+#define PAIR 1
+typedef float part;
+INSIDE part part_of(real x) { return read_one(x); }
+INSIDE part narrowed(float x) { return x; }
+typedef vector parts;
+INSIDE parts beside(const part *many) { return *(const vector *)many; }
+INSIDE parts everywhere(const part *one) { return *one - (vector){0}; }
+INSIDE vector dot(vector sum, parts one, parts many) { return sum + one * many; }
+#endif
+
 INSIDE long up_to(long number, long step) { return (number + step - 1) / step * step; }
 
-/* A growing piece of memory of each thread, which stays; NULL where there is no more. */
-static float *room(long count) {
-  static _Thread_local float *held;
+/* A growing piece of memory of each thread, which stays, for `count` float32; NULL where there is no more. */
+static void *room(long count) {
+  static _Thread_local void *held;
   static _Thread_local long size;
   if (count > size) {
     free(held);
@@ -39,33 +65,34 @@ static float *room(long count) {
   return held;
 }
 
-/* ---- products of small matrices ---- */
+/* ---- products of small matrices: c = a · b ---- */
 
-/* c[TALL, wide * LANES] = a[TALL, depth] · b[depth, wide * LANES], added to c where `more`. */
-INSIDE void tile(const float *a, long row, long step, const float *b, long below, float *c, long under, long depth,
+/* c[TALL, wide * LANES] = a[TALL, depth] · b[depth / PAIR, wide * LANES, PAIR], added to c where `more`. */
+INSIDE void tile(const part *a, long row, long step, const part *b, long below, float *c, long under, long depth,
                  const int wide, int more) {
   vector sums[TALL][WIDE];
   for (int i = 0; i < TALL; i++)
     for (int j = 0; j < wide; j++) sums[i][j] = more ? *(vector *)(c + i * under + j * LANES) : (vector){0};
-  for (long k = 0; k < depth; k++) {
-    vector beside[WIDE];
-    for (int j = 0; j < wide; j++) beside[j] = *(const vector *)(b + k * below + j * LANES);
+  for (long k = 0; k < depth / PAIR; k++) {
+    parts many[WIDE];
+    for (int j = 0; j < wide; j++) many[j] = beside(b + (k * below + j * LANES) * PAIR);
     for (int i = 0; i < TALL; i++) {
-      const float x = a[i * row + k * step];
-      for (int j = 0; j < wide; j++) sums[i][j] += x * beside[j];
+      const parts one = everywhere(a + i * row + k * step);
+      for (int j = 0; j < wide; j++) sums[i][j] = dot(sums[i][j], one, many[j]);
     }
   }
   for (int i = 0; i < TALL; i++)
     for (int j = 0; j < wide; j++) *(vector *)(c + i * under + j * LANES) = sums[i][j];
 }
 
-/* c[high, width] = a[high, depth] · b[depth, width], added to c where `more`. The numbers of a lie `row` and `step` after
-   one another, rows of b and c `below` and `under`. TALL divides high, LANES width. */
-static void multiply(const float *a, long row, long step, const float *b, long below, float *c, long under, long high,
+/* c[high, width] = a[high, depth] · b[depth / PAIR, width, PAIR], added to c where `more`. Rows of a and its pairs lie
+   `row` and `step` numbers after one another, rows of b and c `below` and `under` columns. TALL divides high, PAIR
+   depth, LANES width. */
+static void multiply(const part *a, long row, long step, const part *b, long below, float *c, long under, long high,
                      long depth, long width, int more) {
   for (long j = 0; j < width; j += WIDE * LANES)
     for (long i = 0; i < high; i += TALL) {
-      const float *left = a + i * row, *right = b + j;
+      const part *left = a + i * row, *right = b + j * PAIR;
       float *to = c + i * under + j;
       const long vectors = (width - j) / LANES;
       if (vectors >= WIDE) tile(left, row, step, right, below, to, under, depth, WIDE, more);
@@ -92,54 +119,74 @@ struct heads {
   long token, head;
 };
 
-INSIDE real *head_of(struct heads x, long token, long head) { return x.base + token * x.token + head * x.head; }
+INSIDE const real *head_of(struct heads x, long token, long head) { return x.base + token * x.token + head * x.head; }
 
-/* to[count, deep] = the numbers of a head of some tokens, times `factor`. */
-INSIDE void gather(const struct rows *all, struct heads x, const int64_t *tokens, long count, long head, float factor,
-                   float *to) {
+/* A head of some tokens as one factor of a product. A left one: to[count, deep]. */
+INSIDE void left(const struct rows *all, struct heads x, const int64_t *tokens, long count, long head, part *to) {
   for (long i = 0; i < count; i++, to += all->deep) {
     const real *from = head_of(x, tokens[i], head);
-    for (long d = 0; d < all->size; d++) to[d] = read_one(from[d]) * factor;
-    for (long d = all->size; d < all->deep; d++) to[d] = 0.0f;
+    for (long d = 0; d < all->size; d++) to[d] = part_of(from[d]);
+    for (long d = all->size; d < all->deep; d++) to[d] = 0;
   }
 }
 
-/* to[D, across]: the same the other way round, with zeros up to whole vectors. */
-INSIDE void gather_turned(const struct rows *all, struct heads x, const int64_t *tokens, long count, long head,
-                          float *to, long across) {
-  for (long i = 0; i < count; i++) {
-    const real *from = head_of(x, tokens[i], head);
-    for (long d = 0; d < all->size; d++) to[d * across + i] = read_one(from[d]);
-  }
-  for (long d = 0; d < all->size; d++) memset(to + d * across + count, 0, (size_t)(up_to(count, LANES) - count) * 4);
+/* A right one of which each token is a row: to[count / PAIR, deep, PAIR], from a left one with rows of `width`. */
+INSIDE void right(const part *from, part *to, long count, long width) {
+  for (long i = 0; i < count; i += PAIR)
+    for (long d = 0; d < width; d++)
+      for (long p = 0; p < PAIR; p++) to[i * width + d * PAIR + p] = from[(i + p) * width + d];
 }
 
-INSIDE void scatter(const float *from, float factor, real *to, long size) {
-  for (long d = 0; d < size; d++) to[d] = rounded(from[d] * factor);
+/* A right one of which each token is a column: to[deep / PAIR, across, PAIR]. */
+INSIDE void right_turned(const struct rows *all, const part *from, part *to, long count, long across) {
+  for (long i = 0; i < count; i++)
+    for (long d = 0; d < all->deep; d += PAIR)
+      memcpy(to + d * across + i * PAIR, from + i * all->deep + d, PAIR * sizeof(part));
+}
+
+/* Scores [high, width] as a left factor, and as a right one (or a left one turned): to[high / PAIR, width, PAIR]. */
+INSIDE void left_scores(const float *scores, part *to, long count) {
+  for (long i = 0; i < count; i++) to[i] = narrowed(scores[i]);
+}
+
+INSIDE void right_scores(const float *scores, part *to, long high, long width) {
+  for (long i = 0; i < high; i += PAIR)
+    for (long j = 0; j < width; j++)
+      for (long p = 0; p < PAIR; p++) to[i * width + j * PAIR + p] = narrowed(scores[(i + p) * width + j]);
 }
 
 /* One block: the queries `first` to before `end` of a row, those of all heads of one group behind one another, and the
-   keys that one of them sees, in whole vectors. */
+   keys that one of them sees, in whole vectors: `begin` and so many from there. */
 struct block {
-  long first, end, begin, keys, high;
+  long first, end, begin, keys, own, high;
 };
 
 INSIDE struct block block_at(const struct rows *all, long first, long length) {
   const long group = all->asking / all->asked, most = ROWS / group > TALL ? ROWS / group : TALL;
-  struct block found = {first, first + most < length ? first + most : length, 0, 0, 0};
+  struct block found = {first, first + most < length ? first + most : length, 0, 0, 0, 0};
   if (first >= all->window) found.begin = (first + 1 - all->window) / LANES * LANES;
   found.keys = up_to(found.end, LANES) - found.begin;
-  found.high = up_to((found.end - first) * group, TALL);
+  found.own = found.end - first;
+  found.high = up_to(found.own * group, TALL);
   return found;
 }
 
-/* to[high, deep] = a block's queries, or what belongs to them; rows that are none are 0. */
-INSIDE void gather_block(const struct rows *all, struct heads x, const int64_t *path, struct block part, long kept,
-                         float factor, float *to) {
-  const long group = all->asking / all->asked, own = part.end - part.first;
-  for (long g = 0; g < group; g++)
-    gather(all, x, path + part.first, own, kept * group + g, factor, to + g * own * all->deep);
-  memset(to + group * own * all->deep, 0, (size_t)((part.high - group * own) * all->deep) * 4);
+/* Of the block's query i: its place in the row, and which of the block's keys it sees, `from` to before `upto`. */
+struct query {
+  long at, from, upto;
+};
+
+INSIDE struct query query_of(const struct rows *all, struct block part, long i) {
+  const long at = part.first + i % part.own;
+  return (struct query){at, at >= all->window ? at + 1 - all->window - part.begin : 0, at + 1 - part.begin};
+}
+
+INSIDE void hide(float *row, struct query seen, long keys) {
+  memset(row, 0, (size_t)seen.from * 4), memset(row + seen.upto, 0, (size_t)(keys - seen.upto) * 4);
+}
+
+INSIDE void store(const float *from, float factor, real *to, long size) {
+  for (long d = 0; d < size; d++) to[d] = rounded(from[d] * factor);
 }
 
 /* out[T, H, D] = what each query reads of the keys and values that it sees: its own token's and those before it in its
@@ -157,37 +204,40 @@ int attend(real *queries, long q_token, long q_head, real *keys, long k_token, l
     const long r = order[task / asked], kept = task % asked, length = start[r + 1] - start[r];
     const long wide = up_to(length, LANES), across = wide + LANES, high = ROWS + group * TALL + TALL;
     const int64_t *path = paths + start[r];
-    float *turned = room(size * across + wide * deep + high * (wide + 2 * deep + 1));
-    if (!turned) {
+    float *scores = room(deep * across + 2 * wide * deep + high * (2 * wide + 2 * deep + 1));
+    if (!scores) {
       enough = 0;
       continue;
     }
-    float *held = turned + size * across, *asks = held + wide * deep, *read = asks + high * deep;
-    float *scores = read + high * deep, *sums = scores + high * wide;
-    gather_turned(&all, k, path, length, kept, turned, across);
-    gather(&all, v, path, length, kept, 1.0f, held);
-    memset(held + length * deep, 0, (size_t)((wide - length) * deep) * 4);
+    float *read = scores + high * wide, *sums = read + high * deep;
+    part *turned = (part *)(sums + high), *held = turned + deep * across, *asks = held + wide * deep;
+    part *shares = asks + high * deep, *laid = shares + high * wide;
+    memset(laid, 0, (size_t)(wide * deep) * sizeof *laid);
+    left(&all, k, path, length, kept, laid);
+    right_turned(&all, laid, turned, wide, across);
+    left(&all, v, path, length, kept, laid);
+    right(laid, held, wide, deep);
     for (long first = known[r]; first < length;) {
       const struct block part = block_at(&all, first, length);
-      const long own = part.end - part.first;
-      gather_block(&all, q, path, part, kept, scaling, asks);
-      multiply(asks, deep, 1, turned + part.begin, across, scores, part.keys, part.high, size, part.keys, 0);
-      for (long i = 0; i < group * own; i++) {
-        const long at = part.first + i % own, from = at >= window ? at + 1 - window - part.begin : 0;
-        const long upto = at + 1 - part.begin;
+      for (long g = 0; g < group; g++)
+        left(&all, q, path + first, part.own, kept * group + g, asks + g * part.own * deep);
+      memset(asks + group * part.own * deep, 0, (size_t)((part.high - group * part.own) * deep) * sizeof *asks);
+      multiply(asks, deep, PAIR, turned + part.begin * PAIR, across, scores, part.keys, part.high, deep, part.keys, 0);
+      for (long i = 0; i < group * part.own; i++) {
+        const struct query seen = query_of(&all, part, i);
         float *row = scores + i * part.keys, most = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : most)
-        for (long j = from; j < upto; j++) most = row[j] > most ? row[j] : most;
-        for (long j = from; j < upto; j++) row[j] = exponential(row[j] - most), sum += row[j];
-        for (long j = 0; j < from; j++) row[j] = 0.0f;
-        for (long j = upto; j < part.keys; j++) row[j] = 0.0f;
-        total[path[at] * asking + kept * group + i / own] = most + logf(sum);
+        for (long j = seen.from; j < seen.upto; j++) row[j] *= scaling, most = row[j] > most ? row[j] : most;
+        for (long j = seen.from; j < seen.upto; j++) row[j] = exponential(row[j] - most), sum += row[j];
+        hide(row, seen, part.keys);
+        total[path[seen.at] * asking + kept * group + i / part.own] = most + logf(sum);
         sums[i] = sum;
       }
-      multiply(scores, part.keys, 1, held + part.begin * deep, deep, read, deep, part.high, part.keys, deep, 0);
-      for (long i = 0; i < group * own; i++)
-        scatter(read + i * deep, 1.0f / sums[i],
-                out + (path[part.first + i % own] * asking + kept * group + i / own) * size, size);
+      left_scores(scores, shares, part.high * part.keys);
+      multiply(shares, part.keys, PAIR, held + part.begin * deep, deep, read, deep, part.high, part.keys, deep, 0);
+      for (long i = 0; i < group * part.own; i++)
+        store(read + i * deep, 1.0f / sums[i],
+              out + (path[first + i % part.own] * asking + kept * group + i / part.own) * size, size);
       first = part.end;
     }
   }
@@ -210,53 +260,63 @@ int attend_back(real *queries, long q_token, long q_head, real *keys, long k_tok
     const long r = order[task / asked], kept = task % asked, length = start[r + 1] - start[r];
     const long wide = up_to(length, LANES), across = wide + LANES, high = ROWS + group * TALL + TALL;
     const int64_t *path = paths + start[r];
-    float *turned_k = room(2 * size * across + 3 * wide * deep + high * (2 * wide + 3 * deep));
-    if (!turned_k) {
+    float *shares = room(2 * deep * across + 4 * wide * deep + high * (3 * wide + 5 * deep));
+    if (!shares) {
       enough = 0;
       continue;
     }
-    float *turned_v = turned_k + size * across, *held = turned_v + size * across, *to_k = held + wide * deep;
-    float *to_v = to_k + wide * deep, *asks = to_v + wide * deep, *slopes = asks + high * deep;
-    float *to_q = slopes + high * deep, *shares = to_q + high * deep, *of_shares = shares + high * wide;
-    gather_turned(&all, k, path, length, kept, turned_k, across);
-    gather_turned(&all, v, path, length, kept, turned_v, across);
-    gather(&all, k, path, length, kept, 1.0f, held);
-    memset(held + length * deep, 0, (size_t)((wide - length) * deep) * 4);
+    float *of_shares = shares + high * wide, *to_q = of_shares + high * wide, *to_k = to_q + high * deep;
+    float *to_v = to_k + wide * deep;
+    part *turned_k = (part *)(to_v + wide * deep), *turned_v = turned_k + deep * across;
+    part *held = turned_v + deep * across, *laid = held + wide * deep, *asks = laid + wide * deep;
+    part *slopes = asks + high * deep, *many = slopes + high * deep, *factor = many + high * deep;
     memset(to_k, 0, (size_t)(2 * wide * deep) * 4);
+    memset(laid, 0, (size_t)(wide * deep) * sizeof *laid);
+    left(&all, v, path, length, kept, laid);
+    right_turned(&all, laid, turned_v, wide, across);
+    left(&all, k, path, length, kept, laid);
+    right_turned(&all, laid, turned_k, wide, across);
+    right(laid, held, wide, deep);
     for (long first = known[r]; first < length;) {
       const struct block part = block_at(&all, first, length);
-      const long own = part.end - part.first, width = part.keys;
-      gather_block(&all, q, path, part, kept, scaling, asks);
-      gather_block(&all, s, path, part, kept, 1.0f, slopes);
-      multiply(asks, deep, 1, turned_k + part.begin, across, shares, width, part.high, size, width, 0);
-      multiply(slopes, deep, 1, turned_v + part.begin, across, of_shares, width, part.high, size, width, 0);
-      for (long i = 0; i < part.high; i++) {
-        float *share = shares + i * width, *of = of_shares + i * width, sum = 0.0f;
-        if (i >= group * own) {
-          memset(share, 0, (size_t)width * 4), memset(of, 0, (size_t)width * 4);
-          continue;
-        }
-        const long at = part.first + i % own, from = at >= window ? at + 1 - window - part.begin : 0;
-        const long upto = at + 1 - part.begin;
-        const float all_shares = total[path[at] * asking + kept * group + i / own];
-        for (long j = from; j < upto; j++) share[j] = exponential(share[j] - all_shares), sum += share[j] * of[j];
-        for (long j = from; j < upto; j++) of[j] = share[j] * (of[j] - sum);
-        for (long j = 0; j < from; j++) share[j] = of[j] = 0.0f;
-        for (long j = upto; j < width; j++) share[j] = of[j] = 0.0f;
+      const long width = part.keys, tall = part.high, real_rows = group * part.own;
+      for (long g = 0; g < group; g++) {
+        left(&all, q, path + first, part.own, kept * group + g, asks + g * part.own * deep);
+        left(&all, s, path + first, part.own, kept * group + g, slopes + g * part.own * deep);
       }
-      multiply(shares, 1, width, slopes, deep, to_v + part.begin * deep, deep, width, part.high, deep, 1);
-      multiply(of_shares, 1, width, asks, deep, to_k + part.begin * deep, deep, width, part.high, deep, 1);
-      multiply(of_shares, width, 1, held + part.begin * deep, deep, to_q, deep, part.high, width, deep, 0);
-      for (long i = 0; i < group * own; i++)
-        scatter(to_q + i * deep, scaling,
-                of_queries + (path[part.first + i % own] * asking + kept * group + i / own) * size, size);
+      memset(asks + real_rows * deep, 0, (size_t)((tall - real_rows) * deep) * sizeof *asks);
+      memset(slopes + real_rows * deep, 0, (size_t)((tall - real_rows) * deep) * sizeof *asks);
+      multiply(asks, deep, PAIR, turned_k + part.begin * PAIR, across, shares, width, tall, deep, width, 0);
+      multiply(slopes, deep, PAIR, turned_v + part.begin * PAIR, across, of_shares, width, tall, deep, width, 0);
+      for (long i = 0; i < real_rows; i++) {
+        const struct query seen = query_of(&all, part, i);
+        float *share = shares + i * width, *of = of_shares + i * width, sum = 0.0f;
+        const float all_shares = total[path[seen.at] * asking + kept * group + i / part.own];
+        for (long j = seen.from; j < seen.upto; j++)
+          share[j] = exponential(share[j] * scaling - all_shares), sum += share[j] * of[j];
+        for (long j = seen.from; j < seen.upto; j++) of[j] = share[j] * (of[j] - sum);
+        hide(share, seen, width), hide(of, seen, width);
+      }
+      memset(shares + real_rows * width, 0, (size_t)((tall - real_rows) * width) * 4);
+      memset(of_shares + real_rows * width, 0, (size_t)((tall - real_rows) * width) * 4);
+      right_scores(shares, factor, tall, width);
+      right(slopes, many, tall, deep);
+      multiply(factor, PAIR, width * PAIR, many, deep, to_v + part.begin * deep, deep, width, tall, deep, 1);
+      right_scores(of_shares, factor, tall, width);
+      right(asks, many, tall, deep);
+      multiply(factor, PAIR, width * PAIR, many, deep, to_k + part.begin * deep, deep, width, tall, deep, 1);
+      left_scores(of_shares, factor, tall * width);
+      multiply(factor, width, PAIR, held + part.begin * deep, deep, to_q, deep, tall, width, deep, 0);
+      for (long i = 0; i < real_rows; i++)
+        store(to_q + i * deep, scaling,
+              of_queries + (path[first + i % part.own] * asking + kept * group + i / part.own) * size, size);
       first = part.end;
     }
-    for (long i = 0; i < length; i++) {
-      const long place = ((start[r] + i) * asked + kept) * size;
-      memcpy(of_keys + place, to_k + i * deep, (size_t)size * 4);
-      memcpy(of_values + place, to_v + i * deep, (size_t)size * 4);
-    }
+    for (long i = 0; i < length; i++)
+      for (long d = 0; d < size; d++) {
+        const long place = ((start[r] + i) * asked + kept) * size + d;
+        of_keys[place] = to_k[i * deep + d] * scaling, of_values[place] = to_v[i * deep + d];
+      }
   }
   return enough;
 }

@@ -249,7 +249,7 @@ def _attended(found: Kernels, some: Some) -> Pairs:
 
 
 def _others(found: Kernels, some: Some) -> Pairs:
-    x, weight, slope = some(7, 80), some(80), some(7, 80)
+    x, weight, slope = 3 * some(7, 80), some(80), some(7, 80)
     exact, weighed = x.double().requires_grad_(), weight.double().requires_grad_()
     normed = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + 1e-5) * weighed
     out, factor = found.norm(x, weight, 1e-5)
