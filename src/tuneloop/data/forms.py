@@ -6,6 +6,7 @@ knows, and a text of others is sent there.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import unicodedata
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
+from tuneloop.data.compiled import Twofold, address
 from tuneloop.texts import words
 from tuneloop.texts.words import content_key, key_of_turns
 
@@ -38,7 +40,9 @@ def normalise(texts: Sequence[str]) -> list[str]:
         # apart, so that a text of one byte a character is not widened for the sake of others
         groups = [text for text in new if text.isascii()], [text for text in new if not text.isascii()]
         for group in groups:
-            found = _forms(group) if group else []
+            found = [
+                words.normalise(text) if form is None else form for text, form in zip(group, _forms(group), strict=True)
+            ]
             forms.update(zip(group, found, strict=True))
             words.remember(group, found)
     return [words.normalise(text) if (form := forms[text]) is None else form for text in texts]
@@ -82,8 +86,10 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _forms(texts: Sequence[str]) -> list[str]:
-    """The normalised texts, of which there is one at least, by one look at the table for all characters."""
+def _by_arrays(texts: Sequence[str]) -> list[str | None]:
+    """The normalised texts, by one look at the table for all characters; None where that cannot tell."""
+    if not texts:
+        return []
     plain = [text.replace("…", "...") for text in texts]  # the only common sign that becomes several
     codes = np.frombuffer("\n".join([*plain, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
     sizes = np.array(list(map(len, plain)), np.int64) + 1
@@ -98,10 +104,19 @@ def _forms(texts: Sequence[str]) -> list[str]:
     forms[forms == _NONE] = _SPACE
     whole, stops = forms.tobytes().decode("utf-32-le"), np.cumsum(lengths)
     borders = zip((stops - lengths).tolist(), stops.tolist(), strict=True)
-    out = [whole[start : stop - 1] if stop > start else "" for start, stop in borders]
-    for row in map(int, odd):
-        out[row] = words.normalise(texts[row])
+    out: list[str | None] = [whole[start : stop - 1] if stop > start else "" for start, stop in borders]
+    for row in odd.tolist():
+        out[row] = None
     return out
+
+
+def _compiled(library: ctypes.CDLL, texts: list[str]) -> list[str | None]:
+    table, out = _table(), list[str | None]([None] * len(texts))
+    library.forms(texts, address(table), len(table), out)
+    return out
+
+
+_forms = Twofold(_by_arrays, _compiled)
 
 
 @cache

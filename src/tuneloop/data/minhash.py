@@ -7,6 +7,7 @@ function works on a shard, or on one band of all shards, by itself, and gives th
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from functools import cache
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneloop.data import shingles
+from tuneloop.data.compiled import Twofold, address
 
 Signatures = NDArray[np.uint8]
 Pairs = NDArray[np.int64]
@@ -42,10 +44,7 @@ def signatures(texts: Sequence[str]) -> Signatures:
 
 
 def _signatures(texts: Sequence[str]) -> Signatures:
-    minima = np.full(len(texts) * HASHES, _EMPTY)
-    for hashes, rows in shingles.hashed(texts):
-        np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
-    minima = minima.reshape(-1, HASHES)
+    minima = _minima(texts)
     out, taken = minima.astype(np.uint8), minima != _EMPTY
     count = np.count_nonzero(taken, axis=1)
     out[count == 0] = 0
@@ -55,6 +54,23 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     if len(sparse):
         out[sparse] = _offered(out[sparse], taken[sparse], count[sparse])
     return out
+
+
+def _minima_by_arrays(texts: Sequence[str]) -> shingles.Hashes:
+    """(texts, 128): of the hashes that fall into each bin the smallest; _EMPTY where none does."""
+    minima = np.full(len(texts) * HASHES, _EMPTY)
+    for hashes, rows in shingles.hashed(texts):
+        np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
+    return minima.reshape(-1, HASHES)
+
+
+def _minima_compiled(library: ctypes.CDLL, texts: list[str]) -> shingles.Hashes:
+    minima = np.full((len(texts), HASHES), _EMPTY)
+    library.minima(texts, address(minima))
+    return minima
+
+
+_minima = Twofold(_minima_by_arrays, _minima_compiled)
 
 
 def _ask(lent: Signatures, taken: NDArray[np.bool_], empty: NDArray[np.int64]) -> None:
