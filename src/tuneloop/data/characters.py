@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneloop.data.compiled import Twofold, address
+from tuneloop.guard import screen
 from tuneloop.texts.words import CJK, JOINERS, SCRIPTS, leading_script, script_of
 
 _COMMON, _ALL = 0x20000, 0x110000
@@ -83,6 +84,24 @@ def _letters_compiled(library: ctypes.CDLL, texts: list[str]) -> NDArray[np.int6
 
 _words = Twofold(_words_by_arrays, _words_compiled)
 _letters = Twofold(_letters_by_arrays, _letters_compiled)
+
+
+def holding(characters: str) -> Twofold[NDArray[np.bool_]]:
+    """Which texts have one of the characters, which are written as within the brackets of a pattern; U+FFFD is among
+    them where halves of surrogate pairs are."""
+    pattern, halves = f"[{characters}]", "\ud800-\udfff"
+    assert halves not in characters or "\ufffd" in characters, "the regular expressions of Rust know no halves"
+
+    @cache
+    def table(points: int) -> NDArray[np.uint8]:
+        return _table(pattern, _characters(points)).view(np.uint8)
+
+    def compiled(library: ctypes.CDLL, texts: list[str]) -> NDArray[np.bool_]:
+        counts = np.zeros(len(texts), np.int64)
+        _by_table(table, lambda *known: library.writings(texts, *known, address(counts), 1))
+        return counts > 0
+
+    return Twofold(lambda texts: screen.matching(texts, pattern.replace(halves, "")), compiled)
 
 
 def _by_table(table_of: Callable[[int], NDArray[np.uint8]], beyond: Callable[[ctypes.c_void_p, int], int]) -> None:

@@ -23,8 +23,8 @@ WORTH = 500
 """Texts at once, below which nothing is compiled or loaded for them alone."""
 EXAMPLE = [
     *("", " ", "\n\n", "a", "中", "\ud800", "ab cd", "3.14-x’s", " The  Quick\tBrown fox's 1,000 cafés… ", "don't\x00"),
-    *("今天天气很好，我们去公园吧。", "中文ab", "a中文", "中a", "カタカナとひらがな", "한국어 텍스트", "Ünïcödé ŉ İ ß ﬁ ½"),
-    *("e\u0301\u0345 \u3000", "👩‍👩‍👧 😀", "豈㐀〇", "x\udfff y", "１２３ＡＢＣ", "…", "и так: далее", "مرحبا"),
+    *("今天天气很好，我们去公园吧。", "中文ab", "a中文", "中a", "カタカナとひらがな", "한국어 텍스트"),
+    *("Ünïcödé ŉ İ ß ﬁ ½", "e\u0301\u0345 \u3000", "👩\u200d👧 😀", "豈㐀〇", "x\udfff y", "１２３ＡＢＣ", "…", "и так: далее", "مرحبا"),
     "long 长 " * 300,
 ]  # fmt: skip
 """Both forms of a function must give the same for these. Rare planes are left to the tests: their tables take long."""
@@ -65,8 +65,8 @@ def _library() -> ctypes.CDLL | None:
     library.writings.argtypes = [texts, array, points, array, ctypes.c_int]
     library.forms.argtypes = [texts, array, points, ctypes.py_object]
     library.hashes.argtypes = [texts, array, array]
-    library.minima.argtypes = [texts, array]
-    for function in (library.forms, library.hashes, library.minima):
+    library.signatures.argtypes = [texts, array, array]
+    for function in (library.forms, library.hashes, library.signatures):
         function.restype = None
     return library
 

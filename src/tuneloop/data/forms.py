@@ -33,19 +33,8 @@ _JAMO = range(0x1160, 0x1200)
 
 
 def normalise(texts: Sequence[str]) -> list[str]:
-    """`words.normalise` of each text."""
-    forms = words.remembered(texts)
-    new = [text for text, form in forms.items() if form is None]
-    if len(new) > _FEW:
-        # apart, so that a text of one byte a character is not widened for the sake of others
-        groups = [text for text in new if text.isascii()], [text for text in new if not text.isascii()]
-        for group in groups:
-            found = [
-                words.normalise(text) if form is None else form for text, form in zip(group, _forms(group), strict=True)
-            ]
-            forms.update(zip(group, found, strict=True))
-            words.remember(group, found)
-    return [words.normalise(text) if (form := forms[text]) is None else form for text in texts]
+    """`words.normalise` of each text, which that does not remember."""
+    return _forms(texts)
 
 
 def content_keys(examples: Sequence[Example]) -> list[bytes]:
@@ -86,10 +75,19 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _by_arrays(texts: Sequence[str]) -> list[str | None]:
-    """The normalised texts, by one look at the table for all characters; None where that cannot tell."""
-    if not texts:
-        return []
+def _by_arrays(texts: Sequence[str]) -> list[str]:
+    out = list[str | None]([None] * len(texts))
+    for ascii in (True, False):  # apart, so that a text of one byte a character is not widened for the sake of others
+        rows = [row for row, text in enumerate(texts) if text.isascii() == ascii]
+        if len(rows) > _FEW:
+            for row, form in zip(rows, _together([texts[row] for row in rows]), strict=True):
+                out[row] = form
+    return _whole(texts, out)
+
+
+def _together(texts: Sequence[str]) -> list[str | None]:
+    """The normalised texts, of which there is one at least, by one look at the table for all characters; None where
+    that cannot tell."""
     plain = [text.replace("…", "...") for text in texts]  # the only common sign that becomes several
     codes = np.frombuffer("\n".join([*plain, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
     sizes = np.array(list(map(len, plain)), np.int64) + 1
@@ -110,10 +108,15 @@ def _by_arrays(texts: Sequence[str]) -> list[str | None]:
     return out
 
 
-def _compiled(library: ctypes.CDLL, texts: list[str]) -> list[str | None]:
+def _compiled(library: ctypes.CDLL, texts: list[str]) -> list[str]:
     table, out = _table(), list[str | None]([None] * len(texts))
     library.forms(texts, address(table), len(table), out)
-    return out
+    return _whole(texts, out)
+
+
+def _whole(texts: Sequence[str], forms: Sequence[str | None]) -> list[str]:
+    """The forms, and those that the table could not tell."""
+    return [words.normalise(text) if form is None else form for text, form in zip(texts, forms, strict=True)]
 
 
 _forms = Twofold(_by_arrays, _compiled)

@@ -43,8 +43,11 @@ def signatures(texts: Sequence[str]) -> Signatures:
     return np.concatenate(parts) if parts else np.empty((0, HASHES), np.uint8)
 
 
-def _signatures(texts: Sequence[str]) -> Signatures:
-    minima = _minima(texts)
+def _by_arrays(texts: Sequence[str]) -> Signatures:
+    minima = np.full(len(texts) * HASHES, _EMPTY)
+    for hashes, rows in shingles.hashed(texts):
+        np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
+    minima = minima.reshape(-1, HASHES)
     out, taken = minima.astype(np.uint8), minima != _EMPTY
     count = np.count_nonzero(taken, axis=1)
     out[count == 0] = 0
@@ -56,21 +59,13 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     return out
 
 
-def _minima_by_arrays(texts: Sequence[str]) -> shingles.Hashes:
-    """(texts, 128): of the hashes that fall into each bin the smallest; _EMPTY where none does."""
-    minima = np.full(len(texts) * HASHES, _EMPTY)
-    for hashes, rows in shingles.hashed(texts):
-        np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
-    return minima.reshape(-1, HASHES)
+def _compiled(library: ctypes.CDLL, texts: list[str]) -> Signatures:
+    out, lenders = np.empty((len(texts), HASHES), np.uint8), _lenders().astype(np.uint8)
+    library.signatures(texts, address(lenders), address(out))
+    return out
 
 
-def _minima_compiled(library: ctypes.CDLL, texts: list[str]) -> shingles.Hashes:
-    minima = np.full((len(texts), HASHES), _EMPTY)
-    library.minima(texts, address(minima))
-    return minima
-
-
-_minima = Twofold(_minima_by_arrays, _minima_compiled)
+_signatures = Twofold(_by_arrays, _compiled)
 
 
 def _ask(lent: Signatures, taken: NDArray[np.bool_], empty: NDArray[np.int64]) -> None:

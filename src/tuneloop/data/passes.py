@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Named = tuple[str, Any]  # a step with its name, which other processes could not look up
 BATCH = 2_000
-"""Rows that go through the steps and whose keys are computed together: their normalised texts are still remembered."""
+"""Rows that go through the steps and whose keys are computed together."""
 HELD = 32 << 20
 """Bytes of rows that stay in memory from one pass to the next (as objects and lines, about four times as many)."""
 Segment = tuple[tuple[Named, ...], tuple[Named, ...]]  # row steps, and the set steps after them
