@@ -49,7 +49,7 @@ def assemble(
     _write(folder, trays, numbers, division, config.steps)
     facts = _facts(config, groups, refined, trays, numbers, division, measure)
     for tray in trays:
-        tray.let_go()  # or the collector would look through all rows as soon as it is back
+        tray.remove()  # or the collector would look through all rows as soon as it is back
     return facts
 
 
