@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
-from tuneloop.data.compiled import Twofold, address
+from tuneloop.data.compiled import EXAMPLE, Twofold, address
 from tuneloop.texts import words
 from tuneloop.texts.words import content_key, key_of_turns
 
@@ -58,7 +58,7 @@ def _said(conversations: Sequence[Sequence[Message]], frame: bytes) -> list[byte
     """Role and normalised content of the messages of each conversation as JSON within a frame; b"" where it is empty,
     and for all of them where a text has half of a surrogate pair."""
     try:
-        texts = iter(jsonl.escaped(normalise([message.content for one in conversations for message in one])))
+        texts = iter(_quoted([message.content for one in conversations for message in one]))
     except TypeError:
         return [b""] * len(conversations)
     roles = [tuple([message.role for message in one]) for one in conversations]
@@ -109,9 +109,16 @@ def _together(texts: Sequence[str]) -> list[str | None]:
 
 
 def _compiled(library: ctypes.CDLL, texts: list[str]) -> list[str]:
-    table, out = _table(), list[str | None]([None] * len(texts))
-    library.forms(texts, address(table), len(table), out)
+    out, table = list[str | None]([None] * len(texts)), _table()
+    library.forms(texts, address(table), len(table), out, False)
     return _whole(texts, out)
+
+
+def _quoted_compiled(library: ctypes.CDLL, texts: list[str]) -> list[bytes]:
+    out, table = list[bytes | None]([None] * len(texts)), _table()
+    library.forms(texts, address(table), len(table), out, True)
+    odd = iter(jsonl.escaped([words.normalise(text) for text, form in zip(texts, out, strict=True) if form is None]))
+    return [next(odd) if form is None else form for form in out]
 
 
 def _whole(texts: Sequence[str], forms: Sequence[str | None]) -> list[str]:
@@ -120,6 +127,8 @@ def _whole(texts: Sequence[str], forms: Sequence[str | None]) -> list[str]:
 
 
 _forms = Twofold(_by_arrays, _compiled)
+_quoted = Twofold(lambda texts: jsonl.escaped(normalise(texts)), _quoted_compiled, EXAMPLE)
+"""The normalised texts as `jsonl.escaped` has them; raises as that does."""
 
 
 @cache

@@ -8,6 +8,7 @@ apart again: they are read and made by functions that every CPython exports unde
 #include <stdlib.h>
 
 typedef struct Object Object; /* Python's */
+extern Object *PyBytes_FromStringAndSize(const char *bytes, long size);
 extern Object *PyErr_NoMemory(void);
 extern Object *PyList_GetItem(Object *list, long at);
 extern int PyList_SetItem(Object *list, long at, Object *one); /* takes the reference over */
@@ -23,7 +24,8 @@ typedef struct {
   Object *texts;
   long at, count; /* which text is next, and how many there are */
   uint32_t *codes, *made;
-  long size, room; /* code points of the text, and how many there is room for; three times as many in `made` */
+  long size, room; /* code points of the text, and how many there is room for; `made` has room for three times as many,
+                      and for six bytes of each behind them */
 } Reader;
 
 static Reader reader(Object *texts) { return (Reader){.texts = texts, .count = PyList_Size(texts)}; }
@@ -36,7 +38,7 @@ static int next(Reader *one) {
   if (one->size + LONG > one->room) {
     one->room = 2 * (one->size + LONG);
     free(one->codes);
-    one->codes = malloc(4 * one->room * sizeof *one->codes);
+    one->codes = malloc(6 * one->room * sizeof *one->codes);
     if (!one->codes) return PyErr_NoMemory(), 0;
     one->made = one->codes + one->room;
   }
@@ -91,25 +93,55 @@ int writings(Object *texts, const uint8_t *classes, uint32_t points, int64_t *co
   return more;
 }
 
-/* Puts the form of each text into the list `made`, by forms.py's table; leaves those alone that the table cannot tell. */
-void forms(Object *texts, const uint32_t *table, uint32_t points, Object *made) {
+/* The form of a text by forms.py's table, in `made`; how many code points it has, or -1 where the table cannot tell. */
+static long formed(const Reader *one, const uint32_t *table, uint32_t points) {
   enum { SPACE = ' ', DOTS = 0x2026 };
-  const uint32_t none = UINT32_MAX;
-  for (Reader one = reader(texts); next(&one);) {
-    uint32_t *to = one.made, form = 0;
-    int spaced = 1;
-    for (long i = 0; i < one.size && form != none; i++) {
-      uint32_t code = one.codes[i];
-      form = code < points ? table[code] : none;
-      if (code == DOTS) to[0] = to[1] = form = '.', to += 2;
-      *to = form;
-      to += !(spaced & (form == SPACE)); /* of spaces in a row the first stays, and none in front */
-      spaced = form == SPACE;
+  uint32_t *to = one->made, form;
+  int spaced = 1;
+  for (long i = 0; i < one->size; i++) {
+    uint32_t code = one->codes[i];
+    form = code < points ? table[code] : UINT32_MAX;
+    if (code == DOTS) to[0] = to[1] = form = '.', to += 2;
+    if (form == UINT32_MAX) return -1;
+    *to = form;
+    to += !(spaced & (form == SPACE)); /* of spaces in a row the first stays, and none in front */
+    spaced = form == SPACE;
+  }
+  return to - one->made - (spaced & (to > one->made));
+}
+
+/* The code points as UTF-8 within JSON, escaped as orjson does; where they end. */
+static char *escaped(const uint32_t *codes, long count, char *to) {
+  static const char digits[] = "0123456789abcdef", letters[] = "btn\0fr"; /* of the controls from 8 on */
+  for (long i = 0; i < count; i++) {
+    uint32_t code = codes[i];
+    if (code < 0x20) {
+      char letter = code >= 8 && code <= 13 ? letters[code - 8] : 0;
+      *to++ = '\\', *to++ = letter ? letter : 'u';
+      if (!letter) *to++ = '0', *to++ = '0', *to++ = digits[code >> 4], *to++ = digits[code & 15];
+    } else if (code < 0x80) {
+      if (code == '"' || code == '\\') *to++ = '\\';
+      *to++ = code;
+    } else {
+      if (code < 0x800) *to++ = 0xc0 | code >> 6;
+      else if (code < 0x10000) *to++ = 0xe0 | code >> 12, *to++ = 0x80 | (code >> 6 & 63);
+      else *to++ = 0xf0 | code >> 18, *to++ = 0x80 | (code >> 12 & 63), *to++ = 0x80 | (code >> 6 & 63);
+      *to++ = 0x80 | (code & 63);
     }
-    if (form == none) continue;
-    to -= spaced & (to > one.made);
-    Object *form_of = PyUnicode_FromKindAndData(4, one.made, to - one.made);
-    if (!form_of || PyList_SetItem(made, one.at - 1, form_of)) one.count = 0; /* Python has an error to raise */
+  }
+  return to;
+}
+
+/* Puts the form of each text into the list `into`, as a text or, where it is to be quoted, as JSON without its quotes.
+   Leaves those alone that the table cannot tell. */
+void forms(Object *texts, const uint32_t *table, uint32_t points, Object *into, int quoted) {
+  for (Reader one = reader(texts); next(&one);) {
+    long count = formed(&one, table, points);
+    if (count < 0) continue;
+    char *bytes = (char *)(one.made + 3 * one.room);
+    Object *made = quoted ? PyBytes_FromStringAndSize(bytes, escaped(one.made, count, bytes) - bytes)
+                          : PyUnicode_FromKindAndData(4, one.made, count);
+    if (!made || PyList_SetItem(into, one.at - 1, made)) one.count = 0; /* Python has an error to raise */
   }
 }
 

@@ -29,8 +29,8 @@ _MOST_ROWS = 10**7  # a number below is no phone number either
 _OWN_IN_LINE = r'[{,]"(?:(?:id|kept)":"[0-9a-f]{16}"|row":[0-9]{1,7}[,}])'
 _PLAINLY = ((r"\"", "\1"), ('":', ": "), ("\1", '"'), (r"\n", "\n"), (r"\t", "\t"))
 """What is written in place of what, one after the other, so that texts stand there as they are, behind their keys."""
-_UNSURE = r'\\[^"nt]|"(?:id|kept)":"[0-9]{16}"'
-"""Other escapes, and digests without a letter, which may be numbers of cards."""
+_UNSURE = r'\\[^"nt]|"(?:id|kept)":"[0-9]{16}"|[:,\[]-?[0-9][0-9.]*e'
+"""Other escapes, digests without a letter, which may be numbers of cards, and numbers without all their digits."""
 
 
 def _known(kinds: list[str] | None) -> list[str] | None:
@@ -122,7 +122,7 @@ def may_hold_lines(lines: Sequence[bytes], strength: Strength) -> NDArray[np.boo
     """Whether a `Rewriting` may find something in the object of each line, which `jsonl.dump` wrote; False for most,
     and at a tenth of the price of parsing them.
 
-    Where a line has rare escapes, it may.
+    Where that is not sure, it may.
     """
     import numpy as np
     import polars as pl
