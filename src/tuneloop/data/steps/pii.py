@@ -75,7 +75,7 @@ class Pii(RowStep):
         return _Pass(self, known=[one for _, one in first.found]).object(value) if first.found else value
 
     def may_redact(self, lines: Sequence[bytes]) -> Sequence[bool]:
-        return may_hold_lines(lines, self.strength)
+        return may_hold_lines(lines, self.strength).tolist()
 
 
 def _besides(example: Example) -> list[str]:

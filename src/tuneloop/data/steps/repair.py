@@ -19,6 +19,9 @@ from tuneloop.guard import screen
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
+
+    from tuneloop.data.compiled import Twofold
 
 Kind = Literal["mojibake", "control", "html", "invisible", "whitespace"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -189,7 +192,7 @@ class Repair(RowStep):
 
 
 @cache
-def _signs() -> Callable[[Sequence[str]], np.ndarray]:
+def _signs() -> Twofold[NDArray[np.bool_]]:
     """Which texts have a sign of what may be repaired."""
     from tuneloop.data.characters import holding
 
