@@ -175,23 +175,23 @@ void hashes(Object *texts, uint32_t *out, int64_t *counts) {
 }
 
 /* signatures[N, HASHES]: of the smallest hash of each bin the last byte. A bin that none falls into asks the bins that
-   stand in its column of lenders[HASHES, HASHES], one after the other; where no bin has any, all are 0. */
+   stand in its column of lenders[HASHES, HASHES], one after the other; where no bin has one, all are 0. */
 void signatures(Object *texts, const uint8_t *lenders, uint8_t *signatures) {
   for (Reader one = reader(texts); next(&one); signatures += HASHES) {
     uint32_t least[HASHES];
-    uint8_t taken[HASHES] = {0};
+    uint8_t taken[HASHES];
+    int some = 0;
     long count = shingled(&one, one.made);
     for (int bin = 0; bin < HASHES; bin++) least[bin] = UINT32_MAX;
     for (long i = 0; i < count; i++) {
       uint32_t *bin = least + (one.made[i] >> BIN);
       *bin = one.made[i] < *bin ? one.made[i] : *bin;
     }
-    for (int bin = 0; bin < HASHES; bin++) taken[bin] = least[bin] != UINT32_MAX;
+    for (int bin = 0; bin < HASHES; bin++) some |= taken[bin] = least[bin] != UINT32_MAX;
     for (int bin = 0; bin < HASHES; bin++) {
       const uint8_t *lender = lenders + bin;
-      if (!taken[bin])
-        while (count && !taken[*lender]) lender += HASHES;
-      signatures[bin] = !count ? 0 : (uint8_t)least[taken[bin] ? bin : *lender];
+      while (some && !taken[bin] && !taken[*lender]) lender += HASHES;
+      signatures[bin] = !some ? 0 : (uint8_t)least[taken[bin] ? bin : *lender];
     }
   }
 }

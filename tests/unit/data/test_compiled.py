@@ -71,6 +71,14 @@ def test_both_forms_give_the_same(name: str, some: list[str]) -> None:
 
 
 @needs_gcc
+def test_a_hash_that_looks_like_an_empty_bin_is_none_in_both_forms() -> None:
+    some = ["中勺嚉", "中勺嚉中", ""]
+    assert shingles.sets(some[:1])[0].tolist() == [2**32 - 1]
+    assert result(minhash._signatures.fastest, some) == result(minhash._signatures.own, some)
+    assert not minhash._signatures.fastest(some)[0].any()
+
+
+@needs_gcc
 @pytest.mark.parametrize("name", ALL)
 def test_every_character_has_the_same_in_both_forms(name: str) -> None:
     points = [code for code in range(0x110000) if code < 0x3500 or code % 11 == 0 or 0xF800 < code < 0x20000]
