@@ -60,7 +60,7 @@ def main(path: Path, folder: Path, like: str = ALL) -> None:
     warm = folder / "warm.jsonl"
     row = {"instruction": WARM_UP[0], "input": "", "output": WARM_UP[1]}
     lines = [json.dumps({**row, "output": row["output"] * times}) for times in range(1, 20)]
-    warm.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    warm.write_text("".join(f"{line}\n" for line in lines * 40), "utf-8")  # so many that what is compiled is loaded
     (folder / "warm").mkdir()
     work(warm, folder / "warm", like)
     start = time.process_time()

@@ -196,10 +196,21 @@ def _plain_line(example: Example, texts: tuple[bytes, ...]) -> bytes:
     """The line of a plain Example with these escaped texts."""
     named, line = _frames(tuple([message.role for message in example.messages]))
     example.__dict__["id"] = id_ = digest.short_of_bytes(named % texts, 16)
-    rest = jsonl.dump({"meta": example.meta, "origin": example.origin.to_json()})
+    origin = example.origin
+    if not example.meta and not origin.parents and (source := _dumped(origin.source)):  # as most
+        return line % (id_.encode(), *texts, b'"meta":{},"origin":{"source":%b,"row":%d}}' % (source, origin.row))
+    rest = jsonl.dump({"meta": example.meta, "origin": origin.to_json()})
     if jsonl.is_spaced(rest):
         return jsonl.dump(example.to_json())
     return line % (id_.encode(), *texts, rest[1:])
+
+
+@lru_cache(maxsize=64)
+def _dumped(source: str) -> bytes:
+    """The JSON of a source's name, which thousands of rows share; empty where it has halves of surrogate pairs."""
+    with suppress(TypeError):
+        return b'"%b"' % jsonl.escaped([source])[0]
+    return b""
 
 
 @lru_cache(maxsize=1_024)

@@ -49,7 +49,7 @@ def assemble(
     _write(folder, trays, numbers, division, config.steps)
     facts = _facts(config, groups, refined, trays, numbers, division, measure)
     for tray in trays:
-        tray.let_go()  # or the collector would look through all rows as soon as it is back
+        tray.remove()  # or the collector would look through all rows as soon as it is back
     return facts
 
 
@@ -104,20 +104,24 @@ def _redacted(left: Sequence[Left], hiding: Sequence[Step]) -> Iterator[bytes]:
     if not hiding:
         yield from (one.line for one in left)
         return
-    drops = [jsonl.parse_dumped(one.line) for one in left]
-    said = [{key: drop[key] for key in ("example", "reason", "evidence")} for drop in drops]
-    shown: Sequence[JsonObject] = said
+    lines = [one.line for one in left]
+    doubts = [step.may_redact(lines) for step in hiding]
+    for line, *doubtful in zip(lines, *doubts, strict=True):
+        yield _hidden(line, hiding) if any(doubtful) else line
+
+
+def _hidden(line: bytes, hiding: Sequence[Step]) -> bytes:
+    drop = jsonl.parse_dumped(line)
+    said = shown = {key: drop[key] for key in ("example", "reason", "evidence")}
     for step in hiding:
-        shown = step.redact_all(shown)
-    for one, drop, whole, hidden in zip(left, drops, said, shown, strict=True):
-        if hidden is whole:
-            yield one.line
-            continue
-        example = hidden["example"]
-        if example.get("origin") == drop["origin"]:  # an Example, no raw row
-            # the digest of what was there would let anybody try values until one fits
-            hidden = {**hidden, "example": {**example, "id": Example.from_json(example).id}}
-        yield jsonl.dump({**drop, **hidden})
+        shown = step.redact(shown)
+    if shown is said:
+        return line
+    example = shown["example"]
+    if example.get("origin") == drop["origin"]:  # an Example, no raw row
+        # the digest of what was there would let anybody try values until one fits
+        shown = {**shown, "example": {**example, "id": Example.from_json(example).id}}
+    return jsonl.dump({**drop, **shown})
 
 
 def _facts(

@@ -1,17 +1,20 @@
-"""The words and the writing of many texts at once, which are one array of code points.
+"""The words and the writing of many texts at once, by tables of all code points.
 
 A look at a table costs under a nanosecond a character, a fifth of what a pattern takes, and nothing for each text.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneloop.data.compiled import Twofold, address
+from tuneloop.guard import screen
 from tuneloop.texts.words import CJK, JOINERS, SCRIPTS, leading_script, script_of
 
 _COMMON, _ALL = 0x20000, 0x110000
@@ -29,6 +32,10 @@ def _table(pattern: str, characters: str) -> NDArray[np.bool_]:
 
 def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
     """The words of each text, as `words.count_words` counts them."""
+    return _words(texts)
+
+
+def _words_by_arrays(texts: Sequence[str]) -> NDArray[np.int64]:
     codes, starts = _joined(texts)
     classes = np.take(_classes(_range(codes)), codes)
     word, joiner = classes == _WORD, classes == _JOINER
@@ -39,23 +46,68 @@ def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
     return np.add.reduceat(begins.view(np.uint8), starts, dtype=np.int64)
 
 
+def _words_compiled(library: ctypes.CDLL, texts: list[str]) -> NDArray[np.int64]:
+    counts = np.zeros(len(texts), np.int64)
+    _by_table(_classes, lambda *table: library.words(texts, *table, address(counts)))
+    return counts
+
+
 def scripts_of(texts: Sequence[str]) -> list[str]:
     """The writing of each text, as `words.script_of` finds it."""
     out = [script_of(text) if text.isascii() else "" for text in texts]
     rows = [row for row, script in enumerate(out) if not script]
     if not rows:
         return out
-    codes, starts = _joined([texts[row] for row in rows])
-    classes = np.take(_writings(_range(codes)), codes)
-    counts: dict[str, list[int]] = {}
-    for number, name in enumerate(SCRIPTS, 1):
-        found = classes == number
-        if name == "latin":  # a run of letters counts as one
-            found[1:] &= ~found[:-1]
-        counts[name] = np.add.reduceat(found.view(np.uint8), starts, dtype=np.int64).tolist()
-    for at, row in enumerate(rows):
-        out[row] = leading_script({name: found[at] for name, found in counts.items()})
+    for row, counts in zip(rows, _letters([texts[row] for row in rows]).tolist(), strict=True):
+        out[row] = leading_script(dict(zip(SCRIPTS, counts, strict=True)))
     return out
+
+
+def _letters_by_arrays(texts: Sequence[str]) -> NDArray[np.int64]:
+    """[N, SCRIPTS]: the letters of each writing in each text."""
+    codes, starts = _joined(texts)
+    classes = np.take(_writings(_range(codes)), codes)
+    counts = np.empty((len(texts), len(SCRIPTS)), np.int64)
+    for number in range(1, len(SCRIPTS) + 1):
+        found = classes == number
+        if number == len(SCRIPTS):  # Latin: a run of letters counts as one
+            found[1:] &= ~found[:-1]
+        counts[:, number - 1] = np.add.reduceat(found.view(np.uint8), starts, dtype=np.int64)
+    return counts
+
+
+def _letters_compiled(library: ctypes.CDLL, texts: list[str]) -> NDArray[np.int64]:
+    counts = np.zeros((len(texts), len(SCRIPTS)), np.int64)
+    _by_table(_writings, lambda *table: library.writings(texts, *table, address(counts), len(SCRIPTS)))
+    return counts
+
+
+_words = Twofold(_words_by_arrays, _words_compiled)
+_letters = Twofold(_letters_by_arrays, _letters_compiled)
+
+
+def holding(characters: str) -> Twofold[NDArray[np.bool_]]:
+    """Which texts have one of the characters, which are written as within the brackets of a pattern; U+FFFD is among
+    them where halves of surrogate pairs are."""
+    pattern, halves = f"[{characters}]", "\ud800-\udfff"
+    assert halves not in characters or "\ufffd" in characters, "the regular expressions of Rust know no halves"
+
+    @cache
+    def table(points: int) -> NDArray[np.uint8]:
+        return _table(pattern, _characters(points)).view(np.uint8)
+
+    def compiled(library: ctypes.CDLL, texts: list[str]) -> NDArray[np.bool_]:
+        counts = np.zeros(len(texts), np.int64)
+        _by_table(table, lambda *known: library.writings(texts, *known, address(counts), 1))
+        return counts > 0
+
+    return Twofold(lambda texts: screen.matching(texts, pattern.replace(halves, "")), compiled)
+
+
+def _by_table(table_of: Callable[[int], NDArray[np.uint8]], beyond: Callable[[ctypes.c_void_p, int], int]) -> None:
+    """Calls with the smaller table and how many code points it has, and with the larger one where that says so."""
+    if beyond(address(table_of(_COMMON)), _COMMON):
+        beyond(address(table_of(_ALL)), _ALL)
 
 
 def _joined(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

@@ -6,6 +6,7 @@ knows, and a text of others is sent there.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import unicodedata
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tuneloop.core import jsonl
 from tuneloop.core.conversation import Example, Message
+from tuneloop.data.compiled import EXAMPLE, Twofold, address
 from tuneloop.texts import words
 from tuneloop.texts.words import content_key, key_of_turns
 
@@ -31,17 +33,8 @@ _JAMO = range(0x1160, 0x1200)
 
 
 def normalise(texts: Sequence[str]) -> list[str]:
-    """`words.normalise` of each text."""
-    forms = words.remembered(texts)
-    new = [text for text, form in forms.items() if form is None]
-    if len(new) > _FEW:
-        # apart, so that a text of one byte a character is not widened for the sake of others
-        groups = [text for text in new if text.isascii()], [text for text in new if not text.isascii()]
-        for group in groups:
-            found = _forms(group) if group else []
-            forms.update(zip(group, found, strict=True))
-            words.remember(group, found)
-    return [words.normalise(text) if (form := forms[text]) is None else form for text in texts]
+    """`words.normalise` of each text, which that does not remember."""
+    return _forms(texts)
 
 
 def content_keys(examples: Sequence[Example]) -> list[bytes]:
@@ -65,7 +58,7 @@ def _said(conversations: Sequence[Sequence[Message]], frame: bytes) -> list[byte
     """Role and normalised content of the messages of each conversation as JSON within a frame; b"" where it is empty,
     and for all of them where a text has half of a surrogate pair."""
     try:
-        texts = iter(jsonl.escaped(normalise([message.content for one in conversations for message in one])))
+        texts = iter(_quoted([message.content for one in conversations for message in one]))
     except TypeError:
         return [b""] * len(conversations)
     roles = [tuple([message.role for message in one]) for one in conversations]
@@ -82,8 +75,19 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _forms(texts: Sequence[str]) -> list[str]:
-    """The normalised texts, of which there is one at least, by one look at the table for all characters."""
+def _by_arrays(texts: Sequence[str]) -> list[str]:
+    out = list[str | None]([None] * len(texts))
+    for ascii in (True, False):  # apart, so that a text of one byte a character is not widened for the sake of others
+        rows = [row for row, text in enumerate(texts) if text.isascii() == ascii]
+        if len(rows) > _FEW:
+            for row, form in zip(rows, _together([texts[row] for row in rows]), strict=True):
+                out[row] = form
+    return _whole(texts, out)
+
+
+def _together(texts: Sequence[str]) -> list[str | None]:
+    """The normalised texts, of which there is one at least, by one look at the table for all characters; None where
+    that cannot tell."""
     plain = [text.replace("…", "...") for text in texts]  # the only common sign that becomes several
     codes = np.frombuffer("\n".join([*plain, ""]).encode("utf-32-le", "surrogatepass"), "<u4")
     sizes = np.array(list(map(len, plain)), np.int64) + 1
@@ -98,10 +102,33 @@ def _forms(texts: Sequence[str]) -> list[str]:
     forms[forms == _NONE] = _SPACE
     whole, stops = forms.tobytes().decode("utf-32-le"), np.cumsum(lengths)
     borders = zip((stops - lengths).tolist(), stops.tolist(), strict=True)
-    out = [whole[start : stop - 1] if stop > start else "" for start, stop in borders]
-    for row in map(int, odd):
-        out[row] = words.normalise(texts[row])
+    out: list[str | None] = [whole[start : stop - 1] if stop > start else "" for start, stop in borders]
+    for row in odd.tolist():
+        out[row] = None
     return out
+
+
+def _compiled(library: ctypes.CDLL, texts: list[str]) -> list[str]:
+    out, table = list[str | None]([None] * len(texts)), _table()
+    library.forms(texts, address(table), len(table), out, False)
+    return _whole(texts, out)
+
+
+def _quoted_compiled(library: ctypes.CDLL, texts: list[str]) -> list[bytes]:
+    out, table = list[bytes | None]([None] * len(texts)), _table()
+    library.forms(texts, address(table), len(table), out, True)
+    odd = iter(jsonl.escaped([words.normalise(text) for text, form in zip(texts, out, strict=True) if form is None]))
+    return [next(odd) if form is None else form for form in out]
+
+
+def _whole(texts: Sequence[str], forms: Sequence[str | None]) -> list[str]:
+    """The forms, and those that the table could not tell."""
+    return [words.normalise(text) if form is None else form for text, form in zip(texts, forms, strict=True)]
+
+
+_forms = Twofold(_by_arrays, _compiled)
+_quoted = Twofold(lambda texts: jsonl.escaped(normalise(texts)), _quoted_compiled, EXAMPLE)
+"""The normalised texts as `jsonl.escaped` has them; raises as that does."""
 
 
 @cache

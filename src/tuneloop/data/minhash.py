@@ -7,6 +7,7 @@ function works on a shard, or on one band of all shards, by itself, and gives th
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from functools import cache
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneloop.data import shingles
+from tuneloop.data.compiled import Twofold, address
 
 Signatures = NDArray[np.uint8]
 Pairs = NDArray[np.int64]
@@ -41,7 +43,7 @@ def signatures(texts: Sequence[str]) -> Signatures:
     return np.concatenate(parts) if parts else np.empty((0, HASHES), np.uint8)
 
 
-def _signatures(texts: Sequence[str]) -> Signatures:
+def _by_arrays(texts: Sequence[str]) -> Signatures:
     minima = np.full(len(texts) * HASHES, _EMPTY)
     for hashes, rows in shingles.hashed(texts):
         np.minimum.at(minima, rows * HASHES + (hashes >> _BIN), hashes)
@@ -55,6 +57,15 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     if len(sparse):
         out[sparse] = _offered(out[sparse], taken[sparse], count[sparse])
     return out
+
+
+def _compiled(library: ctypes.CDLL, texts: list[str]) -> Signatures:
+    out, lenders = np.empty((len(texts), HASHES), np.uint8), _lenders().astype(np.uint8)
+    library.signatures(texts, address(lenders), address(out))
+    return out
+
+
+_signatures = Twofold(_by_arrays, _compiled)
 
 
 def _ask(lent: Signatures, taken: NDArray[np.bool_], empty: NDArray[np.int64]) -> None:

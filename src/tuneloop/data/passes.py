@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Named = tuple[str, Any]  # a step with its name, which other processes could not look up
 BATCH = 2_000
-"""Rows that go through the steps and whose keys are computed together: their normalised texts are still remembered."""
+"""Rows that go through the steps and whose keys are computed together."""
 HELD = 32 << 20
 """Bytes of rows that stay in memory from one pass to the next (as objects and lines, about four times as many)."""
 Segment = tuple[tuple[Named, ...], tuple[Named, ...]]  # row steps, and the set steps after them
@@ -101,8 +101,7 @@ def refine(
             if room < 0:
                 tray.let_go()
             if isinstance(task.given, Tray):
-                task.given.shard.path.unlink()
-                task.given.shard.held = None
+                task.given.shard.remove()
             advance(task.given.rows)
         for name, step in set_steps:
             out.findings += decide(Trays(out.trays), name, step)
@@ -149,16 +148,16 @@ def _work(task: Task) -> Tray:
     """One shard of one pass."""
     notes, counted = Counter[str](), Counter[tuple[str, str]]()
     left: list[Left] = []
-    with shards.Writer(task.target.with_suffix(".jsonl")) as out:
-        for batch in _batches(task.given, notes):
-            after = _through(task.row_steps, batch)
-            drops = [(row, line) for row, line in zip(after.rows, after.lines, strict=True) if isinstance(row, Drop)]
-            left += [left_of(row, line) for row, line in drops]
-            counted.update((row.step, row.reason) for row, _ in drops)
-            examples = [row for row in after.rows if isinstance(row, Example)]
-            kept = np.flatnonzero([isinstance(row, Example) for row in after.rows])
-            lines = shards.lines_of(examples, [after.lines[index] for index in kept.tolist()])
-            out.add(examples, lines, _columns(task, after, kept, examples))
+    out = shards.Writer(task.target.with_suffix(".jsonl"))
+    for batch in _batches(task.given, notes):
+        after = _through(task.row_steps, batch)
+        drops = [(row, line) for row, line in zip(after.rows, after.lines, strict=True) if isinstance(row, Drop)]
+        left += [left_of(row, line) for row, line in drops]
+        counted.update((row.step, row.reason) for row, _ in drops)
+        examples = [row for row in after.rows if isinstance(row, Example)]
+        kept = np.flatnonzero([isinstance(row, Example) for row in after.rows])
+        lines = shards.lines_of(examples, [after.lines[index] for index in kept.tolist()])
+        out.add(examples, lines, _columns(task, after, kept, examples))
     tray = Tray(out.shard(), task.given.source, notes=notes)
     if isinstance(task.given, Tray):
         tray.drops, tray.counted, tray.notes = task.given.drops, task.given.counted, task.given.notes

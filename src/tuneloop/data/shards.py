@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ _AT_ONCE = 1_000
 
 
 class Held(NamedTuple):
-    """Rows in memory, and the lines that stand in the file."""
+    """Rows in memory, and the lines that stand in the file, or would."""
 
     examples: list[Example]
     lines: list[bytes]
@@ -36,13 +35,13 @@ class Held(NamedTuple):
 
 @dataclass
 class Shard:
-    """N Examples on disk. `offsets` [N + 1] are bytes; `columns` hold one entry a row."""
+    """N Examples in memory or on disk. `offsets` [N + 1] are bytes; `columns` hold one entry a row."""
 
     path: Path
     offsets: np.ndarray
     columns: Keys = field(default_factory=dict[str, Any])
     held: Held | None = None
-    """The same rows, where there is room for them; they never go to another process."""
+    """The rows, where there is room for them. They never go to another process: the file is written first."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -73,21 +72,35 @@ class Shard:
             return iter(rows) if indices is None else (rows[index] for index in indices)
         return (Example.from_json(jsonl.parse_dumped(line)) for line in self.lines(indices))
 
+    def let_go(self) -> None:
+        """Keeps the rows in the file alone."""
+        self._write()
+        self.held = None
+
+    def remove(self) -> None:
+        """Removes the rows from the disk and from memory."""
+        self.path.unlink(missing_ok=True)
+        self.held = None
+
+    def _write(self) -> None:
+        if self.held is not None and not self.path.exists():
+            self.path.write_bytes(b"".join(self.held.lines))
+
     def __getstate__(self) -> dict[str, Any]:
+        self._write()
         return {**self.__dict__, "held": None}
 
 
 class Writer:
-    """Writes a shard, some rows at a time."""
+    """Makes a shard, some rows at a time. Its file is written where it is let go of or goes to another process."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, path.open("wb")
+        self._path = path
         self._columns: list[Keys] = []
         self._held = Held([], [])
 
     def add(self, examples: Sequence[Example], lines: Sequence[bytes], columns: Keys) -> None:
         """Rows with their lines and columns."""
-        self._file.write(b"".join(lines))
         self._columns.append(columns)
         self._held.examples.extend(examples)
         self._held.lines.extend(lines)
@@ -97,14 +110,6 @@ class Writer:
         offsets = np.cumsum([0, *map(len, self._held.lines)])
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         return Shard(self._path, offsets, columns, self._held)
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
 
 def lines_of(examples: Sequence[Example], known: Sequence[bytes | None]) -> list[bytes]:

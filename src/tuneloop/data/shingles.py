@@ -6,12 +6,15 @@ word: so an edit weighs alike in all languages. Knows nothing of Examples.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tuneloop.data.compiled import Twofold, address
 
 Hashes = NDArray[np.uint32]
 
@@ -88,14 +91,30 @@ def _whole(codes: NDArray[np.uint32], starts: NDArray[np.int64], sizes: NDArray[
     return whole
 
 
+def _by_arrays(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
+    """The hashes of all texts in one, and where each text's begin and the last's end [N + 1]."""
+    blocks = list(hashed(texts))
+    hashes = np.concatenate([np.empty(0, np.uint32), *(block for block, _ in blocks)])
+    rows = np.concatenate([np.empty(0, np.int64), *(row for _, row in blocks)])
+    return hashes, np.searchsorted(rows, np.arange(len(texts) + 1))
+
+
+def _compiled(library: ctypes.CDLL, texts: list[str]) -> tuple[Hashes, NDArray[np.int64]]:
+    hashes = np.empty(sum(map(len, texts)), np.uint32)
+    borders = np.zeros(len(texts) + 1, np.int64)
+    library.hashes(texts, address(hashes), address(borders[1:]))
+    np.cumsum(borders, out=borders)
+    return hashes[: borders[-1]], borders
+
+
+_of_each = Twofold(_by_arrays, _compiled)
+
+
 def sets(texts: Sequence[str]) -> list[Hashes]:
     """For each text the sorted hashes of its different shingles."""
-    blocks = list(hashed(texts))
-    if not blocks:
-        return [np.empty(0, np.uint32) for _ in texts]
-    hashes = np.concatenate([block for block, _ in blocks])
-    rows = np.concatenate([row for _, row in blocks])
-    borders = np.searchsorted(rows, np.arange(len(texts) + 1))
+    hashes, borders = _of_each(texts)
+    if not len(hashes):
+        return [hashes for _ in texts]
     for start, end in pairwise(borders.tolist()):
         hashes[start:end].sort()
     keep = np.ones(len(hashes), bool)

@@ -102,7 +102,8 @@ def divide(rows: Columns, shares: SplitConfig, own: Sequence[str]) -> Division:
 
 def _units(rows: Columns) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """The smallest row of each row's unit; and the groups that were too large to be one, as (first row, size)."""
-    apart, alike = _family(rows, ()), _family(rows, rows.clusters)
+    apart = _family(rows, ())
+    alike = _family(rows, rows.clusters) if rows.clusters else apart
     size = np.bincount(alike, minlength=len(alike))
     large = np.flatnonzero(size > max(LARGEST, LARGEST_SHARE * len(alike)))
     return np.where(np.isin(alike, large), apart, alike), [(row, int(size[row])) for row in large.tolist()]

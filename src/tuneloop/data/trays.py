@@ -81,10 +81,15 @@ class Tray:
         return sorted(left, key=lambda one: one.row)
 
     def let_go(self) -> None:
-        """Keeps nothing in memory that stands in a file."""
-        self.shard.held = None
+        """Keeps the rows in files alone."""
+        self.shard.let_go()
         for ledger in self.drops:
             ledger.held = None
+
+    def remove(self) -> None:
+        """Removes the rows from memory and disk; columns and numbers stay."""
+        self.shard.remove()
+        self.drops.clear()
 
 
 def dropped(example: Example, name: str, rejection: Rejection) -> Drop:

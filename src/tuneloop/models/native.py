@@ -37,10 +37,13 @@ class Unbuilt(Exception):
     """Why nothing is compiled, for people."""
 
 
-def load(source: Path, definitions: Sequence[str] = (), *, threads: bool = False) -> ctypes.CDLL:
+def load(
+    source: Path, definitions: Sequence[str] = (), *, threads: bool = False, of_python: bool = False
+) -> ctypes.CDLL:
     """The file's functions; `definitions` are the preprocessor's. Raises Unbuilt.
 
     `threads`: it uses OpenMP, which must be the library that PyTorch brought: a second pool of threads slows both.
+    `of_python`: it calls functions of Python, and so must be called with Python's lock held; errors are raised.
     """
     if sys.platform != "linux":
         raise Unbuilt("nothing is compiled for this system")
@@ -48,7 +51,7 @@ def load(source: Path, definitions: Sequence[str] = (), *, threads: bool = False
         raise Unbuilt("this build of PyTorch brings an OpenMP that gcc does not use")
     path = _built(source, [*FLAGS, *(["-fopenmp"] if threads else []), *(f"-D{one}" for one in definitions)])
     try:
-        return ctypes.CDLL(str(path))
+        return (ctypes.PyDLL if of_python else ctypes.CDLL)(str(path))
     except OSError as error:
         raise Unbuilt(f"what was compiled cannot be loaded: {error}") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -151,11 +151,6 @@ def normalise(text: str) -> str:
         form = _form(text)
         remember((text,), (form,))
     return form
-
-
-def remembered(texts: Iterable[str]) -> dict[str, str | None]:
-    """Each different text with its normalised form, or None where that is to be worked out."""
-    return {text: _forms.get(text) for text in texts}
 
 
 def remember(texts: Sequence[str], forms: Sequence[str]) -> None:

@@ -56,7 +56,10 @@ def test_what_is_written_reads_back_equal(example: Example) -> None:
 @given(st.lists(examples, max_size=4), st.lists(words | st.text('",\\\n\ud800a', max_size=4), max_size=150))
 def test_dumped_examples_are_their_json_with_their_ids(some: list[Example], said: list[str]) -> None:
     plain = [
-        Example((Message("user", one), Message("assistant", said[-1])), SOMEWHERE, meta={"a": one}) for one in said
+        Example(
+            (Message("user", one), Message("assistant", said[-1])), Origin(one, row), meta={"a": one} if row % 2 else {}
+        )
+        for row, one in enumerate(said)
     ]
     wanted = [jsonl.dump(one.to_json()) for one in (*some, *plain)]
     fresh = [Example(one.messages, one.origin, one.tools, one.meta, one.rejected) for one in (*some, *plain)]

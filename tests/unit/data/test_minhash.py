@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_shingles import plain
 
-from tuneloop.data import minhash, shingles
+from tuneloop.data import compiled, minhash, shingles
 from tuneloop.data.union_find import UnionFind
 
 TEXT = st.text(alphabet="ab 的一是é😀\0", max_size=40)
@@ -52,6 +52,7 @@ def test_an_edit_weighs_alike_in_chinese_and_english() -> None:
 
 def test_a_long_text_is_hashed_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["ab", "", *(made(language, length, random.Random(3)) for language in LETTERS for length in (11, 12, 60))]
+    monkeypatch.setattr(compiled, "_is_loaded", lambda: False)
     whole, signatures = shingles.sets(texts), minhash.signatures(texts)
     for size in (1, 2, 7, 10):
         monkeypatch.setattr(shingles, "_BLOCK", size)
@@ -74,6 +75,7 @@ def test_signatures_are_the_same_on_every_machine_and_in_every_shard() -> None:
 
 def test_few_shingles_offer_what_the_empty_bins_would_have_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [("the quick brown fox 敏捷的狐狸跳过懒狗" * 9)[:length] for length in range(0, 300, 7)]
+    monkeypatch.setattr(compiled, "_is_loaded", lambda: False)
     found = minhash.signatures(texts)
     for dense in (0, minhash.HASHES + 1):
         monkeypatch.setattr(minhash, "_DENSE", dense)

@@ -83,8 +83,15 @@ def test_rows_are_listed_alike_from_memory_and_from_files(write: Write, tmp_path
     assert len(before) > 10
 
 
-def test_files_of_earlier_passes_are_gone(write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [True, False])
+def test_files_of_earlier_passes_are_gone(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    monkeypatch.setattr(passes, "HELD", passes.HELD if held else 0)
     found = passes.refine([source(write)], steps(*RECIPE), tmp_path / "work")
+    assert not held or not [*(tmp_path / "work").glob("*.jsonl")], "what is held needs no file"
+    for tray in found.trays:
+        tray.let_go()
     assert set((tmp_path / "work").glob("*.jsonl")) == {tray.shard.path for tray in found.trays}
 
 

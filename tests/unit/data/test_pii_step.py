@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from stepping import run
 
-from tuneloop.core.conversation import Example, Message, Origin, ToolCall
+from tuneloop.core import jsonl
+from tuneloop.core.conversation import Drop, Example, Message, Origin, ToolCall
 from tuneloop.data.steps import STEPS, Rejection, RowStep
+from tuneloop.data.trays import left_of
 
 RECORD = "患者张三，病历号：ZY20231234，出生日期：1990-03-07，电话 138 0013 8000，邮箱zhangsan@qq.com。"
 RAW = ["ZY20231234", "1990-03-07", "138 0013 8000", "13800138000", "zhangsan@qq.com", "E12345678", "13912345678"]
@@ -152,3 +154,42 @@ def test_a_second_pass_finds_nothing_more(arguments: Any, text: str) -> None:
     given = example(Message("user", text), Message("assistant", text, reasoning=text, tool_calls=(call,)))
     once = rewritten(given, strength="weak")
     assert look(once, strength="weak") is once
+
+
+TRICKY = [
+    *(*RAW, "4111111111111111", "１３８１２３４５６７８", "li＠firma.cn", "Ann Lee", "张先生", "hunter2x", "北京路"),
+    *("12号", "sk-ab12cd34ef56gh78ij90", "name", "phone", "password", "id", "row", "kept", "电话", "MRN: "),
+    *("Dear ", "my name is ", '"', "\\", "\n", "\t", "\r", "\x07", "\ud800"),
+    *(": ", '": "', "n", "u", "/", " ", "a", "，", "0123456789abcdef"),
+]  # fmt: skip
+tricky = st.lists(st.sampled_from(TRICKY), max_size=6).map("".join)
+tricky_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e18, 1e18) | tricky | st.sampled_from([13812345678, 1e16]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(tricky, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("strength", ["strong", "weak"])
+@given(asked=tricky, said=tricky, meta=st.dictionaries(tricky, tricky_values, max_size=3), evidence=tricky_values)
+def test_no_line_with_something_to_hide_is_passed_over(
+    strength: str, asked: str, said: str, meta: dict[str, Any], evidence: Any
+) -> None:
+    step = STEPS.make({"pii": {"strength": strength}})
+    given = example(Message("user", asked), Message("assistant", said), meta=meta)
+    drop = Drop(given, "filter", "is so", given.origin, {"why": evidence})
+    for line in (jsonl.dump(drop.to_json()), left_of(drop, jsonl.dump(given.to_json())).line):
+        value = jsonl.parse_dumped(line)
+        shown = {key: value[key] for key in ("example", "reason", "evidence")}
+        assert step.may_redact([b"{}", line])[1] or step.redact(shown) is shown
+
+
+def test_most_lines_are_passed_over() -> None:
+    step = STEPS.make("pii")
+    clean = example(
+        Message("user", 'What\'s "2+2"?\nTell me.'), Message("assistant", "四，或 4.\tSurely."), meta={"n": 12}
+    )
+    evidence = {"kept": {"id": clean.id, "origin": {"source": "s", "row": 1234567}}, "similarity": 0.8125}
+    line = jsonl.dump(Drop(clean, "near_duplicates", "says nearly the same", clean.origin, evidence).to_json())
+    spoken = line.replace(b"Surely", b"138 0013 8000")
+    assert list(step.may_redact([line, spoken])) == [False, True]

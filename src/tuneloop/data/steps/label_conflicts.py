@@ -12,7 +12,7 @@ from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.findings import finding
 from tuneloop.data.stance import KINDS, SHORT_WORDS, Stance, question, question_key, said, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.texts.words import normalise
+from tuneloop.texts.words import normalise, remember
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,8 +49,10 @@ class LabelConflicts(SetStep):
         """Digests of the prompt and of what the answer commits itself to: 68 bytes a row, 197 with near prompts."""
         import numpy as np
 
-        from tuneloop.data import near
+        from tuneloop.data import forms, near
 
+        asked = [message.content for one in examples for message in one.messages]
+        remember(asked, forms.normalise(asked))  # in a tenth of the time of one by one, as they are asked for here
         stances = np.array([stance(one, self.short_words) for one in examples], np.uint64)
         stances = stances.reshape(-1, len(Stance._fields))  # of no rows as well
         texts, apart = [self._text(one) for one in examples], [str(question_key(one)) for one in examples]

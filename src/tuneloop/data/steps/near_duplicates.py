@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt
 from tuneloop.core.conversation import Example, JsonObject, Message
 from tuneloop.data.stance import Stance, are_cued, are_short, asked, core, dispute, marks, question_key, stance
 from tuneloop.data.steps import Rejection, Rows, SetStep, Verdict
-from tuneloop.texts.words import normalise, spoken
+from tuneloop.texts.words import normalise, remember, spoken
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,7 +209,8 @@ def _claims(examples: Sequence[Example], texts: Sequence[str]) -> list[_Claim]:
     """The claims of Examples which say that as a whole."""
     from tuneloop.data.forms import normalise
 
-    answers = normalise([example.answer.content for example in examples])
+    contents = [example.answer.content for example in examples]
+    remember(contents, answers := normalise(contents))  # they are asked for one by one where rows are alike
     return list(map(_Claim, examples, texts, marks(answers), are_cued(answers)))
 
 

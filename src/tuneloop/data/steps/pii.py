@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from tuneloop.core.conversation import Example, JsonObject
 from tuneloop.data.steps import Rejection, RowStep
 from tuneloop.guard import digits, pii
-from tuneloop.guard.documents import OWN, Kinds, Rewriting, is_own
+from tuneloop.guard.documents import Kinds, Rewriting, may_hold_lines
 from tuneloop.guard.pii import Found
 from tuneloop.guard.rules import Strength
 from tuneloop.guard.surrogates import Surrogates
@@ -74,25 +74,8 @@ class Pii(RowStep):
         first.object(value)
         return _Pass(self, known=[one for _, one in first.found]).object(value) if first.found else value
 
-    def redact_all(self, values: Sequence[JsonObject]) -> Sequence[JsonObject]:
-        texts = ["\n".join(_lines(value, "", [])) for value in values]
-        doubtful = pii.may_hold_each(texts, self.strength).tolist()
-        return [self.redact(value) if doubt else value for value, doubt in zip(values, doubtful, strict=True)]
-
-
-def _lines(value: JsonObject | list[Any], key: str, found: list[str]) -> list[str]:
-    """Everything that is searched in a JSON value, each text behind its key."""
-    for inner, one in value.items() if isinstance(value, dict) else [(key, one) for one in value]:
-        if type(one) is str and inner not in OWN:  # most are
-            found.append(f"{inner}: {one}")
-        elif isinstance(one, (dict, list)):
-            found.append(str(inner))
-            _lines(one, str(inner), found)
-        elif isinstance(one, float) and one % 1:
-            found.append(str(inner))  # no number of anything
-        elif not is_own(one, inner):
-            found.append(f"{inner}: {one}")
-    return found
+    def may_redact(self, lines: Sequence[bytes]) -> Sequence[bool]:
+        return may_hold_lines(lines, self.strength).tolist()
 
 
 def _besides(example: Example) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import model_validator
 
@@ -16,6 +17,12 @@ from tuneloop.data.mojibake import LOST_SIGNS, SIGNS, SUSPICIOUS, TIMES, lost, r
 from tuneloop.data.steps import Rejection, RowStep
 from tuneloop.guard import screen
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tuneloop.data.compiled import Twofold
+
 Kind = Literal["mojibake", "control", "html", "invisible", "whitespace"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -25,11 +32,9 @@ _ODD = (
 )
 _ODD_SIGN = re.compile(f"[{_ODD}]")
 _ANY_SIGN = re.compile(f"[{_ODD}{SIGNS}]")
-_DOUBTFUL = (
-    f"[{_ODD}{SIGNS}{LOST_SIGNS}<&]".replace("\ud800-\udfff", "\ufffd"),
-    f"[{_ODD}{LOST_SIGNS}]|{SUSPICIOUS}|<[A-Za-z/]|&[#A-Za-z]".replace("\ud800-\udfff", ""),
-)
-"""Both match every text that is changed or lost; the first takes the least time."""
+_DOUBTFUL = f"{_ODD}{SIGNS}{LOST_SIGNS}<&"
+_CHANGED = f"[{_ODD}{LOST_SIGNS}]|{SUSPICIOUS}|<[A-Za-z/]|&[#A-Za-z]".replace("\ud800-\udfff", "")
+"""Every text that is changed or lost has one of the former signs, and matches this; the signs take less time."""
 _ODD_ASCII = bytes([*range(0x0A), *range(0x0B, 0x20), 0x7F])
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)")
 # A JSON writer that did not escape the backslash: \frac became a form feed and "rac", \times a tab and "imes".
@@ -149,11 +154,14 @@ class Repair(RowStep):
         import numpy as np
 
         messages = [message for one in examples for message in (*one.messages, *one.rejected)]
-        doubtful = screen.matching([message.content for message in messages], *_DOUBTFUL)
+        contents = [message.content for message in messages]
+        doubtful = _signs()(contents)
+        rows = np.flatnonzero(doubtful)
+        doubtful[rows] = screen.matching([contents[row] for row in rows.tolist()], _CHANGED)
         doubtful |= np.array([bool(message.reasoning or message.tool_calls) for message in messages], bool)
         ends = np.cumsum([len(one.messages) + len(one.rejected) for one in examples])
-        rows = set(np.searchsorted(ends, np.flatnonzero(doubtful), "right").tolist())
-        return [self.look(one) if row in rows or one.tools else one for row, one in enumerate(examples)]
+        which = set(np.searchsorted(ends, np.flatnonzero(doubtful), "right").tolist())
+        return [self.look(one) if row in which or one.tools else one for row, one in enumerate(examples)]
 
     def look(self, example: Example) -> Example | Rejection:
         for message in (*example.messages, *example.rejected):
@@ -181,6 +189,14 @@ class Repair(RowStep):
             return example
         count = len(example.messages)
         return replace(example, messages=mended[:count], rejected=mended[count:])
+
+
+@cache
+def _signs() -> Twofold[NDArray[np.bool_]]:
+    """Which texts have a sign of what may be repaired."""
+    from tuneloop.data.characters import holding
+
+    return holding(_DOUBTFUL)
 
 
 def _is_clean(text: str) -> bool:
