@@ -95,8 +95,8 @@ def packed_attention(
     kernels = kernels_for(query)
     plain = prefix is None and softcap is None and s_aux is None and dropout == 0
     if kernels is not None and plain and query.dtype is key.dtype is value.dtype and value.shape[3] == key.shape[3]:
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return fused.attention(kernels, query, key, value, layout.for_kernels, sliding_window, scaling), None
+        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return fused.attention(kernels, query, key, value, layout.for_kernels, sliding_window, factor), None
     parts = []
     for block in layout.blocks:
         q = _block_of(query, block.rows, block.queries)

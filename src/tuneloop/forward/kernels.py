@@ -186,6 +186,12 @@ def kernels_for(like: Tensor) -> Kernels | None:
     return found if isinstance(found, Kernels) else None
 
 
+def why_none(like: Tensor) -> str:
+    """Why nothing is compiled for tensors for which something could be; empty where it is, or where nothing could."""
+    found = kernels(like.dtype) if like.device.type == "cpu" and like.dtype in ROUNDING else ""
+    return found if isinstance(found, str) else ""
+
+
 @functools.cache
 def kernels(dtype: torch.dtype) -> Kernels | str:
     """Compiled, or found in the cache folder, and compared with PyTorch; else why there are none. Found out once."""

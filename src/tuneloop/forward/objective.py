@@ -19,6 +19,7 @@ from tuneloop.forward import virtual
 from tuneloop.forward.attention import Unsupported, use_packed, use_standard
 from tuneloop.forward.batch import Batch, Row, collate
 from tuneloop.forward.divergence import Side
+from tuneloop.forward.kernels import why_none
 from tuneloop.forward.loss import chunked_nll
 from tuneloop.forward.noise import noisy_embeddings
 from tuneloop.forward.plan import micro_batches
@@ -150,7 +151,9 @@ def prepare(model: nn.Module, sample: Sequence[Row], pad_id: int) -> tuple[Objec
         refused = _why_not_shared(packed, sample)
         packed.share = not refused
         words = f"rows are packed without padding (checked against the model's own forward: Δ {gap:.1e} nats)"
-        return packed, f"{words}; {refused or 'first tokens that rows have in common are computed once'}"
+        words = f"{words}; {refused or 'first tokens that rows have in common are computed once'}"
+        uncompiled = why_none(next(core.parameters()))
+        return packed, f"{words}; slower than it could be: {uncompiled}" if uncompiled else words
     use_standard(core)
     padded = Objective(model, packed=False)
     gap = _gap(padded, rows, pad_id, reference_N)
