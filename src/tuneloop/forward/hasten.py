@@ -95,8 +95,8 @@ def _with_turn(forward: Any) -> FunctionType:
 
     def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
         kernels = kernels_for(q)
-        alike = q.dtype is k.dtype is cos.dtype is sin.dtype and cos.shape == sin.shape == (1, q.shape[2], q.shape[3])
-        if kernels is None or unsqueeze_dim != 1 or not alike:
+        one = len(q) == 1 and cos.shape == sin.shape == (1, *q.shape[2:])
+        if kernels is None or not one or unsqueeze_dim != 1 or not q.dtype is k.dtype is cos.dtype is sin.dtype:
             return own(q, k, cos, sin, unsqueeze_dim)
         return fused.turned(kernels, q, k, cos, sin)
 

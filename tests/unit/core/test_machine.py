@@ -1,10 +1,13 @@
-"""When Python looks for garbage."""
+"""When Python looks for garbage, and what becomes of memory that was freed."""
 
 from __future__ import annotations
 
 import gc
+import platform
 import subprocess
 import sys
+
+import pytest
 
 from tuneloop.core.machine import LIBRARIES_COME, RARE, rare_collector, without_collector
 
@@ -64,3 +67,33 @@ def test_the_collector_is_as_it_was_afterwards() -> None:
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+FREED = """
+import numpy as np
+from tuneloop.core.machine import freed_memory_stays
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+
+def use():
+    for _ in range(3):
+        kept = [np.ones(20 << 17) for _ in range(10)]  # 20 MiB each
+
+use()
+before = resident()
+with freed_memory_stays():
+    use()
+    print(resident() - before)
+print(resident() - before)
+use()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_stays_and_goes_back() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    within, after, later = map(int, done.stdout.split())
+    assert within > 150
+    assert after < 50 and later < 100
