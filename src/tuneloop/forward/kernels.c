@@ -47,7 +47,7 @@ INSIDE part part_of(real x) { return read_one(x); }
 INSIDE part narrowed(float x) { return x; }
 typedef vector parts;
 INSIDE parts beside(const part *many) { return *(const vector *)many; }
-INSIDE parts everywhere(const part *one) { return *one - (vector){0}; }
+INSIDE parts everywhere(const part *one) { return *one + (vector){0}; }
 INSIDE vector dot(vector sum, parts one, parts many) { return sum + one * many; }
 #endif
 
@@ -92,26 +92,23 @@ static void multiply(const part *a, long row, long step, const part *b, long bel
                      long depth, long width, int more) {
   for (long j = 0; j < width; j += WIDE * LANES)
     for (long i = 0; i < high; i += TALL) {
-      const part *left = a + i * row, *right = b + j * PAIR;
+      const part *rows = a + i * row, *columns = b + j * PAIR;
       float *to = c + i * under + j;
       const long vectors = (width - j) / LANES;
-      if (vectors >= WIDE) tile(left, row, step, right, below, to, under, depth, WIDE, more);
+      if (vectors >= WIDE) tile(rows, row, step, columns, below, to, under, depth, WIDE, more);
 #if WIDE > 2
-      else if (vectors == 3) tile(left, row, step, right, below, to, under, depth, 3, more);
-      else if (vectors == 2) tile(left, row, step, right, below, to, under, depth, 2, more);
+      else if (vectors == 3) tile(rows, row, step, columns, below, to, under, depth, 3, more);
+      else if (vectors == 2) tile(rows, row, step, columns, below, to, under, depth, 2, more);
 #endif
-      else tile(left, row, step, right, below, to, under, depth, 1, more);
+      else tile(rows, row, step, columns, below, to, under, depth, 1, more);
     }
 }
 
 /* ---- attention ---- */
 
-/* Rows: the tokens of each lie in `paths`, from start[r] to before start[r + 1]; the first known[r] have their queries
-   in another row. `order` says which row comes when: long ones first. */
-struct rows {
-  const int64_t *paths, *start, *known, *order;
-  long count, asking, asked, size, deep, window; /* deep: D in whole vectors, the rest of which is 0 */
-  float scaling;
+/* Of all rows: query heads of one key/value head, D, D in whole vectors (what is beyond is 0), tokens that are seen. */
+struct shape {
+  long group, size, deep, window;
 };
 /* A head's numbers of a token: base + token * token_step + head * head_step. */
 struct heads {
@@ -122,7 +119,7 @@ struct heads {
 INSIDE const real *head_of(struct heads x, long token, long head) { return x.base + token * x.token + head * x.head; }
 
 /* A head of some tokens as one factor of a product. A left one: to[count, deep]. */
-INSIDE void left(const struct rows *all, struct heads x, const int64_t *tokens, long count, long head, part *to) {
+INSIDE void left(const struct shape *all, struct heads x, const int64_t *tokens, long count, long head, part *to) {
   for (long i = 0; i < count; i++, to += all->deep) {
     const real *from = head_of(x, tokens[i], head);
     for (long d = 0; d < all->size; d++) to[d] = part_of(from[d]);
@@ -138,7 +135,7 @@ INSIDE void right(const part *from, part *to, long count, long width) {
 }
 
 /* A right one of which each token is a column: to[deep / PAIR, across, PAIR]. */
-INSIDE void right_turned(const struct rows *all, const part *from, part *to, long count, long across) {
+INSIDE void right_turned(const struct shape *all, const part *from, part *to, long count, long across) {
   for (long i = 0; i < count; i++)
     for (long d = 0; d < all->deep; d += PAIR)
       memcpy(to + d * across + i * PAIR, from + i * all->deep + d, PAIR * sizeof(part));
@@ -161,13 +158,13 @@ struct block {
   long first, end, begin, keys, own, high;
 };
 
-INSIDE struct block block_at(const struct rows *all, long first, long length) {
-  const long group = all->asking / all->asked, most = ROWS / group > TALL ? ROWS / group : TALL;
+INSIDE struct block block_at(const struct shape *all, long first, long length) {
+  const long most = ROWS / all->group > TALL ? ROWS / all->group : TALL;
   struct block found = {first, first + most < length ? first + most : length, 0, 0, 0, 0};
   if (first >= all->window) found.begin = (first + 1 - all->window) / LANES * LANES;
   found.keys = up_to(found.end, LANES) - found.begin;
   found.own = found.end - first;
-  found.high = up_to(found.own * group, TALL);
+  found.high = up_to(found.own * all->group, TALL);
   return found;
 }
 
@@ -176,9 +173,9 @@ struct query {
   long at, from, upto;
 };
 
-INSIDE struct query query_of(const struct rows *all, struct block part, long i) {
-  const long at = part.first + i % part.own;
-  return (struct query){at, at >= all->window ? at + 1 - all->window - part.begin : 0, at + 1 - part.begin};
+INSIDE struct query query_of(const struct shape *all, struct block now, long i) {
+  const long at = now.first + i % now.own;
+  return (struct query){at, at >= all->window ? at + 1 - all->window - now.begin : 0, at + 1 - now.begin};
 }
 
 INSIDE void hide(float *row, struct query seen, long keys) {
@@ -190,13 +187,14 @@ INSIDE void store(const float *from, float factor, real *to, long size) {
 }
 
 /* out[T, H, D] = what each query reads of the keys and values that it sees: its own token's and those before it in its
-   row, `window` of them at most; total[T, H] = the logarithm of the sum of its shares' numerators. Returns whether there
-   was memory for it. */
+   row, `window` of them at most; total[T, H] = the logarithm of the sum of its shares' numerators. The tokens of row r
+   lie in `paths`, from start[r] to before start[r + 1]; the first known[r] have their queries in another row; `order`
+   says which row comes when, long ones first. Returns whether there was memory for it. */
 int attend(real *queries, long q_token, long q_head, real *keys, long k_token, long k_head, real *values, long v_token,
            long v_head, real *out, float *total, const int64_t *paths, const int64_t *start, const int64_t *known,
            const int64_t *order, long rows, long asking, long asked, long size, long window, float scaling) {
   const long group = asking / asked, deep = up_to(size, LANES);
-  const struct rows all = {paths, start, known, order, rows, asking, asked, size, deep, window, scaling};
+  const struct shape all = {group, size, deep, window};
   const struct heads q = {queries, q_token, q_head}, k = {keys, k_token, k_head}, v = {values, v_token, v_head};
   int enough = 1;
 #pragma omp parallel for schedule(dynamic) reduction(&& : enough)
@@ -218,27 +216,27 @@ int attend(real *queries, long q_token, long q_head, real *keys, long k_token, l
     left(&all, v, path, length, kept, laid);
     right(laid, held, wide, deep);
     for (long first = known[r]; first < length;) {
-      const struct block part = block_at(&all, first, length);
+      const struct block now = block_at(&all, first, length);
       for (long g = 0; g < group; g++)
-        left(&all, q, path + first, part.own, kept * group + g, asks + g * part.own * deep);
-      memset(asks + group * part.own * deep, 0, (size_t)((part.high - group * part.own) * deep) * sizeof *asks);
-      multiply(asks, deep, PAIR, turned + part.begin * PAIR, across, scores, part.keys, part.high, deep, part.keys, 0);
-      for (long i = 0; i < group * part.own; i++) {
-        const struct query seen = query_of(&all, part, i);
-        float *row = scores + i * part.keys, most = -INFINITY, sum = 0.0f;
+        left(&all, q, path + first, now.own, kept * group + g, asks + g * now.own * deep);
+      memset(asks + group * now.own * deep, 0, (size_t)((now.high - group * now.own) * deep) * sizeof *asks);
+      multiply(asks, deep, PAIR, turned + now.begin * PAIR, across, scores, now.keys, now.high, deep, now.keys, 0);
+      for (long i = 0; i < group * now.own; i++) {
+        const struct query seen = query_of(&all, now, i);
+        float *row = scores + i * now.keys, most = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : most)
         for (long j = seen.from; j < seen.upto; j++) row[j] *= scaling, most = row[j] > most ? row[j] : most;
         for (long j = seen.from; j < seen.upto; j++) row[j] = exponential(row[j] - most), sum += row[j];
-        hide(row, seen, part.keys);
-        total[path[seen.at] * asking + kept * group + i / part.own] = most + logf(sum);
+        hide(row, seen, now.keys);
+        total[path[seen.at] * asking + kept * group + i / now.own] = most + logf(sum);
         sums[i] = sum;
       }
-      left_scores(scores, shares, part.high * part.keys);
-      multiply(shares, part.keys, PAIR, held + part.begin * deep, deep, read, deep, part.high, part.keys, deep, 0);
-      for (long i = 0; i < group * part.own; i++)
+      left_scores(scores, shares, now.high * now.keys);
+      multiply(shares, now.keys, PAIR, held + now.begin * deep, deep, read, deep, now.high, now.keys, deep, 0);
+      for (long i = 0; i < group * now.own; i++)
         store(read + i * deep, 1.0f / sums[i],
-              out + (path[first + i % part.own] * asking + kept * group + i / part.own) * size, size);
-      first = part.end;
+              out + (path[first + i % now.own] * asking + kept * group + i / now.own) * size, size);
+      first = now.end;
     }
   }
   return enough;
@@ -251,7 +249,7 @@ int attend_back(real *queries, long q_token, long q_head, real *keys, long k_tok
                 float *of_keys, float *of_values, const int64_t *paths, const int64_t *start, const int64_t *known,
                 const int64_t *order, long rows, long asking, long asked, long size, long window, float scaling) {
   const long group = asking / asked, deep = up_to(size, LANES);
-  const struct rows all = {paths, start, known, order, rows, asking, asked, size, deep, window, scaling};
+  const struct shape all = {group, size, deep, window};
   const struct heads q = {queries, q_token, q_head}, k = {keys, k_token, k_head}, v = {values, v_token, v_head};
   const struct heads s = {slope, s_token, s_head};
   int enough = 1;
@@ -278,20 +276,20 @@ int attend_back(real *queries, long q_token, long q_head, real *keys, long k_tok
     right_turned(&all, laid, turned_k, wide, across);
     right(laid, held, wide, deep);
     for (long first = known[r]; first < length;) {
-      const struct block part = block_at(&all, first, length);
-      const long width = part.keys, tall = part.high, real_rows = group * part.own;
+      const struct block now = block_at(&all, first, length);
+      const long width = now.keys, tall = now.high, real_rows = group * now.own;
       for (long g = 0; g < group; g++) {
-        left(&all, q, path + first, part.own, kept * group + g, asks + g * part.own * deep);
-        left(&all, s, path + first, part.own, kept * group + g, slopes + g * part.own * deep);
+        left(&all, q, path + first, now.own, kept * group + g, asks + g * now.own * deep);
+        left(&all, s, path + first, now.own, kept * group + g, slopes + g * now.own * deep);
       }
       memset(asks + real_rows * deep, 0, (size_t)((tall - real_rows) * deep) * sizeof *asks);
       memset(slopes + real_rows * deep, 0, (size_t)((tall - real_rows) * deep) * sizeof *asks);
-      multiply(asks, deep, PAIR, turned_k + part.begin * PAIR, across, shares, width, tall, deep, width, 0);
-      multiply(slopes, deep, PAIR, turned_v + part.begin * PAIR, across, of_shares, width, tall, deep, width, 0);
+      multiply(asks, deep, PAIR, turned_k + now.begin * PAIR, across, shares, width, tall, deep, width, 0);
+      multiply(slopes, deep, PAIR, turned_v + now.begin * PAIR, across, of_shares, width, tall, deep, width, 0);
       for (long i = 0; i < real_rows; i++) {
-        const struct query seen = query_of(&all, part, i);
+        const struct query seen = query_of(&all, now, i);
         float *share = shares + i * width, *of = of_shares + i * width, sum = 0.0f;
-        const float all_shares = total[path[seen.at] * asking + kept * group + i / part.own];
+        const float all_shares = total[path[seen.at] * asking + kept * group + i / now.own];
         for (long j = seen.from; j < seen.upto; j++)
           share[j] = exponential(share[j] * scaling - all_shares), sum += share[j] * of[j];
         for (long j = seen.from; j < seen.upto; j++) of[j] = share[j] * (of[j] - sum);
@@ -301,16 +299,16 @@ int attend_back(real *queries, long q_token, long q_head, real *keys, long k_tok
       memset(of_shares + real_rows * width, 0, (size_t)((tall - real_rows) * width) * 4);
       right_scores(shares, factor, tall, width);
       right(slopes, many, tall, deep);
-      multiply(factor, PAIR, width * PAIR, many, deep, to_v + part.begin * deep, deep, width, tall, deep, 1);
+      multiply(factor, PAIR, width * PAIR, many, deep, to_v + now.begin * deep, deep, width, tall, deep, 1);
       right_scores(of_shares, factor, tall, width);
       right(asks, many, tall, deep);
-      multiply(factor, PAIR, width * PAIR, many, deep, to_k + part.begin * deep, deep, width, tall, deep, 1);
+      multiply(factor, PAIR, width * PAIR, many, deep, to_k + now.begin * deep, deep, width, tall, deep, 1);
       left_scores(of_shares, factor, tall * width);
-      multiply(factor, width, PAIR, held + part.begin * deep, deep, to_q, deep, tall, width, deep, 0);
+      multiply(factor, width, PAIR, held + now.begin * deep, deep, to_q, deep, tall, width, deep, 0);
       for (long i = 0; i < real_rows; i++)
         store(to_q + i * deep, scaling,
-              of_queries + (path[first + i % part.own] * asking + kept * group + i / part.own) * size, size);
-      first = part.end;
+              of_queries + (path[first + i % now.own] * asking + kept * group + i / now.own) * size, size);
+      first = now.end;
     }
     for (long i = 0; i < length; i++)
       for (long d = 0; d < size; d++) {
