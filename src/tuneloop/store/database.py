@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from tuneloop.store.seal import Seal
 from tuneloop.store.tables import METADATA, STORE, UPGRADES, VERSION
 
 _BUSY_MS = 20_000
+_AGAIN = 0.01
+"""Seconds after which a file that was busy is asked for again."""
 _LOCK = 0x74756E65  # of PostgreSQL's advisory locks: "tune"
 _SQLITE = {
     # Readers never wait for the writer, nor it for them. Stays in the file.
@@ -124,8 +127,17 @@ def _set_up(connection: object, _record: object) -> None:
 
     assert isinstance(connection, sqlite3.Connection)
     connection.isolation_level = None  # the driver would begin transactions when it likes; `_begin` does
+    end = time.monotonic() + connection.execute("PRAGMA busy_timeout").fetchone()[0] / 1000
     for name, value in _SQLITE.items():
-        connection.execute(f"PRAGMA {name}={value}").close()
+        while True:
+            try:
+                connection.execute(f"PRAGMA {name}={value}").close()
+                break
+            except sqlite3.OperationalError as error:
+                # a new file goes over to its log when nobody else has it open, and SQLite itself does not wait for that
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(_AGAIN)
 
 
 def _begin(connection: Connection) -> None:

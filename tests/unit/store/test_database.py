@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ def test_several_open_a_new_database_at_once(url: str) -> None:
     assert opened[0].verify_audit() is None
     for one in opened:
         one.close()
+
+
+def test_new_files_opened_at_the_same_moment(tmp_path: Path) -> None:
+    """SQLite's own patience does not cover the change to a write-ahead log: of 60 such moments three failed."""
+    ready = threading.Barrier(8)
+
+    def opened(number: int) -> None:
+        ready.wait()
+        database.connect(f"sqlite:///{tmp_path}/{number}/store.db", SEAL).dispose()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            list(pool.map(opened, [number] * 8))
 
 
 def test_another_secret_is_refused(url: str) -> None:
