@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and how often Python looks for garbage."""
+"""What this process may use of the machine, how often Python looks for garbage, and what becomes of freed memory."""
 
 from __future__ import annotations
 

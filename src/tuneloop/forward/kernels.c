@@ -324,14 +324,7 @@ int attend_back(real *queries, long q_token, long q_head, real *keys, long k_tok
 /* out[T, E] = x * factor[T] * weight[E] for factor = 1 / sqrt(mean(x^2) + epsilon). */
 void norm(const real *x, const real *weight, real *out, float *factor, long tokens, long size, float epsilon) {
 #pragma omp parallel for schedule(static) if (tokens * size > SERIAL)
-  for (long t = 0; t < tokens; t++) {
-    const real *row = x + t * size;
-    float sum = 0.0f;
-    for (long e = 0; e < size; e++) sum += read_one(row[e]) * read_one(row[e]);
-    factor[t] = 1.0f / sqrtf(sum / (float)size + epsilon);
-    for (long e = 0; e < size; e++)
-      out[t * size + e] = rounded(read_one(rounded(read_one(row[e]) * factor[t])) * read_one(weight[e]));
-  }
+  for (long t = 0; t < tokens; t++) factor[t] = norm_one(x + t * size, weight, out + t * size, size, epsilon);
 }
 
 /* of_x[T, E] and, one row a thread that is added up by the caller, of_weight[threads, E], where it is given. */
@@ -358,8 +351,7 @@ void norm_back(const real *slope, const real *x, const real *weight, const float
   }
 }
 
-/* out[T, heads, D] = x turned by the cosines and sines [T, D]: a head's two halves are the coordinates of points (as
-   rotate_half has it). `back` turns slopes the other way round. */
+/* out[T, heads, D] = x turned by the cosines and sines [T, D]. `back` turns slopes the other way round. */
 void turn(real *x, long x_token, long x_head, const real *cosine, const real *sine, real *out, long tokens, long count,
           long size, int back) {
   const struct heads from = {x, x_token, x_head};
@@ -369,22 +361,15 @@ void turn(real *x, long x_token, long x_head, const real *cosine, const real *si
     for (long h = 0; h < count; h++) {
       const real *c = cosine + t * size, *s = sine + t * size, *low = head_of(from, t, h), *high = low + half;
       real *to = out + (t * count + h) * size;
-      if (back) {
+      if (!back) {
+        turn_one(low, c, s, to, size);
+        continue;
+      }
 #pragma omp simd
-        for (long d = 0; d < half; d++) {
-          const float a = read_one(low[d]), b = read_one(high[d]);
-          to[d] = rounded(a * read_one(c[d]) + b * read_one(s[d + half]));
-          to[d + half] = rounded(b * read_one(c[d + half]) - a * read_one(s[d]));
-        }
-      } else {
-#pragma omp simd
-        for (long d = 0; d < half; d++) {
-          const float a = read_one(low[d]), b = read_one(high[d]);
-          const float first = read_one(rounded(a * read_one(c[d]))), second = read_one(rounded(-b * read_one(s[d])));
-          const float third = read_one(rounded(b * read_one(c[d + half])));
-          const float fourth = read_one(rounded(a * read_one(s[d + half])));
-          to[d] = rounded(first + second), to[d + half] = rounded(third + fourth);
-        }
+      for (long d = 0; d < half; d++) {
+        const float a = read_one(low[d]), b = read_one(high[d]);
+        to[d] = rounded(a * read_one(c[d]) + b * read_one(s[d + half]));
+        to[d + half] = rounded(b * read_one(c[d + half]) - a * read_one(s[d]));
       }
     }
 }
@@ -392,10 +377,7 @@ void turn(real *x, long x_token, long x_head, const real *cosine, const real *si
 /* out[count] = silu(gate) * held. */
 void gated(const real *gate, const real *held, real *out, long count) {
 #pragma omp parallel for simd schedule(static) if (count > SERIAL)
-  for (long f = 0; f < count; f++) {
-    const float x = read_one(gate[f]);
-    out[f] = rounded(read_one(rounded(x / (1.0f + exponential(-x)))) * read_one(held[f]));
-  }
+  for (long f = 0; f < count; f++) out[f] = gate_one(gate[f], held[f]);
 }
 
 /* Gradients of the gate and of what is held. */

@@ -202,11 +202,20 @@ def kernels(dtype: torch.dtype) -> Kernels | str:
 
 
 def _made(dtype: torch.dtype) -> Kernels:
-    found = Kernels(native.load(SOURCE, ["BFLOAT16"] if dtype is torch.bfloat16 else [], threads=True))
-    gap = _gap(found, dtype)
+    found = Kernels(native.load(SOURCE, kind_of(dtype), threads=True))
+    refuse_apart(_gap(found, dtype), dtype)
+    return found
+
+
+def kind_of(dtype: torch.dtype) -> list[str]:
+    """The preprocessor's definitions for numbers of this type (models/numbers.h)."""
+    return ["BFLOAT16"] if dtype is torch.bfloat16 else []
+
+
+def refuse_apart(gap: float, dtype: torch.dtype) -> None:
+    """Raises Unbuilt where the compiled differs from PyTorch by more than rounding."""
     if not gap <= ROUNDING[dtype]:
         raise Unbuilt(f"what was compiled differs from PyTorch by {gap:.2g}")
-    return found
 
 
 def _heads(x: Tensor) -> tuple[int, int, int]:

@@ -18,14 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tuneloop.forward.kernels import EVERYTHING, ROUNDING, kind_of, refuse_apart
 from tuneloop.models import native
 from tuneloop.models.native import Unbuilt
 
 SOURCE = Path(__file__).with_name("steps.c")
-EVERYTHING = 1 << 62
-"""A window without an end."""
-ROUNDING = {torch.bfloat16: 0.02, torch.float32: 1e-5}
-"""How far results may be from PyTorch's own, as a share of their size; the dtypes are those that are compiled for."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +113,14 @@ def _made(heads: Heads) -> Kernels:
     if heads.dtype not in ROUNDING or heads.asking % heads.asked or heads.size % 2:
         raise Unbuilt("nothing is compiled for a model like this")
     found = Kernels(native.load(SOURCE, _definitions(heads), threads=True), heads)
-    gap = _gap(found)
-    if not gap <= ROUNDING[heads.dtype]:
-        raise Unbuilt(f"what was compiled differs from PyTorch by {gap:.2g}")
+    refuse_apart(_gap(found), heads.dtype)
     return found
 
 
 def _definitions(heads: Heads) -> list[str]:
     """Of the preprocessor."""
     sizes = {"SIZE": heads.size, "GROUP": heads.asking // heads.asked, "HEADS": heads.asked}
-    kind = ["BFLOAT16"] if heads.dtype is torch.bfloat16 else []
-    return [*kind, *(f"{name}={value}" for name, value in sizes.items())]
+    return [*kind_of(heads.dtype), *(f"{name}={value}" for name, value in sizes.items())]
 
 
 def _gap(found: Kernels) -> float:

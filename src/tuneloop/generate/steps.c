@@ -15,18 +15,12 @@ Shapes: T tokens, E hidden size, C places of a slot, W = 2 * HEADS * SIZE values
 void norm(real *x, const real *more, const real *weight, real *normed, long tokens, long size, float epsilon) {
 #pragma omp parallel for schedule(static) if (tokens * size > SERIAL)
   for (long t = 0; t < tokens; t++) {
-    real *row = x + t * size, *out = normed + t * size;
-    float sum = 0.0f;
+    real *row = x + t * size;
     if (more) {
       const real *add = more + t * size;
       for (long e = 0; e < size; e++) row[e] = rounded(read_one(row[e]) + read_one(add[e]));
     }
-    for (long e = 0; e < size; e++) sum += read_one(row[e]) * read_one(row[e]);
-    float factor = 1.0f / sqrtf(sum / (float)size + epsilon);
-    for (long e = 0; e < size; e++) {
-      float scaled = read_one(rounded(read_one(row[e]) * factor));
-      out[e] = rounded(scaled * read_one(weight[e]));
-    }
+    norm_one(row, weight, normed + t * size, size, epsilon);
   }
 }
 
@@ -35,30 +29,15 @@ void gated(const real *gate, const real *held, real *out, long tokens, long size
 #pragma omp parallel for schedule(static) if (tokens * size > SERIAL)
   for (long t = 0; t < tokens; t++) {
     const real *g = gate + t * stride, *h = held + t * stride;
-    for (long f = 0; f < size; f++) {
-      float x = read_one(g[f]);
-      float opened = read_one(rounded(x / (1.0f + exponential(-x))));
-      out[t * size + f] = rounded(opened * read_one(h[f]));
-    }
+    for (long f = 0; f < size; f++) out[t * size + f] = gate_one(g[f], h[f]);
   }
 }
 
-/* to[SIZE] = a head of token t turned by its place, for which cosine and sine [T, SIZE] stand: its two halves are the
-   coordinates of points (as rotate_half has it). Without a cosine it is not turned. */
+/* to[SIZE] = a head of token t turned by its place, for which cosine and sine [T, SIZE] stand; without a cosine it is
+   not turned. */
 INSIDE void turned(const real *head, const real *cosine, const real *sine, long t, real *to) {
-  if (!cosine) {
-    memcpy(to, head, SIZE * sizeof(real));
-    return;
-  }
-  cosine += t * SIZE, sine += t * SIZE;
-  for (int d = 0; d < SIZE / 2; d++) {
-    float low = read_one(head[d]), high = read_one(head[d + SIZE / 2]);
-    float first = read_one(rounded(low * read_one(cosine[d]))), second = read_one(rounded(-high * read_one(sine[d])));
-    float third = read_one(rounded(high * read_one(cosine[d + SIZE / 2])));
-    float fourth = read_one(rounded(low * read_one(sine[d + SIZE / 2])));
-    to[d] = rounded(first + second);
-    to[d + SIZE / 2] = rounded(third + fourth);
-  }
+  if (cosine) turn_one(head, cosine + t * SIZE, sine + t * SIZE, to, SIZE);
+  else memcpy(to, head, SIZE * sizeof(real));
 }
 
 /* out[GROUP, SIZE]: what the queries of one key/value head read at the places from `begin` to before `end`. */

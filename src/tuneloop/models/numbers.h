@@ -1,4 +1,5 @@
-/* Numbers of a model's type, `real` (bfloat16 or float32), read, rounded and raised, for the C files of this package. */
+/* For the C files of this package: numbers of a model's type, `real` (bfloat16 or float32), and what a Llama-like layer
+   computes of single tokens, with the roundings of transformers. */
 
 #include <math.h>
 #include <stdint.h>
@@ -43,4 +44,34 @@ INSIDE float exponential(float x) {
   float power;
   memcpy(&power, &bits, sizeof power);
   return x == x ? sum * power : x;
+}
+
+/* RMSNorm: out[E] = x * factor * weight; returns the factor, 1 / sqrt(mean(x^2) + epsilon). */
+INSIDE float norm_one(const real *x, const real *weight, real *out, long size, float epsilon) {
+  float sum = 0.0f;
+  for (long e = 0; e < size; e++) sum += read_one(x[e]) * read_one(x[e]);
+  const float factor = 1.0f / sqrtf(sum / (float)size + epsilon);
+  for (long e = 0; e < size; e++) out[e] = rounded(read_one(rounded(read_one(x[e]) * factor)) * read_one(weight[e]));
+  return factor;
+}
+
+/* silu(gate) * held */
+INSIDE real gate_one(real gate, real held) {
+  const float x = read_one(gate);
+  return rounded(read_one(rounded(x / (1.0f + exponential(-x)))) * read_one(held));
+}
+
+/* to[D] = a head turned by the cosines and sines [D] of its place: its two halves are the coordinates of points (as
+   rotate_half has it). */
+INSIDE void turn_one(const real *head, const real *cosine, const real *sine, real *to, long size) {
+  const long half = size / 2;
+#pragma omp simd
+  for (long d = 0; d < half; d++) {
+    const float low = read_one(head[d]), high = read_one(head[d + half]);
+    const float first = read_one(rounded(low * read_one(cosine[d])));
+    const float second = read_one(rounded(-high * read_one(sine[d])));
+    const float third = read_one(rounded(high * read_one(cosine[d + half])));
+    const float fourth = read_one(rounded(low * read_one(sine[d + half])));
+    to[d] = rounded(first + second), to[d + half] = rounded(third + fourth);
+  }
 }
