@@ -4,6 +4,7 @@ BIN := .venv/bin
 # pip takes the CPU build where a configured index or folder carries it and there is no GPU; else the usual one.
 TORCH := torch==2.13.0
 TORCH_CPU := torch==2.13.0+cpu
+TRITON := triton==3.9.0
 # One process a core, each with one thread; the tests of a file stay together, as they share what they made.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -12,11 +13,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 
 demo: .venv/.installed
 	$(BIN)/tuneloop demo
 
-test: check
+test: check .venv/beside
 	$(PYTEST)
 
 # The tests of `make test`, every architecture by every method, and new random examples instead of the same ones.
-test-all: check
+test-all: check .venv/beside
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m "matrix or not matrix"
 
 # Training side by side with TRL, LLaMA-Factory and a plain loop (installed apart, about 2 GB): benchmarks/RESULTS.md.
@@ -50,6 +51,11 @@ base: .venv/.installed
 		$(BIN)/pip install $(TORCH); }; fi
 	$(BIN)/pip install -c constraints.txt -e '.[dev]'
 	touch $@
+
+# For the tests of what is written for GPUs. Apart from the rest: where it is installed other libraries compute otherwise.
+.venv/beside: .venv/.installed
+	$(BIN)/pip install --no-deps --target $@ $(TRITON) || echo "no Triton: tests of what is written for GPUs are skipped"
+	mkdir -p $@ && touch $@
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -5,13 +5,17 @@ Shapes: T tokens, H query heads, K key/value heads, D head size.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tuneloop.forward.kernels import Kernels, Rows
+from tuneloop.forward.kernels import Kernels
+from tuneloop.forward.layout import Rows
+
+if TYPE_CHECKING:
+    from tuneloop.forward.gpu import GpuKernels
 
 
 class _Attention(torch.autograd.Function):
@@ -57,7 +61,9 @@ def attention(
 
 class _Turned(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, cosine: Tensor, sine: Tensor, kernels: Kernels) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, cosine: Tensor, sine: Tensor, kernels: Kernels | GpuKernels
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(cosine, sine)
         ctx.kernels = kernels
         return tuple(kernels.turn(_by_heads(x), cosine, sine, back=False) for x in (q, k))
@@ -69,7 +75,7 @@ class _Turned(torch.autograd.Function):
         return (*(ctx.kernels.turn(_by_heads(x), cosine, sine, back=True) for x in grads), None, None, None)
 
 
-def turned(kernels: Kernels, q: Tensor, k: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+def turned(kernels: Kernels | GpuKernels, q: Tensor, k: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
     """Queries [1, H, T, D] and keys [1, K, T, D] turned by their places' cosines and sines [1, T, D]."""
     out: tuple[Tensor, Tensor] = _Turned.apply(q, k, cosine.contiguous(), sine.contiguous(), kernels)  # type: ignore[assignment]
     return out
@@ -79,7 +85,7 @@ class _Gated(torch.autograd.Function):
     """Saved are its inputs: what is opened is made again on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, held: Tensor, kernels: Kernels) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, held: Tensor, kernels: Kernels | GpuKernels) -> Tensor:
         gate, held = gate.contiguous(), held.contiguous()
         ctx.save_for_backward(gate, held)
         ctx.kernels = kernels
@@ -91,7 +97,7 @@ class _Gated(torch.autograd.Function):
         return (*ctx.kernels.gated_back(grads[0], *ctx.saved_tensors), None)
 
 
-def gated(kernels: Kernels, gate: Tensor, held: Tensor) -> Tensor:
+def gated(kernels: Kernels | GpuKernels, gate: Tensor, held: Tensor) -> Tensor:
     """silu(gate) · held."""
     out: Tensor = _Gated.apply(gate, held, kernels)  # type: ignore[assignment]
     return out

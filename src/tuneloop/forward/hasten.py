@@ -24,7 +24,7 @@ _OURS = "_tuneloop_own"
 
 
 def hasten(model: nn.Module) -> None:
-    """All that is known, on CPU."""
+    """All that is known."""
     hasten_norms(model)
     for module in model.modules():
         if _is_same(llama.LlamaMLP.forward, type(module).forward) and isinstance(

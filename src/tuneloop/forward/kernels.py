@@ -10,47 +10,27 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from tuneloop.forward import compared
+from tuneloop.forward.layout import Rows
 from tuneloop.models import native
 from tuneloop.models.native import Unbuilt
+
+if TYPE_CHECKING:
+    from tuneloop.forward.gpu import GpuKernels
 
 SOURCE = Path(__file__).with_name("kernels.c")
 EVERYTHING = 1 << 62
 """A window without an end."""
 ROUNDING = {torch.bfloat16: 0.02, torch.float32: 1e-5}
 """How far results may be from PyTorch's own, as a share of their size; the dtypes are those that are compiled for."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Where rows lie among T tokens, for C."""
-
-    paths_N: Tensor
-    start: Tensor
-    """[R + 1]: where each row begins in `paths_N`, and its end."""
-    known_R: Tensor
-    """Tokens at the beginning of each row whose queries belong to another row."""
-    order_R: Tensor
-    """Rows with the most work first."""
-    in_order: bool
-    """The rows' tokens, one after the other, are all T tokens."""
-
-    @classmethod
-    def of(cls, paths_N: Tensor, lengths: Sequence[int], known: Sequence[int], tokens: int) -> Rows:
-        """Of rows with so many tokens each."""
-        sizes, known_R = torch.tensor(lengths), torch.tensor(known)
-        start = F.pad(sizes.cumsum(0), (1, 0))
-        work = (sizes - known_R) * sizes
-        in_order = torch.equal(paths_N, torch.arange(tokens))
-        return cls(paths_N.contiguous(), start, known_R, work.argsort(descending=True), in_order)
 
 
 NEEDING_MEMORY = ("attend", "attend_back", "likelihood")
@@ -178,32 +158,51 @@ class Kernels:
             raise MemoryError(f"{name}: no memory for what is computed between")
 
 
-def kernels_for(like: Tensor) -> Kernels | None:
-    """What is compiled for tensors like this one, if anything is."""
-    if like.device.type != "cpu" or like.dtype not in ROUNDING:
-        return None
-    found = kernels(like.dtype)
-    return found if isinstance(found, Kernels) else None
+def kernels_for(like: Tensor) -> Kernels | GpuKernels | None:
+    """What there is for tensors like this one: compiled by gcc for the CPU, or by Triton for a GPU."""
+    found = _found(like)
+    return None if isinstance(found, str) else found
 
 
 def why_none(like: Tensor) -> str:
-    """Why nothing is compiled for tensors for which something could be; empty where it is, or where nothing could."""
-    found = kernels(like.dtype) if like.device.type == "cpu" and like.dtype in ROUNDING else ""
+    """Why there is nothing for tensors for which something could be; empty where it is, or where nothing could."""
+    found = _found(like)
     return found if isinstance(found, str) else ""
+
+
+def _found(like: Tensor) -> Kernels | GpuKernels | str:
+    if like.dtype not in ROUNDING:
+        return ""
+    if like.device.type == "cpu":
+        return kernels(like.dtype)
+    if like.device.type == "cuda" and like.device.index == torch.cuda.current_device():
+        return on_gpu(like.dtype, like.device.type)
+    return ""
 
 
 @functools.cache
 def kernels(dtype: torch.dtype) -> Kernels | str:
     """Compiled, or found in the cache folder, and compared with PyTorch; else why there are none. Found out once."""
     try:
-        return _made(dtype)
+        found = Kernels(native.load(SOURCE, kind_of(dtype), threads=True))
+        refuse_apart(compared.gap(chain(compared.attended(found, dtype), compared.others(found, dtype))), dtype)
     except Unbuilt as why:
         return str(why)
+    return found
 
 
-def _made(dtype: torch.dtype) -> Kernels:
-    found = Kernels(native.load(SOURCE, kind_of(dtype), threads=True))
-    refuse_apart(_gap(found, dtype), dtype)
+@functools.cache
+def on_gpu(dtype: torch.dtype, device: str) -> GpuKernels | str:
+    """The same for the GPU, of what stands beside attention."""
+    try:
+        from tuneloop.forward.gpu import GpuKernels  # Triton comes with PyTorch for GPUs only
+
+        found = GpuKernels()
+        refuse_apart(compared.gap(compared.others(found, dtype, device)), dtype)
+    except Unbuilt as why:
+        return str(why)
+    except Exception as error:  # noqa: BLE001  a compiler for any GPU may raise anything, and nothing depends on it
+        return f"Triton: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return found
 
 
@@ -221,72 +220,3 @@ def refuse_apart(gap: float, dtype: torch.dtype) -> None:
 def _heads(x: Tensor) -> tuple[int, int, int]:
     """Of [1, H, T, D]: where it is, and the steps to the next token and head."""
     return x.data_ptr(), x.stride(2), x.stride(1)
-
-
-def _gap(found: Kernels, dtype: torch.dtype) -> float:
-    """The largest difference from PyTorch in float64 on a small example, as a share of the results' size."""
-    chance = torch.Generator().manual_seed(0)
-
-    def some(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=chance).to(dtype)
-
-    with torch.inference_mode(False), torch.enable_grad():
-        pairs = [*_attended(found, some), *_others(found, some)]
-    return max(float((ours.double() - own).norm() / own.norm()) for ours, own in pairs)
-
-
-Some = Callable[..., Tensor]
-Pairs = Iterator[tuple[Tensor, Tensor]]
-
-
-def _attended(found: Kernels, some: Some) -> Pairs:
-    """Two rows that share their first tokens, longer than a block of queries, in a window."""
-    paths, tokens, window, scaling = [[*range(70)], [*range(20), *range(70, 90)]], 90, 50, 0.3
-    rows = Rows.of(torch.tensor(paths[0] + paths[1]), [70, 40], [0, 20], tokens)
-    q, k, v, slope = some(1, 4, tokens, 20), some(1, 2, tokens, 20), some(1, 2, tokens, 20), some(tokens, 4, 20)
-    out, total = found.attend(q, k, v, rows, window, scaling)
-    of_q, *of_rest = found.attend_back(slope, q, k, v, total, rows, window, scaling)
-    exact = [x.double().requires_grad_() for x in (q, k, v)]
-    read = out.new_zeros(out.shape, dtype=torch.float64)
-    for path, known in zip(paths, (0, 20), strict=True):
-        seen = torch.ones(len(path), len(path), dtype=torch.bool).tril().triu(1 - window)
-        own = (x[:, :, path] for x in exact)
-        part = F.scaled_dot_product_attention(*own, attn_mask=seen, scale=scaling, enable_gqa=True)
-        read = read.index_copy(0, torch.tensor(path[known:]), part[0].transpose(0, 1)[known:])
-    grads = torch.autograd.grad(read, exact, slope.double())
-    yield out, read.detach()
-    yield of_q, grads[0][0].transpose(0, 1)
-    for ours, own in zip(of_rest, grads[1:], strict=True):
-        yield (
-            torch.zeros_like(own[0].transpose(0, 1)).index_add_(0, rows.paths_N, ours.double()),
-            own[0].transpose(0, 1),
-        )
-
-
-def _others(found: Kernels, some: Some) -> Pairs:
-    x, weight, slope = 3 * some(7, 80), some(80), some(7, 80)
-    exact, weighed = x.double().requires_grad_(), weight.double().requires_grad_()
-    normed = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + 1e-5) * weighed
-    out, factor = found.norm(x, weight, 1e-5)
-    of_x, of_weight = found.norm_back(slope, x, weight, factor, True)
-    assert of_weight is not None
-    yield from zip([out, of_x, of_weight], _with_gradients(normed, [exact, weighed], slope), strict=True)
-    gate, held = (y.double().requires_grad_() for y in (x, slope))
-    ours = [found.gated(x, slope), *found.gated_back(slope, x, slope)]
-    yield from zip(ours, _with_gradients(F.silu(gate) * held, [gate, held], slope), strict=True)
-    heads, more, angle = some(1, 3, 5, 20), some(1, 3, 5, 20), some(1, 5, 20)
-    point, cosine, sine = heads.double().requires_grad_(), angle.cos(), angle.sin()
-    turned = point * cosine.double() + torch.cat([-point[..., 10:], point[..., :10]], -1) * sine.double()
-    ours = [found.turn(heads, cosine, sine, back=False), found.turn(more, cosine, sine, back=True)]
-    yield from zip(ours, _with_gradients(turned, [point], more), strict=True)
-    logits, targets, weights = x.clone(), torch.arange(7) * 5, some(7).float()
-    exact = x.double().requires_grad_()
-    log_p = exact.log_softmax(-1)
-    nll_N, mean_N = -log_p.gather(-1, targets[:, None])[:, 0], -log_p.mean(-1)
-    slopes = torch.autograd.grad((weights * nll_N.detach().neg().exp() * torch.lerp(nll_N, mean_N, 0.1)).sum(), exact)
-    ours = found.likelihood(logits, targets, weights, 0.1, True)
-    yield from zip([*ours, logits], [nll_N.detach(), mean_N.detach(), *slopes], strict=True)
-
-
-def _with_gradients(out: Tensor, inputs: Sequence[Tensor], slope: Tensor) -> list[Tensor]:
-    return [out.detach(), *torch.autograd.grad(out, inputs, slope.to(out.dtype))]

@@ -25,6 +25,7 @@ from tuneloop.forward.attention import Unsupported, packed_attention, written_ou
 from tuneloop.forward.hasten import hasten_norms, own_forms
 from tuneloop.forward.layout import Layout
 from tuneloop.forward.objective import logit_finish, trunk_of
+from tuneloop.forward.ragged import Asked
 from tuneloop.forward.tree import Tree
 from tuneloop.generate import compiled, lean
 
@@ -324,7 +325,7 @@ def _read(
     A mask of bools is for scores that no fused kernel computes.
     """
     if mask.dtype is torch.bool:
-        return written_out(q, k, v, scaling, 0.0, mask, softcap, s_aux)
+        return written_out(q, k, v, mask, Asked(scaling, softcap=softcap, sinks_H=s_aux))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
 
 

@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tuneloop.core.conversation import Example
 from tuneloop.core.errors import ModelError
 from tuneloop.forward import objective as forward
+from tuneloop.forward import ways
 from tuneloop.forward.dropout import Dropouts
 from tuneloop.forward.objective import Objective, core_of
+from tuneloop.forward.plan import token_budget
 from tuneloop.models import adapters
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
@@ -89,9 +91,11 @@ def subject(
     dropout = partial(dropouts.set_to, config.objective.dropout or 0.0) if dropouts else nullcontext
     with dropout():
         objective, form = forward.prepare(trained, rows.rendered, renderer.pad_id)
+        found = ways.fastest(objective, rows.rendered, renderer.pad_id, token_budget(device))
     if config.objective.neftune and objective.share:
         objective.share = False
         form += ", but not with noise on the embeddings"
+    form = f"{form}; {found}" if found else form
     setting = Setting(renderer.tokenizer, seed, partial(gradients, objective, rows.rendered, renderer.pad_id))
     if not base.adapter:
         config.method.initialise(trained, setting)

@@ -110,7 +110,7 @@ def base_teacher(
     core = forward.core_of(objective.model)
     again = load_model(base, core.dtype, seed=seed, device=str(core.device)).requires_grad_(False)
     if objective.packed:
-        forward.use_packed(again)
+        forward.use_packed(again, str(core.config._attn_implementation))
     return Teacher(Objective(again, packed=objective.packed), pad_id), "loaded a second time (the method changes it)"
 
 

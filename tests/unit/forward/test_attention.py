@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from tuneloop.forward import attention
+from tuneloop.forward import layout as layouts
 from tuneloop.forward.attention import Unsupported, packed_attention
 from tuneloop.forward.layout import Layout
 from tuneloop.forward.tree import Tree
@@ -133,11 +133,11 @@ def test_own_autograd_functions_in_float64() -> None:
     tokens = torch.randn(13, 2, 3, dtype=wide, requires_grad=True)
     for block in layout.blocks:
         block_of_row = torch.randn(block.rows * block.width, 2, 3, dtype=wide, requires_grad=True)
-        assert gradcheck(attention._FromBlock.apply, (block_of_row, block.queries))
+        assert gradcheck(layouts.FromBlock.apply, (block_of_row, block.queries))
 
         def real_of_padded(x: Tensor, block: Any = block) -> Tensor:
             # the copies that stand in the padding get no gradient, as nothing real ever attends to them
-            return attention._ToBlock.apply(x, block.keys)[block.keys.places]  # type: ignore[index]
+            return layouts.ToBlock.apply(x, block.keys)[block.keys.places]  # type: ignore[index]
 
         assert gradcheck(real_of_padded, (tokens,))
 
@@ -148,8 +148,7 @@ def test_there_and_back_again(lengths: list[int]) -> None:
     layout = Layout.of(Tree.flat(lengths))
     tokens = torch.randn(sum(lengths), 1, 2, dtype=wide, requires_grad=True)
     parts: list[Any] = [
-        attention._FromBlock.apply(attention._ToBlock.apply(tokens, block.queries), block.queries)
-        for block in layout.blocks
+        layouts.FromBlock.apply(layouts.ToBlock.apply(tokens, block.queries), block.queries) for block in layout.blocks
     ]
     back = torch.cat(parts).index_select(0, layout.order_T)
     assert torch.equal(back, tokens)

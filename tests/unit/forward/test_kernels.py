@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tuneloop.forward import fused, kernels
-from tuneloop.forward.kernels import Kernels, Rows
-from tuneloop.forward.layout import Layout
+from tuneloop.forward.kernels import Kernels
+from tuneloop.forward.layout import Layout, Rows
 from tuneloop.forward.objective import prepare
 from tuneloop.forward.tree import Tree
 
@@ -30,6 +30,14 @@ def built(dtype: torch.dtype) -> Kernels:
     found = kernels.kernels(dtype)
     assert isinstance(found, Kernels)
     return found
+
+
+@pytest.fixture
+def either() -> Callable[[torch.dtype], Any]:
+    """What stands beside attention, by dtype; by_triton.py has these tests with another."""
+    if isinstance(kernels.kernels(DTYPES[0]), str):
+        pytest.skip("nothing can be compiled here")
+    return built
 
 
 def some(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -110,11 +118,10 @@ def compared(ours: Sequence[Tensor], out: Tensor, inputs: Sequence[Tensor], slop
         assert apart(mine, other) < tolerance
 
 
-@needs_gcc
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("tokens", "size"), [(1, 1), (3, 50), (200, 384)])
-def test_norms_and_gates(dtype: torch.dtype, tokens: int, size: int) -> None:
-    found = built(dtype)
+def test_norms_and_gates(either: Any, dtype: torch.dtype, tokens: int, size: int) -> None:
+    found = either(dtype)
     x, slope = (some(tokens, size, dtype=dtype, seed=seed) for seed in (0, 1))
     weight = some(size, dtype=dtype)
     out, factor = found.norm(x, weight, 1e-5)
@@ -129,39 +136,38 @@ def test_norms_and_gates(dtype: torch.dtype, tokens: int, size: int) -> None:
     compared(ours, F.silu(exact.requires_grad_()) * held.requires_grad_(), [exact, held], x, CLOSE[dtype])
 
 
-@needs_gcc
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [2, 20, 64])
-def test_turns(dtype: torch.dtype, size: int) -> None:
+def test_turns(either: Any, dtype: torch.dtype, size: int) -> None:
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    q, k = (some(1, 70, heads, size, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (6, 2))
-    angle = some(1, 70, size // 2, dtype=torch.float32).repeat(1, 1, 2)
+    q, k = (some(1, 30, heads, size, dtype=dtype).transpose(1, 2).requires_grad_() for heads in (6, 2))
+    angle = some(1, 30, size // 2, dtype=torch.float32).repeat(1, 1, 2)
     turn = angle.cos().to(dtype), angle.sin().to(dtype)
-    ours, theirs = fused.turned(built(dtype), q, k, *turn), apply_rotary_pos_emb(q, k, *turn)
+    ours, theirs = fused.turned(either(dtype), q, k, *turn), apply_rotary_pos_emb(q, k, *turn)
     for mine, other, x in zip(ours, theirs, (q, k), strict=True):
-        assert torch.equal(mine, other) or dtype is torch.float32
-        torch.testing.assert_close(mine, other)
+        exact = isinstance(either(dtype), Kernels) and dtype is torch.bfloat16  # Triton's interpreter cuts off
+        assert torch.equal(mine, other) if exact else apart(mine, other) < CLOSE[dtype]
         slope = some(*x.shape, dtype=dtype, seed=3)
         (one,), (two,) = (torch.autograd.grad(out, x, slope, retain_graph=True) for out in (mine, other))
         assert apart(one, two) < CLOSE[dtype]
 
 
-@needs_gcc
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("smoothing", "dft"), [(0.0, False), (0.2, False), (0.0, True), (0.2, True)])
-def test_likelihoods(dtype: torch.dtype, smoothing: float, dft: bool) -> None:
-    logits, targets, weights = 8 * some(9, 333, dtype=dtype), torch.arange(9) * 37, torch.linspace(0, 2, 9)
+@pytest.mark.parametrize("size", [333, 20_000])
+def test_likelihoods(either: Any, dtype: torch.dtype, smoothing: float, dft: bool, size: int) -> None:
+    logits, targets, weights = 8 * some(9, size, dtype=dtype), torch.arange(9) * 37, torch.linspace(0, 2, 9)
     exact = logits.double().requires_grad_()
     log_p = exact.log_softmax(-1)
     nll, mean = -log_p.gather(-1, targets[:, None])[:, 0], -log_p.mean(-1)
     factor = weights * (nll.detach().neg().exp() if dft else 1)
     (slopes,) = torch.autograd.grad((factor * torch.lerp(nll, mean, smoothing)).sum(), exact)
     kept = logits.clone()
-    for one, other in zip(built(dtype).likelihood(logits, targets, None, smoothing, dft), (nll, mean), strict=True):
+    for one, other in zip(either(dtype).likelihood(logits, targets, None, smoothing, dft), (nll, mean), strict=True):
         assert apart(one, other) < 2e-6
     assert torch.equal(logits, kept)
-    built(dtype).likelihood(logits, targets, weights, smoothing, dft)
+    either(dtype).likelihood(logits, targets, weights, smoothing, dft)
     assert apart(logits, slopes) < CLOSE[dtype]
 
 
@@ -175,7 +181,11 @@ def test_what_is_no_number_stays_none_where_it_is_seen(dtype: torch.dtype) -> No
     out, total = found.attend(q, k, v, rows, None, 0.2)
     assert out[30:40, 0].isnan().all() and out[:30].isfinite().all() and out[40:].isfinite().all()
     assert out[:, 1].isfinite().all() and total[30:40, 0].isnan().all()
-    x = torch.ones(2, 8, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_no_number_stays_none_beside_attention(either: Any, dtype: torch.dtype) -> None:
+    found, x = either(dtype), torch.ones(2, 8, dtype=dtype)
     x[1, 3] = float("nan")
     normed, _ = found.norm(x, torch.ones(8, dtype=dtype), 1e-5)
     assert normed[0].isfinite().all() and normed[1].isnan().all()

@@ -1,0 +1,108 @@
+"""Which way to attend within rows is fastest for a model on its GPU: all are tried on its own rows, and compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuneloop.forward import attention
+from tuneloop.forward.batch import Batch, Row
+from tuneloop.forward.objective import Objective, core_of
+
+TITLES = {
+    attention.NAME: "padded blocks",
+    f"{attention.NAME}_varlen": "FlashAttention of many rows",
+    f"{attention.NAME}_flex": "FlexAttention",
+}
+APART = {torch.bfloat16: 0.3, torch.float16: 0.1, torch.float32: 1e-3, torch.float64: 1e-6}
+"""How far gradients may be from those of padded blocks, as a share of their size. With SmolLM2 (30 layers) rounding made
+0.07 of it in bf16 and 4e-6 in float32, rows that see one another 0.99."""
+WORTH = 1.03
+"""A later way must be this much faster."""
+ROWS = 256
+"""Of which the micro-batch is taken that is tried, one of middling length."""
+RUNS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A way, and its seconds for a batch there and back, or why it is none."""
+
+    way: str
+    seconds: float = float("inf")
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{TITLES[self.way]} {self.why or f'{1e3 * self.seconds:,.1f} ms'}"
+
+
+def fastest(objective: Objective, rows: Sequence[Row], pad_id: int, budget: int) -> str:
+    """Leaves a packed model on a GPU with its fastest way, and says how all did; elsewhere there is but one."""
+    if not objective.packed or core_of(objective.model).device.type == "cpu":
+        return ""
+    batches = objective.micro_batches(rows, range(min(len(rows), ROWS)), budget)
+    return choose(objective, objective.batch([rows[row] for row in batches[len(batches) // 2]], pad_id))
+
+
+def choose(objective: Objective, batch: Batch) -> str:
+    """The same, by a batch. Leaves weights, gradients and the mode of training as they were."""
+    core, training = core_of(objective.model), objective.training
+    objective.eval()
+    trials: list[Trial] = []
+    reference = None
+    for way in attention.WAYS:
+        attention.use_packed(core, way)
+        try:
+            slope, seconds = _timed(objective, batch)
+        except Exception as error:  # noqa: BLE001  what kernels and compilers for any GPU raise has no common class
+            trials.append(Trial(way, why=f"failed ({type(error).__name__}: {str(error).partition(chr(10))[0][:120]})"))
+            continue
+        reference = slope if reference is None else reference
+        apart = float((slope - reference).norm() / reference.norm())
+        good = apart <= APART[core.dtype]
+        trials.append(Trial(way, seconds) if good else Trial(way, why=f"differs by {apart:.2g}"))
+    chosen = trials[0]
+    for trial in trials[1:]:
+        chosen = trial if trial.seconds * WORTH < chosen.seconds else chosen
+    attention.use_packed(core, chosen.way)
+    objective.train(training)
+    rest = ", ".join(str(trial) for trial in trials if trial is not chosen)
+    return f"attention by {chosen} for {batch.ids.numel():,} tokens there and back ({rest})"
+
+
+def _timed(objective: Objective, batch: Batch) -> tuple[Tensor, float]:
+    """(gradient of the loss by the embedded tokens, seconds); a first run also pays for what is compiled."""
+    slope, taken = _slope(objective, batch), []
+    for _ in range(RUNS):
+        _wait(slope.device)
+        started = time.perf_counter()
+        _slope(objective, batch)
+        _wait(slope.device)
+        taken.append(time.perf_counter() - started)
+    return slope.float(), min(taken)
+
+
+def _slope(objective: Objective, batch: Batch) -> Tensor:
+    """Not by the weights, whose gradients may need more memory than there is before they are shared out."""
+    seen: list[Tensor] = []
+
+    def remember(module: Any, given: Any, out: Tensor) -> Tensor:
+        seen.append(out.detach().requires_grad_())
+        return seen[-1]
+
+    handle = core_of(objective.model).get_input_embeddings().register_forward_hook(remember)
+    try:
+        with torch.enable_grad():
+            return torch.autograd.grad(objective(batch)[0], seen[-1])[0]
+    finally:
+        handle.remove()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
