@@ -20,7 +20,7 @@ test: check .venv/beside
 test-all: check .venv/beside
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m "matrix or not matrix"
 
-# Training side by side with TRL, LLaMA-Factory and a plain loop (installed apart, about 2 GB): benchmarks/RESULTS.md.
+# Training side by side with TRL, LLaMA-Factory and a plain loop (installed apart, about 3 GB): benchmarks/RESULTS.md.
 # An hour and more on two cores; `make bench WORKS=alpaca-full ROUNDS=1` is a part of it.
 ROUNDS := 3
 bench: .venv/.installed

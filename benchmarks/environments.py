@@ -1,4 +1,4 @@
-"""Virtual environments of the rivals: each has one of its own, made with pip on first use."""
+"""Virtual environments of those that are compared: each has one of its own, made with pip on first use."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Rival:
 
 
 def python_of(name: str, rival: Rival, work: Path) -> str:
-    """The Python of a rival's environment; made on first use."""
+    """The Python of a rival's environment; made on first use, and anew for other packages."""
     folder = work / f"env-{name}"
     python, ready = folder / "bin" / "python", folder / "READY"
-    if not ready.exists():
+    if not ready.exists() or ready.read_text() != str(rival.packages):
         print(f"making the environment of {name} …", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
@@ -35,5 +35,5 @@ def python_of(name: str, rival: Rival, work: Path) -> str:
             subprocess.run([*pip, "install", "--quiet", "--no-deps", *rival.bare], check=True, stdout=sys.stderr)
         if rival.without:
             subprocess.run([*pip, "uninstall", "--quiet", "--yes", *rival.without], check=True, stdout=sys.stderr)
-        ready.touch()
+        ready.write_text(str(rival.packages))
     return str(python)

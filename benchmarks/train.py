@@ -7,7 +7,7 @@ and plan of 100,000 chats); start (command to first step); growth (more rows, lo
 process of its own, and the contestants take turns, so that a busy machine is busy for all. The rates count real tokens,
 never padding. All train the same rows: in one order, but that what goes "by length" gets batches of similar length. The
 first and the last step have the same rows for all; their losses must agree. Samples are kept in the work folder;
---write makes benchmarks/RESULTS.md of all of them. Rivals are installed on first use (about 2 GB), or by --install.
+--write makes benchmarks/RESULTS.md of all of them. All are installed on first use (about 3 GB), or by --install.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from rivals.train_tuneloop import profile
 from training import made, preparing, results
-from training.contestants import CONTESTANTS, RIVALS, python, sample, taking_part
+from training.contestants import CONTESTANTS, python, sample, taking_part
 from training.measure import Failed, about_machine, code, machine
 from training.works import LENGTHS, WORKS, lay_out
 
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tuneloop-benchmark")
     parser.add_argument("--data", type=Path, default=made.SHARED, help="folder with data/alpaca and so on")
     parser.add_argument("--lock", type=Path, help="take turns with whatever else locks this file")
-    parser.add_argument("--install", action="store_true", help="make the rivals' environments and stop")
+    parser.add_argument("--install", action="store_true", help="make the environments and stop")
     parser.add_argument("--profile", action="store_true", help="tuneloop's steps by kind of operation instead")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md of all samples in the work folder")
     options = parser.parse_args()
@@ -173,8 +173,8 @@ def main() -> None:
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.install:
-        for rival in RIVALS:
-            python(rival, options.work)
+        for script in {contestant.script for contestant in CONTESTANTS.values()}:
+            python(script, options.work)
         return
     works = options.works or ([] if options.write else DEFAULT)
     options.turn = Turn(options.lock if works else None)

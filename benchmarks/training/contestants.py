@@ -5,7 +5,7 @@ from __future__ import annotations
 import compileall
 import json
 import statistics
-import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from training.works import WORKS, Work, timed
 
 import tuneloop
 
+REPO = Path(tuneloop.__path__[0]).parents[1]
 RIVALS_FOLDER = Path(__file__).resolve().parents[1] / "rivals"
 TORCH = "torch==2.13.0"  # the CPU build where pip is told of one, as in the Makefile
 TOKENS = ("transformers==5.23.0", "tokenizers==0.23.3", "accelerate==1.15.0", "peft==0.21.2")
@@ -28,6 +29,13 @@ RIVALS = {
         "supervised fine-tuning", (TORCH, "llamafactory==0.9.5"), without=("torchvision", "torchaudio"),
     ),
 }  # fmt: skip
+
+
+OURS = Rival(  # what its users have, without what else our tests need: peft imports bitsandbytes wherever it is
+    "supervised fine-tuning",
+    (TORCH, "--constraint", str(REPO / "constraints.txt"),
+     *tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,19 +107,19 @@ def taking_part(work: Work, asked: list[str]) -> list[str]:
 def python(script: str, work: Path) -> str:
     """The Python that runs a script of `rivals`; the plain loop needs nothing that tuneloop does not have.
 
-    tuneloop may run from a checkout: it gets the byte code that pip makes of whatever it installs, rivals included.
+    tuneloop runs from the checkout: it gets the byte code that pip makes of whatever it installs, rivals included.
     """
     if script in RIVALS:
         return python_of(script, RIVALS[script], work)
     compileall.compile_dir(tuneloop.__path__[0], quiet=1)
-    return sys.executable
+    return python_of("tuneloop", OURS, work)
 
 
 def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
     """Puts the work to a contestant. Raises Failed when it does not get through."""
     spec, chosen = json.loads(spec_path.read_text("utf-8")), CONTESTANTS[name]
     if chosen.script == "tuneloop":
-        run, said = _tuneloop(spec, spec_path, folder, chosen.variant)
+        run, said = _tuneloop(python(chosen.script, work), spec, spec_path, folder, chosen.variant)
     else:
         script = str(RIVALS_FOLDER / f"train_{chosen.script}.py")
         run = ran([python(chosen.script, work), script, str(spec_path), str(folder), chosen.variant], folder)
@@ -135,14 +143,16 @@ def sample(spec_path: Path, name: str, folder: Path, work: Path) -> Sample:
     )
 
 
-def _tuneloop(spec: dict[str, Any], spec_path: Path, folder: Path, variant: str) -> tuple[Ran, dict[str, Any]]:
+def _tuneloop(
+    executable: str, spec: dict[str, Any], spec_path: Path, folder: Path, variant: str
+) -> tuple[Ran, dict[str, Any]]:
     """The command line on a recipe; what the rivals' scripts report is read from its metrics.jsonl."""
     path, metrics = folder / "recipe.yaml", "runs/*-tune-*/metrics.jsonl"
     chosen = recipe(spec, spec_path.parent / "mixed.messages.jsonl")
     if variant == "uncached":
         chosen["tune"]["memory"] = {"trunk_cache": False}
     path.write_text(json.dumps(chosen), "utf-8")  # JSON is YAML
-    command = [sys.executable, "-m", "tuneloop", "tune", str(path)]
+    command = [executable, "-m", "tuneloop", "tune", str(path)]
     run = ran([*command, "--runs", str(folder / "runs")], folder, metrics)
     rows = [json.loads(line) for line in next(folder.glob(metrics)).read_text("utf-8").splitlines()]
     said = {"seconds": "seconds", "losses": "loss", "tokens": "tokens"}

@@ -103,7 +103,9 @@ def code() -> str:
 def _environment() -> dict[str, str]:
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
              "TRL_EXPERIMENTAL_SILENCE": "1", "DISABLE_VERSION_CHECK": "1"}  # fmt: skip
-    return os.environ | quiet
+    import tuneloop
+
+    return os.environ | quiet | {"PYTHONPATH": str(Path(tuneloop.__path__[0]).parent)}  # ours runs from the checkout
 
 
 def _resident(tree: psutil.Process) -> int:

@@ -20,8 +20,8 @@ TITLES = {
     f"{attention.NAME}_flex": "FlexAttention",
 }
 APART = {torch.bfloat16: 0.3, torch.float16: 0.1, torch.float32: 1e-3, torch.float64: 1e-6}
-"""How far gradients may be from those of padded blocks, as a share of their size. With SmolLM2 (30 layers) rounding made
-0.07 of it in bf16 and 4e-6 in float32, rows that see one another 0.99."""
+"""How far gradients may be from those of padded blocks, as a share of their size. With SmolLM2 (30 layers) rounding
+made 0.07 of it in bf16 and 4e-6 in float32, rows that see one another 0.99."""
 WORTH = 1.03
 """A later way must be this much faster."""
 ROWS = 256
