@@ -79,7 +79,7 @@ def _attend(device: str) -> Callable[..., Any]:
     """FlexAttention; only compiled it is fast, and saves memory."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=True)
+    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
 @functools.cache

@@ -25,7 +25,7 @@ made 0.07 of it in bf16 and 4e-6 in float32, rows that see one another 0.99."""
 WORTH = 1.03
 """A later way must be this much faster."""
 ROWS = 256
-"""Of which the micro-batch is taken that is tried, one of middling length."""
+"""Of which the micro-batch is taken that is timed, one of middling length."""
 RUNS = 3
 
 
@@ -46,24 +46,31 @@ def fastest(objective: Objective, rows: Sequence[Row], pad_id: int, budget: int)
     if not objective.packed or core_of(objective.model).device.type == "cpu":
         return ""
     batches = objective.micro_batches(rows, range(min(len(rows), ROWS)), budget)
-    return choose(objective, objective.batch([rows[row] for row in batches[len(batches) // 2]], pad_id))
+    picked = batches[len(batches) // 2]
+    parts = {tuple(picked[: max(1, len(picked) // share)]): None for share in (1, 2, len(picked))}
+    return choose(objective, [objective.batch([rows[row] for row in part], pad_id) for part in parts])
 
 
-def choose(objective: Objective, batch: Batch) -> str:
-    """The same, by a batch. Leaves weights, gradients and the mode of training as they were."""
+def choose(objective: Objective, batches: Sequence[Batch]) -> str:
+    """The same, by batches of different sizes, as kernels are compiled for sizes; the first of them is timed.
+
+    Leaves weights, gradients and the mode of training as they were.
+    """
     core, training = core_of(objective.model), objective.training
     objective.eval()
     trials: list[Trial] = []
-    reference = None
+    references: list[Tensor] = []
     for way in attention.WAYS:
         attention.use_packed(core, way)
         try:
-            slope, seconds = _timed(objective, batch)
+            slopes = [_slope(objective, batch).float() for batch in batches]
+            seconds = min(_seconds(objective, batches[0]) for _ in range(RUNS))
         except Exception as error:  # noqa: BLE001  what kernels and compilers for any GPU raise has no common class
             trials.append(Trial(way, why=f"failed ({type(error).__name__}: {str(error).partition(chr(10))[0][:120]})"))
             continue
-        reference = slope if reference is None else reference
-        apart = float((slope - reference).norm() / reference.norm())
+        references = references or slopes
+        pairs = zip(slopes, references, strict=True)
+        apart = max(float((slope - reference).norm() / reference.norm()) for slope, reference in pairs)
         good = apart <= APART[core.dtype]
         trials.append(Trial(way, seconds) if good else Trial(way, why=f"differs by {apart:.2g}"))
     chosen = trials[0]
@@ -72,19 +79,16 @@ def choose(objective: Objective, batch: Batch) -> str:
     attention.use_packed(core, chosen.way)
     objective.train(training)
     rest = ", ".join(str(trial) for trial in trials if trial is not chosen)
-    return f"attention by {chosen} for {batch.ids.numel():,} tokens there and back ({rest})"
+    return f"attention by {chosen} for {batches[0].ids.numel():,} tokens there and back ({rest})"
 
 
-def _timed(objective: Objective, batch: Batch) -> tuple[Tensor, float]:
-    """(gradient of the loss by the embedded tokens, seconds); a first run also pays for what is compiled."""
-    slope, taken = _slope(objective, batch), []
-    for _ in range(RUNS):
-        _wait(slope.device)
-        started = time.perf_counter()
-        _slope(objective, batch)
-        _wait(slope.device)
-        taken.append(time.perf_counter() - started)
-    return slope.float(), min(taken)
+def _seconds(objective: Objective, batch: Batch) -> float:
+    device = batch.ids.device
+    _wait(device)
+    started = time.perf_counter()
+    _slope(objective, batch)
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _slope(objective: Objective, batch: Batch) -> Tensor:

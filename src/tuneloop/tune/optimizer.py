@@ -93,7 +93,7 @@ class MasterOptimizer:
     def step(self, factor: float, clip: float, norm: Tensor) -> None:
         """One update at `factor` times the peak rates, then fresh rounded weights and empty gradients."""
         masters = [master for master in self.masters.values() if master.grad is not None]
-        if clip > 0:
+        if 0 < clip < float(norm) + 1e-6:  # as torch has it; else it would multiply all by 1
             torch.nn.utils.clip_grads_with_norm_(masters, clip, norm)
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):

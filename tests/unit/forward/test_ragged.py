@@ -157,20 +157,28 @@ def broken(*given: Any) -> Tensor:
     raise RuntimeError("no kernel image\nand more")
 
 
+def broken_for_few(q: Tensor, *given: Any) -> Tensor | None:
+    return attention.compiled(q, *given) if q.shape[2] > 50 else broken()
+
+
 def test_the_fastest_that_is_right_is_taken(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [attention.NAME, *(f"{attention.NAME}_{way}" for way in ("mixing", "broken", "good", "varlen"))]
-    tried = dict(zip(names, (slow, sees_all, broken, attention.compiled, ragged.varlen), strict=True))
+    names = [attention.NAME, *(f"{attention.NAME}_{way}" for way in ("mixing", "broken", "few", "good", "varlen"))]
+    tried = dict(zip(names, (slow, sees_all, broken, broken_for_few, attention.compiled, ragged.varlen), strict=True))
     monkeypatch.setattr(attention, "WAYS", tried)
-    monkeypatch.setattr(ways, "TITLES", dict(zip(names, ("blocks", "mixing", "broken", "good", "varlen"), strict=True)))
+    monkeypatch.setattr(
+        ways, "TITLES", dict(zip(names, ("blocks", "mixing", "broken", "few", "good", "varlen"), strict=True))
+    )
     rows: Any = [Made(length) for length in (30, 12, 61)]
     objective, _ = prepare(tiny_model("llama"), rows, 0)
     objective.train()
     core = ways.core_of(objective.model)
     before = {name: p.detach().clone() for name, p in core.named_parameters()}
-    said = ways.choose(objective, objective.batch(rows, 0))
+    said = ways.choose(objective, [objective.batch(part, 0) for part in (rows, rows[:1])])
     assert core.config._attn_implementation == f"{attention.NAME}_good" and objective.training
     assert said.startswith("attention by good") and "103 tokens" in said
-    assert "mixing differs by" in said and "broken failed (RuntimeError: no kernel image)" in said
+    assert "mixing differs by" in said and all(
+        f"{name} failed (RuntimeError: no kernel image)" in said for name in ("broken", "few")
+    )
     assert "varlen failed" in said, "torch has no such kernel for a CPU"
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in core.named_parameters())
     with attention.standard(core):

@@ -200,7 +200,9 @@ def test_clipping_bounds_the_norm() -> None:
     seen: list[float] = []
     optimizer.optimizers[0].register_step_pre_hook(lambda *_: seen.append(float(optimizer.gradient_norm())))
     optimizer.step(1.0, 0.5, norm)
-    assert seen == [pytest.approx(0.5, rel=1e-4)]
+    give_gradients(optimizer, 0)
+    optimizer.step(1.0, 100.0, norm)
+    assert seen == [pytest.approx(0.5, rel=1e-4), float(norm)]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
