@@ -100,8 +100,7 @@ def seen(layout: Layout, window: int | None) -> Any:
 
     made = layout.masks
     if window not in made:
-        some, all_ = tiles(layout.tree, window)
-        lists = [part for tile in (some, all_) for part in _lists(tile, layout.device)]
+        lists = [part for kind in tiles(layout.tree, window) for part in _lists(kind, layout.device)]
         end_T, place_T = (torch.from_numpy(x).to(layout.device) for x in _ends(layout.tree))
         count = layout.tree.tokens
         made[window] = BlockMask.from_kv_blocks(
