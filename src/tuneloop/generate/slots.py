@@ -356,8 +356,8 @@ def attending(core: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        if before == attention.NAME:
-            attention.use_packed(core)
+        if before in attention.WAYS:
+            attention.use_packed(core, before)
         else:
             own_forms(core)
             core.set_attn_implementation(before or "eager")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from architectures import PACKED
 
+from tuneloop.forward import attention
 from tuneloop.generate import slots
 from tuneloop.generate.slots import Slots
 
@@ -37,3 +38,15 @@ def test_rows_that_go_on_together_equal_rows_that_join(name: str, tiny_model: Ca
         torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-4)
         for token in (31, 32):
             torch.testing.assert_close(rows.step([token] * 4), whole.step([token] * 4), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", [*attention.WAYS])
+def test_a_model_in_training_attends_afterwards_as_before(way: str, tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model("llama")
+    attention.use_packed(model, way)
+    norm, feed = (model.get_submodule(f"model.layers.0.{name}") for name in ("input_layernorm", "mlp"))
+    forms = norm.forward.__func__, feed.forward.__func__
+    with slots.attending(model):
+        assert model.config._attn_implementation == slots.NAME
+    assert model.config._attn_implementation == way
+    assert (norm.forward.__func__, feed.forward.__func__) == forms
