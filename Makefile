@@ -52,7 +52,7 @@ base: .venv/.installed
 	$(BIN)/pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
-# For the tests of what is written for GPUs. Apart from the rest: where it is installed other libraries compute otherwise.
+# For the tests of what is written for GPUs. Apart from the rest, as users without a GPU have none and bitsandbytes imports it.
 .venv/beside: .venv/.installed
 	$(BIN)/pip install --no-deps --target $@ $(TRITON) || echo "no Triton: tests of what is written for GPUs are skipped"
 	mkdir -p $@ && touch $@

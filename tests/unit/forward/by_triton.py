@@ -1,5 +1,5 @@
-"""The tests of what stands beside attention, of gpu.py by Triton's interpreter. test_gpu.py runs this in a process that
-has Triton: where it is installed other libraries (bitsandbytes) compute otherwise."""
+"""The tests of what stands beside attention, of gpu.py by Triton's interpreter; test_gpu.py runs this in a process that
+has Triton, which all others do without, as on users' machines that have no GPU."""
 
 from __future__ import annotations
 
