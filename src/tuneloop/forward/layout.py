@@ -183,6 +183,14 @@ class Layout:
             None if in_order else self._places(keys_N, np.ones(len(keys_N), np.bool_), once=False),
         )
 
+    @cached_property
+    def sight(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each token [T] the end of the tokens that see it, and its place in its row."""
+        end_T = np.zeros(self.tree.tokens, np.int32)
+        for path in self.tree.paths:
+            end_T[path] = np.maximum(end_T[path], path[-1] + 1)
+        return end_T, self.tree.laid_out([np.arange(length, dtype=np.int32) for length in self.lengths])
+
     @property
     def shared(self) -> bool:
         """Whether some token belongs to several rows."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from tuneloop.forward.layout import Layout, ToBlock
-from tuneloop.forward.tree import Tree
 
 TILE = 128
 """Queries and keys of a block that FlexAttention computes or leaves out."""
@@ -100,8 +99,8 @@ def seen(layout: Layout, window: int | None) -> Any:
 
     made = layout.masks
     if window not in made:
-        lists = [part for kind in tiles(layout.tree, window) for part in _lists(kind, layout.device)]
-        end_T, place_T = (torch.from_numpy(x).to(layout.device) for x in _ends(layout.tree))
+        lists = [part for kind in tiles(layout, window) for part in _lists(kind, layout.device)]
+        end_T, place_T = (torch.from_numpy(x).to(layout.device) for x in layout.sight)
         count = layout.tree.tokens
         made[window] = BlockMask.from_kv_blocks(
             *lists, BLOCK_SIZE=TILE, mask_mod=_sees(end_T, place_T, window), seq_lengths=(count, count)
@@ -122,20 +121,11 @@ def _sees(end_T: Tensor, place_T: Tensor, window: int | None) -> Callable[..., T
     return near
 
 
-def _ends(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
-    """Of each token [T] the end of the tokens that see it, and its place in its row."""
-    end_T, place_T = np.zeros(tree.tokens, np.int32), np.zeros(tree.tokens, np.int32)
-    for path in tree.paths:
-        end_T[path] = np.maximum(end_T[path], path[-1] + 1)
-        place_T[path] = np.arange(len(path), dtype=np.int32)
-    return end_T, place_T
-
-
-def tiles(tree: Tree, window: int | None) -> tuple[np.ndarray, np.ndarray]:
+def tiles(layout: Layout, window: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Tiles [queries, keys] of which some scores may count, and of which all do; the second are none of the first."""
-    end_T, place_T = _ends(tree)
-    starts = np.arange(0, tree.tokens, TILE)
-    last = np.minimum(starts + TILE, tree.tokens)
+    (end_T, place_T), tokens = layout.sight, layout.tree.tokens
+    starts = np.arange(0, tokens, TILE)
+    last = np.minimum(starts + TILE, tokens)
     before = starts[:, None] > starts
     of = {name: np.maximum.reduceat(x, starts) for name, x in (("end", end_T), ("place", place_T))}
     least = {name: np.minimum.reduceat(x, starts) for name, x in (("end", end_T), ("place", place_T))}

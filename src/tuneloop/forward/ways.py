@@ -47,7 +47,7 @@ def fastest(objective: Objective, rows: Sequence[Row], pad_id: int, budget: int)
         return ""
     batches = objective.micro_batches(rows, range(min(len(rows), ROWS)), budget)
     picked = batches[len(batches) // 2]
-    parts = {tuple(picked[: max(1, len(picked) // share)]): None for share in (1, 2, len(picked))}
+    parts = dict.fromkeys(tuple(picked[: max(1, len(picked) // share)]) for share in (1, 2, len(picked)))
     return choose(objective, [objective.batch([rows[row] for row in part], pad_id) for part in parts])
 
 
@@ -57,7 +57,7 @@ def choose(objective: Objective, batches: Sequence[Batch]) -> str:
     Leaves weights, gradients and the mode of training as they were.
     """
     core, training = core_of(objective.model), objective.training
-    objective.eval()
+    objective.train()  # so that activations are recomputed where they will be
     trials: list[Trial] = []
     references: list[Tensor] = []
     for way in attention.WAYS:
@@ -83,30 +83,32 @@ def choose(objective: Objective, batches: Sequence[Batch]) -> str:
 
 
 def _seconds(objective: Objective, batch: Batch) -> float:
-    device = batch.ids.device
-    _wait(device)
+    wait_for(batch.ids.device)
     started = time.perf_counter()
     _slope(objective, batch)
-    _wait(device)
+    wait_for(batch.ids.device)
     return time.perf_counter() - started
 
 
 def _slope(objective: Objective, batch: Batch) -> Tensor:
-    """Not by the weights, whose gradients may need more memory than there is before they are shared out."""
+    """Not by the weights, whose gradients may need more memory than there is before they are shared out. What is drawn
+    at random is the same each time."""
     seen: list[Tensor] = []
 
     def remember(module: Any, given: Any, out: Tensor) -> Tensor:
         seen.append(out.detach().requires_grad_())
         return seen[-1]
 
+    device = batch.ids.device
     handle = core_of(objective.model).get_input_embeddings().register_forward_hook(remember)
     try:
-        with torch.enable_grad():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
             return torch.autograd.grad(objective(batch)[0], seen[-1])[0]
     finally:
         handle.remove()
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

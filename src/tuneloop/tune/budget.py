@@ -12,12 +12,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from tuneloop.core.errors import TrainingError
+from tuneloop.forward.plan import token_budget
+from tuneloop.forward.ways import wait_for
+from tuneloop.tune.config import Memory
 from tuneloop.tune.terms import Terms
 
 SMALLEST = 256
 """Tokens to begin with."""
 WORTH = 1.03
 """A larger budget must be this much faster to be worth its memory."""
+
+
+def given_budget(memory: Memory, device: str) -> int:
+    """Tokens of a micro-batch: what the recipe says, else (and before the fastest is found) what suits the device."""
+    return memory.token_budget if isinstance(memory.token_budget, int) else token_budget(device)
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,7 @@ def _tried(terms: Terms, picked: Sequence[int], tokens: int) -> Trial:
             started = time.perf_counter()
             objective.zero_grad(set_to_none=True)
             next(terms.parts(picked, 0, 0, 1, 1.0))[0].backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             seconds = time.perf_counter() - started
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

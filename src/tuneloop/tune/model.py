@@ -20,13 +20,13 @@ from tuneloop.forward import objective as forward
 from tuneloop.forward import ways
 from tuneloop.forward.dropout import Dropouts
 from tuneloop.forward.objective import Objective, core_of
-from tuneloop.forward.plan import token_budget
 from tuneloop.models import adapters
 from tuneloop.models.find import Base
 from tuneloop.models.load import load_model
 from tuneloop.render.rendered import Rendered
 from tuneloop.render.template import Renderer
 from tuneloop.track import console
+from tuneloop.tune.budget import given_budget
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.methods import FAMILY as METHODS
 from tuneloop.tune.methods import Setting
@@ -91,7 +91,7 @@ def subject(
     dropout = partial(dropouts.set_to, config.objective.dropout or 0.0) if dropouts else nullcontext
     with dropout():
         objective, form = forward.prepare(trained, rows.rendered, renderer.pad_id)
-        found = ways.fastest(objective, rows.rendered, renderer.pad_id, token_budget(device))
+        found = ways.fastest(objective, rows.rendered, renderer.pad_id, given_budget(config.memory, device))
     if config.objective.neftune and objective.share:
         objective.share = False
         form += ", but not with noise on the embeddings"

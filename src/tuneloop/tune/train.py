@@ -20,7 +20,6 @@ from tuneloop.core.machine import freed_memory_stays
 from tuneloop.core.runs import Run
 from tuneloop.forward.mixing import Mix, Mixture
 from tuneloop.forward.objective import core_of
-from tuneloop.forward.plan import token_budget
 from tuneloop.models.config import ModelConfig
 from tuneloop.models.find import Base, find_base
 from tuneloop.models.fit import Fit
@@ -30,7 +29,7 @@ from tuneloop.render.template import Renderer
 from tuneloop.track import console, metrics
 from tuneloop.track.metrics import Tracking
 from tuneloop.tune import canaries, decisions, expert_load, trunk, watch
-from tuneloop.tune.budget import find_budget, in_words
+from tuneloop.tune.budget import find_budget, given_budget, in_words
 from tuneloop.tune.checkpoint import Progress
 from tuneloop.tune.config import TuneConfig
 from tuneloop.tune.export import check, export, loss_of
@@ -172,9 +171,9 @@ def _budget(
     need: Need,
 ) -> int:
     """Tokens per forward pass: as the recipe says, by device, or found once a run (a resumed one must add up alike)."""
-    given, device = config.memory.token_budget, str(accelerator.device)
-    if given != "find":
-        return given or token_budget(device)
+    device = str(accelerator.device)
+    if config.memory.token_budget != "find":
+        return given_budget(config.memory, device)
     known = run.out / "token_budget.json"
     if accelerator.is_main_process and not known.is_file():
         with console.waiting("finding the size of micro-batches"):

@@ -42,7 +42,7 @@ def test_the_mask_is_who_sees_whom(tree: Tree, window: int | None) -> None:
     at = torch.arange(tree.tokens)
     none = torch.tensor(0)
     assert np.array_equal(mask.mask_mod(none, none, at[:, None], at).numpy(), expected)
-    some, every = ragged.tiles(tree, window)
+    some, every = ragged.tiles(Layout.of(tree), window)
     for query, key in np.ndindex(some.shape):
         tile = expected[query * 128 :, key * 128 :][:128, :128]
         assert some[query, key] or every[query, key] or not tile.any(), "what is left out counts nowhere"
@@ -52,9 +52,9 @@ def test_the_mask_is_who_sees_whom(tree: Tree, window: int | None) -> None:
 
 
 def test_only_the_tiles_of_a_row_are_computed() -> None:
-    some, every = ragged.tiles(Tree.flat([256, 256, 512]), None)
+    some, every = ragged.tiles(Layout.of(Tree.flat([256, 256, 512])), None)
     assert (some | every).sum() == 3 + 3 + 10
-    _, every = ragged.tiles(Tree.flat([512]), 300)
+    _, every = ragged.tiles(Layout.of(Tree.flat([512])), 300)
     assert every.sum() == 3, "the tiles beside the diagonal"
 
 
@@ -184,6 +184,20 @@ def test_the_fastest_that_is_right_is_taken(tiny_model: Callable[..., Any], monk
     with attention.standard(core):
         assert core.config._attn_implementation == "sdpa"
     assert core.config._attn_implementation == f"{attention.NAME}_good", "generation in between gives it back"
+
+
+def test_what_is_drawn_at_random_is_the_same_for_all(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried as in training: with dropout, and activations computed again where they will be."""
+    names = [attention.NAME, f"{attention.NAME}_good"]
+    monkeypatch.setattr(attention, "WAYS", dict(zip(names, (slow, attention.compiled), strict=True)))
+    monkeypatch.setattr(ways, "TITLES", dict(zip(names, ("blocks", "good"), strict=True)))
+    rows: Any = [Made(length) for length in (30, 12)]
+    objective, _ = prepare(tiny_model("gpt2", resid_pdrop=0.5, attn_pdrop=0.0), rows, 0)
+    objective.eval()
+    assert ways.choose(objective, [objective.batch(rows, 0)]).startswith("attention by good")
+    assert not objective.training
 
 
 def test_on_a_cpu_nothing_is_tried(tiny_model: Callable[..., Any]) -> None:

@@ -19,8 +19,8 @@ from tuneloop.forward.batch import Batch
 from tuneloop.forward.divergence import Side
 from tuneloop.forward.objective import Objective
 from tuneloop.render.rendered import Rendered
-from tuneloop.tune.budget import find_budget, in_words, is_out_of_memory
-from tuneloop.tune.config import TuneConfig
+from tuneloop.tune.budget import find_budget, given_budget, in_words, is_out_of_memory
+from tuneloop.tune.config import Memory, TuneConfig
 from tuneloop.tune.memory import Need, explained, remedies
 from tuneloop.tune.objective import ObjectiveConfig
 from tuneloop.tune.terms import Extras, Terms
@@ -136,3 +136,9 @@ def test_weights_that_are_loaded_are_not_needed_again(tiny_model: Make) -> None:
     need = Need(TuneConfig(), tiny_model().config, 64, torch.float32, "cpu", 0.5)
     held = Need(TuneConfig(), tiny_model().config, 64, torch.float32, "cpu", 0.5, held=1 << 40)
     assert held.fit().available - need.fit().available > 1 << 39
+
+
+def test_the_recipe_comes_before_the_device() -> None:
+    assert given_budget(Memory(token_budget=300), "cuda:0") == 300
+    for unsaid in (Memory(), Memory(token_budget="find")):
+        assert given_budget(unsaid, "cuda:0") > given_budget(unsaid, "cpu") > 0
